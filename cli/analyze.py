@@ -1,0 +1,162 @@
+"""`refiner-cka analyze`: the main job."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import refiner_cka as rc
+
+from . import console, options, output
+
+if TYPE_CHECKING:
+    from refiner_cka.engine import Analysis
+    from refiner_cka.result import Result
+
+
+def analyze(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME[=WEIGHTS][,key=value...]",
+            help="A model; repeat for several. NAME: an alias (`refiner-cka models`), any timm name, or "
+            "package.module:factory. WEIGHTS: a checkpoint file or glob, or `random`; pretrained without. "
+            "label=TEXT names it in the results; other keys go to the factory.",
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Images: a folder, a tar, .npz, .npy or .h5 file, or `digits` (they come with the package)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the result and the figures.")] = Path(
+        "results"
+    ),
+    batch_size: Annotated[
+        int, typer.Option(min=4, help="The CKA batch: part of the estimator, not of the speed.")
+    ] = 64,
+    images: Annotated[
+        int | None, typer.Option(min=4, help="How many images; all by default.")
+    ] = None,
+    layers: Annotated[
+        str, typer.Option(help="block, attn, mlp, all, or a glob: 'blocks.*.norm1'.")
+    ] = "block",
+    tokens: Annotated[
+        str, typer.Option(help="all, patch, cls, mean; several with commas are read in one pass.")
+    ] = "all",
+    normalize: options.NormalizeOption = options.Normalize.first_last,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the input in pixels; the model's own by default."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is by default.")
+    ] = None,
+    precision: Annotated[
+        options.Precision, typer.Option(help="Of the forward pass; CKA is always exact.")
+    ] = options.Precision.fp32,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that load images; 0 loads in this one.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the order of the images and of untrained weights.")
+    ] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from an interrupted run.")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Measure part I of N; `refiner-cka merge` adds the parts."
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure how the representations of models change with depth.
+
+    Writes analysis.h5 (every number), the figures as PDF and PNG, and prints what was found. For several GPUs:
+    torchrun --nproc-per-node 8 -m refiner_cka.cli.app analyze ...
+    """
+    part = _shard(shard)
+    suffix = "" if part == (1, 1) else f".{part[0]}-of-{part[1]}"
+    target = output.Target(out, f"analysis{suffix}", overwrite=overwrite)
+    target.check_folder()
+    analysis = rc.prepare(
+        model,
+        data,
+        layers=layers,
+        tokens=tokens,
+        batch_size=batch_size,
+        images=images,
+        image_size=image_size,
+        device=device,
+        precision=precision.value,
+        workers=workers,
+        seed=seed,
+        shard=part,
+        command=shlex.join(["refiner-cka", *sys.argv[1:]]),
+    )
+    writes = analysis.runtime.rank == 0
+    target.check_fingerprint(analysis.fingerprint)
+    before = target.load_partial() if resume else None
+    if writes and not quiet:
+        _introduce(analysis)
+    try:
+        with console.progress(quiet=quiet or not writes) as update:
+            result = analysis.run(resume=before, progress=update)
+    except rc.Interrupted as interrupt:
+        _keep(target, interrupt.result)
+        raise typer.Exit(130) from None
+    if not writes:
+        return
+    written = [target.save(result)]
+    if part == (1, 1):
+        written += output.save_figures(result, out, normalize=normalize.value)
+    output.print_summary(result, as_json=json, files=written, quiet=quiet)
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 1, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r} is not of the form I/N, such as 2/8", param_hint="--shard"
+        )
+    return int(match[1]), int(match[2])
+
+
+def _introduce(analysis: Analysis) -> None:
+    """Say what is about to be measured."""
+    for subject in analysis.subjects:
+        loaded = subject.origin.get("tensors_loaded")
+        weights = f"{loaded[0]} of {loaded[1]} tensors loaded" if loaded else "untrained weights"
+        if subject.trained and not loaded:
+            weights = str(subject.origin.get("weights", "weights as given"))
+        console.note(f"{subject.name}: {len(subject.layers)} layers, {weights}")
+    count = sum(len(batch) for batch in analysis.plan.batches)
+    console.note(
+        f"{count} images of {analysis.source.description} in {len(analysis.plan.batches)} batches of "
+        f"{analysis.plan.batch_size}, on {analysis.provenance['device']}"
+    )
+
+
+def _keep(target: output.Target, result: Result) -> None:
+    """Save what an interrupted run measured and say how to go on."""
+    if not len(result.batches):
+        console.error("interrupted before the first batch was measured; nothing to save")
+        return
+    path = target.save_partial(result)
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    console.error(
+        f"interrupted after {len(result.batches)} of {result.total_batches} batches, saved in {path}; go on "
+        f"with: {shlex.join(['refiner-cka', *arguments, '--resume'])}"
+    )

@@ -1,0 +1,38 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Normalize(StrEnum):
+    """How a curve is normalised."""
+
+    first_last = "first-last"
+    min_max = "min-max"
+    none = "none"
+
+
+class Precision(StrEnum):
+    """Precision of the forward pass."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+ResultFile = Annotated[Path, typer.Argument(metavar="FILE", help="A result, as analyze writes it.")]
+NormalizeOption = Annotated[
+    Normalize,
+    typer.Option(
+        help="What the normalised curve is: CKA(l, last) over CKA(first, last); between its least and greatest "
+        "value; or the plain curve alone."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files of another run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no messages.")]

@@ -1,0 +1,111 @@
+"""Writing results and figures, and printing what was found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+import refiner_cka as rc
+
+from . import console
+
+if TYPE_CHECKING:
+    from refiner_cka.result import Result
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a run writes: `<folder>/<stem>.h5`, and `<stem>.partial.h5` when interrupted."""
+
+    folder: Path
+    stem: str
+    overwrite: bool
+
+    @property
+    def path(self) -> Path:
+        """The complete result."""
+        return self.folder / f"{self.stem}.h5"
+
+    @property
+    def partial(self) -> Path:
+        """What an interrupted run leaves."""
+        return self.folder / f"{self.stem}.partial.h5"
+
+    def check_folder(self) -> None:
+        """Refuse a folder that cannot be written to, before any work is done.
+
+        Raises:
+            ResultFileError: it says why.
+        """
+        rc.formats.check_writable(self.path)
+
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """Refuse to replace the result of another run.
+
+        Raises:
+            ResultFileError: the file there is of another analysis, or of another tool.
+        """
+        if self.overwrite or not self.path.exists():
+            return
+        try:
+            same = rc.load(self.path).fingerprint == fingerprint
+        except rc.ResultFileError:
+            same = False
+        if not same:
+            raise rc.ResultFileError(
+                f"{self.path} holds another run; use another --out, or --overwrite to replace it"
+            )
+
+    def load_partial(self) -> Result | None:
+        """Return what an interrupted run left, or `None`."""
+        return rc.load(self.partial) if self.partial.exists() else None
+
+    def save(self, result: Result) -> Path:
+        """Write the result and remove what an interrupted run left."""
+        result.save(self.path)
+        self.partial.unlink(missing_ok=True)
+        return self.path
+
+    def save_partial(self, result: Result) -> Path:
+        """Write an incomplete result beside the complete one."""
+        result.save(self.partial)
+        return self.partial
+
+
+def save_figures(result: Result, folder: Path, *, normalize: str) -> list[Path]:
+    """Write every figure of a run as PDF and PNG and return the paths."""
+    return [
+        path
+        for stem, figure in rc.plots.figures(result)
+        for path in rc.plots.save_figure(figure, folder / stem)
+    ]
+
+
+def print_summary(result: Result, *, as_json: bool, files: list[Path], quiet: bool = False) -> None:
+    """Print what was found on stdout, and where it is on stderr."""
+    summary = rc.summarize(result)
+    if as_json:
+        typer.echo(
+            json.dumps({**summary.as_dict(), "files": [str(path) for path in files]}, indent=2)
+        )
+        return
+    console.table(summary.headers, summary.rows)
+    for sentence in summary.sentences:
+        typer.echo(sentence)
+    if files and not quiet:
+        console.note("wrote " + ", ".join(str(path) for path in files))
+
+
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested provenance as `(dotted name, text)` pairs."""
+    if isinstance(value, dict):
+        return [
+            pair
+            for key, item in value.items()
+            for pair in flatten(item, f"{prefix}.{key}" if prefix else key)
+        ]
+    return [(prefix, value if isinstance(value, str) else json.dumps(value))]

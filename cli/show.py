@@ -1,0 +1,21 @@
+"""`refiner-cka show`: what a result file holds."""
+
+from __future__ import annotations
+
+import typer
+
+import refiner_cka as rc
+
+from . import options, output
+
+
+def show(file: options.ResultFile, json: options.Json = False) -> None:
+    """Print what a result file holds: findings, warnings, and how it was made."""
+    result = rc.load(file)
+    output.print_summary(result, as_json=json, files=[])
+    if json:
+        return
+    typer.echo("")
+    for key, text in output.flatten(dict(result.provenance)):
+        typer.echo(f"{key}: {text if len(text) <= 160 else text[:157] + '...'}")
+    typer.echo(f"fingerprint: {result.fingerprint}")

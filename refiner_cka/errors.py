@@ -1,0 +1,49 @@
+"""Everything this package refuses, and the one warning it gives.
+
+RefinerCkaError            a refusal; the message is one line: what is wrong and what to do
+├── DataError              images: missing, too few, unreadable, not what the models take
+├── ModelError             a model that is unknown or cannot be built or reached
+│   └── CheckpointError    weights that cannot be read or do not fit the model
+├── LayerError             layers: no match, never called, called several times, a readout that does not apply
+├── DeviceError            a device or precision that this machine lacks
+├── ResultError            a question that a result cannot answer; results that do not merge
+└── ResultFileError        a result file that cannot be read, written or replaced
+
+AnalysisWarning            the analysis goes on, and something in it is undefined or was left out
+"""
+
+
+class RefinerCkaError(Exception):
+    """Base of every refusal. The message is one line: what is wrong and what to do."""
+
+
+class DataError(RefinerCkaError):
+    """The images are missing, too few, unreadable or not what the models take."""
+
+
+class ModelError(RefinerCkaError):
+    """A model is unknown, or cannot be built or reached."""
+
+
+class CheckpointError(ModelError):
+    """Weights cannot be read, or do not fit the model."""
+
+
+class LayerError(RefinerCkaError):
+    """A layer or its readout cannot be used: no match, never called, called several times."""
+
+
+class DeviceError(RefinerCkaError):
+    """The device or the precision asked for does not exist on this machine."""
+
+
+class ResultError(RefinerCkaError):
+    """A result cannot answer the question, or results cannot be merged."""
+
+
+class ResultFileError(RefinerCkaError):
+    """A result file cannot be read, written or replaced."""
+
+
+class AnalysisWarning(UserWarning):
+    """Something in the result is undefined or was left out; the rest stands."""

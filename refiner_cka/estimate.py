@@ -1,0 +1,250 @@
+"""From sums to numbers: CKA, jackknife errors, curves and contrasts, in NumPy alone.
+
+Everything here is a function of `sums`, float64 of shape `(groups, L, L)`: for each group of batches the sum
+over its batches of `<U(K_i), U(K_j)>`, the products of U-centred Gram matrices of layers i and j (see `hsic`).
+An estimate uses the total over groups; its error comes from leaving out one group at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Normalize = Literal["first-last", "min-max", "none"]
+NORMALIZATIONS: tuple[Normalize, ...] = ("first-last", "min-max", "none")
+
+MIN_GROUPS = 5
+"""With fewer non-empty groups a jackknife error says too little: it is NaN and no band is drawn."""
+
+RESOLVED = 5.0
+"""A normalised curve is resolved if its denominator lies at least this many standard errors above 0."""
+
+CONFIDENCE = 0.95
+"""Two-sided confidence of every interval."""
+
+
+def cka(products: Array) -> Array:
+    """Return CKA of every pair of layers from summed HSIC products.
+
+    CKA_ij = S_ij / sqrt(S_ii S_jj) (Nguyen, Raghu & Kornblith, arXiv 2010.15327, eq. 3). Nothing is clamped:
+    the unbiased estimate of unrelated features lies on both sides of 0. A layer whose own product is not
+    positive or not finite (constant or non-finite features) is NaN in its row and column.
+
+    Args:
+        products: `(L, L)` sums over batches.
+
+    Returns:
+        `(L, L)`, symmetric, diagonal 1 where defined.
+    """
+    own = np.diagonal(products)
+    norm = np.sqrt(np.where(np.isfinite(own) & (own > 0), own, np.nan))
+    # Divided by one symmetric matrix, so that the result is symmetric to the last bit.
+    result: Array = products / (norm[:, None] * norm)
+    np.fill_diagonal(result, norm / norm)
+    return result
+
+
+def jackknife_se(sums: Array, statistic: Callable[[Array], Array]) -> Array:
+    """Return the delete-a-group jackknife standard error of a statistic of the summed products.
+
+    SE^2 = (g - 1)/g x sum over groups of (theta without the group - their mean)^2.
+
+    Args:
+        sums: `(g, ...)`, the non-empty groups only.
+        statistic: from a total to an array.
+
+    Returns:
+        The shape of the statistic; NaN with fewer than `MIN_GROUPS` groups.
+    """
+    total = sums.sum(0)
+    estimate = statistic(total)
+    groups = len(sums)
+    if groups < MIN_GROUPS:
+        return np.full_like(estimate, np.nan)
+    # Deviations from the full estimate are small, so their second moment loses no digits; and only two
+    # arrays of the statistic's size are alive, however many groups there are.
+    first, second = np.zeros_like(estimate), np.zeros_like(estimate)
+    for group in sums:
+        deviation = statistic(total - group) - estimate
+        first += deviation
+        second += deviation**2
+    variance = (groups - 1) / groups * (second - first**2 / groups)
+    result: Array = np.sqrt(np.maximum(variance, 0.0))
+    return result
+
+
+def jackknife_covariance(replicates: Array) -> Array:
+    """Return the jackknife covariance `(K, K)` of leave-one-out replicates `(g, K)`.
+
+    NaN with fewer than `MIN_GROUPS` replicates.
+    """
+    groups, size = replicates.shape
+    if groups < MIN_GROUPS:
+        return np.full((size, size), np.nan)
+    centred = replicates - replicates.mean(0)
+    result: Array = (groups - 1) / groups * centred.T @ centred
+    return result
+
+
+def t_quantile(groups: int) -> float:
+    """Return the two-sided Student quantile for `CONFIDENCE` with `groups - 1` degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(groups - 1, 0.5 + CONFIDENCE / 2)) if groups > 1 else float("nan")
+
+
+def fieller(
+    numerator: Array, denominator: float, var_n: Array, var_d: float, cov: Array, t: float
+) -> tuple[Array, Array]:
+    """Return Fieller's confidence interval of the ratios numerator / denominator.
+
+    The set of ratios r for which numerator - r x denominator lies within t standard errors of 0
+    (Fieller 1954). Where the denominator itself is within t standard errors of 0 the set is unbounded:
+    (-inf, inf).
+
+    Args:
+        numerator: `(L,)`.
+        denominator: common denominator.
+        var_n: `(L,)`, variances of the numerators.
+        var_d: variance of the denominator.
+        cov: `(L,)`, covariances of numerators and denominator.
+        t: quantile of Student's distribution.
+    """
+    a = denominator**2 - t**2 * var_d
+    b = numerator * denominator - t**2 * cov
+    c = numerator**2 - t**2 * var_n
+    if np.isnan(a):
+        return np.full_like(numerator, np.nan), np.full_like(numerator, np.nan)
+    if a <= 0:
+        return np.full_like(numerator, -np.inf), np.full_like(numerator, np.inf)
+    # Below 0 only by rounding, where the interval is a point (the first layer: ratio 1 exactly).
+    half_width = np.sqrt(np.maximum(b**2 - a * c, 0.0))
+    return (b - half_width) / a, (b + half_width) / a
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Similarity to the last layer along a model's depth.
+
+    Attributes:
+        values: `(L,)`.
+        se: `(L,)`, jackknife standard errors over groups of batches; NaN with fewer than `MIN_GROUPS`.
+        lower: `(L,)`, lower end of the 95 % interval (Fieller's for `first-last`).
+        upper: `(L,)`, upper end.
+        depth: `(L,)`, relative depth, 0 the first layer and 1 the last.
+        resolved: false if the curve divides by a number not clearly above 0: its values then mean little.
+        groups: number of non-empty groups behind the errors.
+    """
+
+    values: Array
+    se: Array
+    lower: Array
+    upper: Array
+    depth: Array
+    resolved: bool
+    groups: int
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """Difference of two curves over relative depth, with the error of the paired difference.
+
+    Attributes:
+        depth: `(D,)`, the union of both models' relative depths; curves are interpolated linearly.
+        values: `(D,)`, first model minus second.
+        se: `(D,)`, jackknife standard error of the difference: both models saw the same images, so it is
+            far smaller than the two errors added.
+        lower: `(D,)`, lower end of the 95 % interval.
+        upper: `(D,)`, upper end.
+        resolved: false if either curve is not.
+        groups: number of non-empty groups behind the errors.
+    """
+
+    depth: Array
+    values: Array
+    se: Array
+    lower: Array
+    upper: Array
+    resolved: bool
+    groups: int
+
+
+def relative_depth(count: int) -> Array:
+    """Return `(count,)` depths from 0 (first) to 1 (last); a single layer lies at 1."""
+    result: Array = np.linspace(0.0, 1.0, count) if count > 1 else np.ones(count)
+    return result
+
+
+def curve_values(products: Array, normalize: Normalize) -> Array:
+    """Return CKA of each layer with the last, `(L,)`, normalised as asked.
+
+    `first-last` divides by CKA(first, last), so the curve starts at 1 (arXiv 2106.03714, fig. 2); `min-max`
+    maps the least value to 0 and the greatest to 1; `none` leaves CKA as it is.
+    """
+    values: Array = cka(products)[:, -1]
+    if normalize == "first-last":
+        return np.divide(values, values[0], out=np.full_like(values, np.nan), where=values[0] != 0)
+    if normalize == "min-max":
+        # A degenerate layer in between is NaN itself and must not take the others with it.
+        finite = values[np.isfinite(values)]
+        spread = np.ptp(finite) if len(finite) else 0.0
+        return (values - finite.min()) / spread if spread > 0 else np.full_like(values, np.nan)
+    return values
+
+
+def _replicates(sums: Array, statistic: Callable[[Array], Array]) -> Array:
+    total = sums.sum(0)
+    return np.stack([statistic(total - group) for group in sums])
+
+
+def curve(sums: Array, normalize: Normalize) -> Curve:
+    """Return one model's curve with its errors.
+
+    Args:
+        sums: `(g, L, L)`, the model's own block of the sums, non-empty groups only.
+        normalize: see `curve_values`.
+    """
+    total, groups, t = sums.sum(0), len(sums), t_quantile(len(sums))
+    values = curve_values(total, normalize)
+    se = jackknife_se(sums, lambda products: curve_values(products, normalize))
+    lower, upper, resolved = values - t * se, values + t * se, True
+    if normalize == "first-last":
+        raw = curve_values(total, "none")
+        covariance = jackknife_covariance(_replicates(sums, lambda s: curve_values(s, "none")))
+        variance = np.diagonal(covariance)
+        lower, upper = fieller(raw, raw[0], variance, variance[0], covariance[0], t)
+        resolved = bool(raw[0] >= RESOLVED * np.sqrt(variance[0]))
+    return Curve(values, se, lower, upper, relative_depth(len(values)), resolved, groups)
+
+
+def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Contrast:
+    """Return the difference of two models' curves over relative depth with its paired error.
+
+    Args:
+        sums_a: `(g, La, La)`, first model's block, non-empty groups only.
+        sums_b: `(g, Lb, Lb)`, second model's block, the same groups.
+        normalize: see `curve_values`.
+    """
+    depth_a, depth_b = relative_depth(sums_a.shape[1]), relative_depth(sums_b.shape[1])
+    depth = np.union1d(depth_a, depth_b)
+
+    def difference(products_a: Array, products_b: Array) -> Array:
+        first = np.interp(depth, depth_a, curve_values(products_a, normalize))
+        second = np.interp(depth, depth_b, curve_values(products_b, normalize))
+        result: Array = first - second
+        return result
+
+    total_a, total_b = sums_a.sum(0), sums_b.sum(0)
+    values = difference(total_a, total_b)
+    left_out = np.stack(
+        [difference(total_a - a, total_b - b) for a, b in zip(sums_a, sums_b, strict=True)]
+    )
+    se = np.sqrt(np.diagonal(jackknife_covariance(left_out)))
+    t = t_quantile(len(sums_a))
+    resolved = curve(sums_a, normalize).resolved and curve(sums_b, normalize).resolved
+    return Contrast(depth, values, se, values - t * se, values + t * se, resolved, len(sums_a))

@@ -1,0 +1,118 @@
+"""Forward hooks that are gone afterwards, and forward passes of several chunks in lockstep.
+
+Features are reduced inside the hook: a moment later an in-place operation may overwrite them (timm's ResNets do),
+and keeping them would cost the memory of every layer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+from torch import nn
+
+from .errors import LayerError
+
+Visit = Callable[[str, Sequence[Any]], None]
+"""What happens at a layer: its path, and its output for each chunk of the batch."""
+
+
+@contextmanager
+def capture(
+    module: nn.Module, paths: Sequence[str], visit: Callable[[str, Any], None]
+) -> Iterator[None]:
+    """Call `visit(path, output)` whenever one of the layers has computed its output.
+
+    The hooks are removed on leaving, whatever happened inside.
+
+    Args:
+        module: the model.
+        paths: dotted paths of modules inside it.
+        visit: must not keep the output.
+    """
+    handles = []
+
+    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _inputs, output: visit(path, output)
+
+    try:
+        for path in paths:
+            handles.append(module.get_submodule(path).register_forward_hook(hook(path)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Lockstep:
+    """Runs a model over the chunks of a batch so that each layer is visited with all chunks at once.
+
+    A Gram matrix needs a layer's features of the whole batch, also when the batch goes through the model in
+    smaller chunks to save memory. So each chunk's forward pass pauses in its hook (as a coroutine) until the
+    others have come to the same layer, and no layer's features outlive its hook.
+
+    Args:
+        visit: called with a layer's path and its outputs, one for each chunk.
+    """
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+
+    def arrive(self, path: str, output: Any) -> None:
+        """Visit the layer, or pause this chunk's pass until the others are there. For use with `capture`."""
+        here = getcurrent()
+        if isinstance(here, _Pass):
+            here.parent.switch((path, output))
+        else:
+            self._visit(path, [output])
+
+    def run(self, module: nn.Module, chunks: Sequence[Any]) -> list[Any]:
+        """Return the model's output for each chunk.
+
+        Raises:
+            LayerError: chunks took different ways through the model.
+        """
+        if len(chunks) == 1:
+            return [module(chunks[0])]
+        passes = [_Pass(module) for _ in chunks]
+        arrivals = [one.switch(chunk) for one, chunk in zip(passes, chunks, strict=True)]
+        while not all(one.dead for one in passes):
+            if any(one.dead for one in passes) or len({path for path, _ in arrivals}) > 1:
+                raise LayerError(
+                    "the model calls different layers for different images, so its batches cannot be split "
+                    "to save memory; use a smaller --batch-size"
+                )
+            self._visit(arrivals[0][0], [output for _, output in arrivals])
+            arrivals.clear()  # The outputs just visited are not to live through the next step.
+            arrivals.extend(one.switch() for one in passes)
+        return arrivals
+
+
+class _Pass(greenlet):
+    """One chunk's forward pass."""
+
+
+def first_outputs(
+    module: nn.Module, paths: Sequence[str], forward: Callable[[], Any], read: Callable[[Any], Any]
+) -> tuple[Mapping[str, list[Any]], Any]:
+    """Run one forward pass and return what each layer gave, by path in the order of the calls.
+
+    Args:
+        module: the model.
+        paths: layers to watch.
+        forward: runs the model.
+        read: from an output to what is kept of it; must not keep features.
+
+    Returns:
+        For each layer that was called, what `read` made of each call; and what `forward` returned.
+    """
+    seen: dict[str, list[Any]] = {}
+
+    def visit(path: str, output: Any) -> None:
+        seen.setdefault(path, []).append(read(output))
+
+    with capture(module, paths, visit):
+        returned = forward()
+    return seen, returned

@@ -1,0 +1,177 @@
+"""Heatmaps of CKA between the layers of one model, of two, or of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+
+from ..result import Result
+from .style import COLUMN, SMALL, new_figure, note, paper, shortened
+
+COLOUR_MAP = "magma"
+"""Perceptually uniform, and monotone in lightness: it survives grey print."""
+
+WIDEST = 2.5
+"""Cells are square up to this ratio of the sides; beyond it they are stretched to keep the labels legible."""
+
+_ROUND = (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000)
+
+
+def heatmap(
+    result: Result,
+    model: str | None = None,
+    other: str | None = None,
+    *,
+    tokens: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw CKA between layers as a heatmap on the fixed scale 0 to 1, the first layers at the lower left.
+
+    Values outside the scale take the colour of its end. What is undefined is hatched, and a note says so.
+
+    Args:
+        result: what was measured.
+        model: whose layers go upwards; all models' if none is named.
+        other: whose layers go to the right; those of `model` if none is named.
+        tokens: readout; the first of the run if none is named.
+        ax: where to draw; a new figure of one column's width if not given.
+
+    Raises:
+        ResultError: no such model or readout.
+    """
+    tokens = result.tokens[0] if tokens is None else tokens
+    rows = result.rows(model, tokens=tokens)
+    columns = rows if other is None else result.rows(other, tokens=tokens)
+    matrix = result.cka()[np.ix_(rows, columns)]
+    with paper():
+        ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
+        _cells(ax, matrix)
+        _name(ax, ax.yaxis, result, rows)
+        _name(ax, ax.xaxis, result, columns)
+        if np.isnan(matrix).any():
+            note(ax, "hatched: undefined")
+    return ax
+
+
+def _cells(ax: Axes, matrix: npt.NDArray[np.float64]) -> None:
+    image = ax.imshow(
+        np.ma.masked_invalid(matrix),
+        cmap=mpl.colormaps[COLOUR_MAP].with_extremes(bad=(0.0, 0.0, 0.0, 0.0)),
+        vmin=0.0,
+        vmax=1.0,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+    )
+    height, width = matrix.shape
+    ax.set_box_aspect(min(max(height / width, 1 / WIDEST), WIDEST))
+    if np.isnan(matrix).any():
+        # The background shows through where there is no value.
+        ax.patch.set(facecolor="0.92", edgecolor="0.55", hatch="//////", linewidth=0.0)
+    bar = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
+    ax.figure.colorbar(image, cax=bar, label="CKA", ticks=[0.0, 0.5, 1.0])
+
+
+def _name(ax: Axes, axis: Axis, result: Result, rows: npt.NDArray[np.intp]) -> None:
+    """Label one axis with the blocks of its model, or with the models if it holds several."""
+    layers = [result.layers[row] for row in rows]
+    models = list(dict.fromkeys(layer.model for layer in layers))
+    if len(models) > 1:
+        _name_models(ax, axis, [layer.model for layer in layers])
+        return
+    where, labels = common_path([layer.path for layer in layers])
+    axis.set_label_text(f"{shortened(models, 28)[0]}{where and ': '}{where}", parse_math=False)
+    # Numbers stand upright on both axes, in steps that suit both; paths are written upwards on the lower.
+    numbers = all(label.isdecimal() for label in labels)
+    longest = max(map(len, labels))
+    size = 0.65 * longest + 0.4 if numbers else 1.15
+    positions, shown = thinned(labels, int(_length(ax, axis, longest) / (size * SMALL)))
+    rotation = 90 if axis is ax.xaxis and not numbers else 0
+    axis.set_ticks(positions, shown, rotation=rotation, parse_math=False)
+
+
+def _name_models(ax: Axes, axis: Axis, models: Sequence[str]) -> None:
+    names = shortened(list(dict.fromkeys(models)), 18)
+    starts = [i for i, model in enumerate(models) if i == 0 or model != models[i - 1]]
+    ends = [*starts[1:], len(models)]
+    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    cell = _length(ax, axis, max(map(len, names))) / len(models)
+    widths = [0.65 * SMALL * len(name) for name in names]
+    tight = any(
+        width > (end - start) * cell for width, start, end in zip(widths, starts, ends, strict=True)
+    )
+    axis.set_ticks(
+        middles, names, rotation=90 if tight and axis is ax.xaxis else 0, parse_math=False
+    )
+    for start in starts[1:]:
+        line = ax.axvline if axis is ax.xaxis else ax.axhline
+        line(start - 0.5, color="white", linewidth=0.8)
+
+
+def common_path(paths: Sequence[str]) -> tuple[str, list[str]]:
+    """Return what dotted paths have in common and what is left of each.
+
+    `blocks.0.attn`, `blocks.1.attn` -> `blocks.*.attn` and `0`, `1`.
+    """
+    parts = [path.split(".") for path in paths]
+    room = min(map(len, parts)) - 1
+    before = _shared(parts, room)
+    after = _shared([part[::-1] for part in parts], room - before)
+    head, tail = parts[0][:before], parts[0][len(parts[0]) - after :]
+    common = ".".join([*head, *(["*", *tail] if tail else [])])
+    return common, [".".join(part[before : len(part) - after]) for part in parts]
+
+
+def _shared(parts: Sequence[Sequence[str]], most: int) -> int:
+    """Return how many components from the front all have in common, at most `most`."""
+    for count in range(most):
+        if len({part[count] for part in parts}) > 1:
+            return count
+    return most
+
+
+def thinned(labels: Sequence[str], room: int) -> tuple[list[int], list[str]]:
+    """Return positions and texts of as many labels as there is room for.
+
+    Numbers are thinned to round steps, paths to the first layer of each block or stage.
+    """
+    room = max(room, 2)
+    if len(labels) <= room:
+        return list(range(len(labels))), list(labels)
+    if all(label.isdecimal() for label in labels):
+        step = next(step for step in (*_ROUND, len(labels)) if len(labels) <= step * room)
+        chosen = [place for place, label in enumerate(labels) if int(label) % step == 0]
+        return chosen, [labels[place] for place in chosen]
+    spacing = -(-len(labels) // room)
+    paths = [label.split(".") for label in labels]
+    for depth in range(1, max(map(len, paths)) + 1):
+        keys = [".".join(path[:depth]) for path in paths]
+        chosen = _apart([i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]], spacing)
+        if len(chosen) >= max(3, room / 3):
+            break
+    return chosen, [keys[place] for place in chosen]
+
+
+def _apart(places: Sequence[int], spacing: int) -> list[int]:
+    """Return as many of the places as lie at least `spacing` apart, from the first on."""
+    chosen = list(places[:1])
+    for place in places:
+        if place - chosen[-1] >= spacing:
+            chosen.append(place)
+    return chosen
+
+
+def _length(ax: Axes, axis: Axis, longest: int) -> float:
+    """Return about how long an axis will be, in points, beside labels of that many characters."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    box, point = ax.get_window_extent(), figure.dpi / 72
+    shape = ax.get_box_aspect() or 1.0
+    beside = max(0.0, 0.6 * SMALL * longest - 15.0)
+    width = min(box.width, box.height / shape) / point
+    return float((width if axis is ax.xaxis else width * shape) - beside)

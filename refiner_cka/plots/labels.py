@@ -1,0 +1,144 @@
+"""Names written at the ends of lines, wherever the axes end up, without covering one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox, IdentityTransform
+
+from .style import SMALL
+
+Array = npt.NDArray[np.float64]
+
+_MARKER, _TEXT, _STUB = 9.0, 14.0, 6.0
+"""Points from the right edge of the axes to a label's marker, and to its text; length of a lone sample."""
+
+
+def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
+    """Return places at least `gap` apart, in order, as near to the wanted ones as can be.
+
+    Least squares under the order (isotonic regression, by its max-min formula); within `low` and `high`
+    where there is room.
+
+    Args:
+        wanted: `(n,)`, ascending.
+        gap: least distance of neighbours.
+        low: least place.
+        high: greatest place.
+    """
+    count = len(wanted)
+    excess = max(0.0, (count - 1) * gap - (high - low))
+    low, high = low - excess / 2, high + excess / 2
+    rank = np.arange(count) * gap
+    free = np.clip(wanted, low, high) - rank
+    level = np.array(
+        [
+            max(min(free[j : k + 1].mean() for k in range(i, count)) for j in range(i + 1))
+            for i in range(count)
+        ]
+    )
+    result: Array = np.clip(level, low, high - (count - 1) * gap) + rank
+    return result
+
+
+class EndLabels(Artist):
+    """The names of lines, right of the axes at the height of each line's end.
+
+    The places are found anew at each drawing, when the size of the axes and its limits are known.
+    """
+
+    def __init__(self, ax: Axes, lines: Sequence[Line2D], names: Sequence[str]) -> None:
+        super().__init__()
+        self.lines = sorted(lines, key=_height)
+        named = dict(zip(lines, names, strict=True))
+        self.texts = [
+            Text(text=named[line], fontsize=SMALL, va="center_baseline", parse_math=False)
+            for line in self.lines
+        ]
+        self.leaders = [
+            Line2D(
+                [],
+                [],
+                color=line.get_color(),
+                linestyle=line.get_linestyle(),
+                linewidth=0.8,
+                marker=line.get_marker(),
+                markersize=line.get_markersize(),
+                markevery=[-1],
+            )
+            for line in self.lines
+        ]
+        ax.add_artist(self)
+        # Else the axes take it for clipped, and the layout leaves no room for it.
+        self.set_clip_on(False)
+        for child in self.get_children():
+            child.set_figure(ax.figure)
+            child.set_transform(IdentityTransform())
+
+    def get_children(self) -> list[Artist]:
+        """Return the artists this one is made of."""
+        return [*self.leaders, *self.texts]
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw the names at their places."""
+        if self.get_visible():
+            self._place(renderer)
+            for child in self.get_children():
+                child.draw(renderer)
+        self.stale = False
+
+    def get_window_extent(self, renderer: RendererBase | None = None) -> Bbox:
+        """Return the box around all names, in pixels."""
+        self._place(renderer)
+        return Bbox.union([text.get_window_extent(renderer) for text in self.texts])
+
+    def get_tightbbox(self, renderer: RendererBase | None = None) -> Bbox:
+        """Return the room that the layout has to leave for the names, in pixels."""
+        return self.get_window_extent(renderer)
+
+    def _place(self, renderer: RendererBase | None) -> None:
+        assert self.axes is not None
+        box, point = self.axes.bbox, self.axes.figure.dpi / 72
+        ends = [_end(line) for line in self.lines]
+        # A line without a single defined value has no end; its name goes to the bottom.
+        wanted = np.array([box.y0 if end is None else end[1] for end in ends])
+        wanted = np.clip(wanted, box.y0, box.y1)
+        gap = max(text.get_window_extent(renderer).height for text in self.texts) + point
+        order = np.argsort(wanted, kind="stable")
+        places = np.empty_like(wanted)
+        places[order] = spread(wanted[order], gap, box.y0, box.y1)
+        mark = box.x1 + _MARKER * point
+        # Leaders that all come from one point would tell nothing: a stub shows the style of the line.
+        together = len(ends) > 1 and np.ptp(wanted) < gap / 2
+        for row, (end, place) in enumerate(zip(ends, places.tolist(), strict=True)):
+            lead = None if together else end
+            start = (mark - _STUB * point, place) if lead is None else (lead[0], wanted[row])
+            self.leaders[row].set_data([start[0], mark], [start[1], place])
+            self.texts[row].set_position((box.x1 + _TEXT * point, place))
+
+
+def _end(line: Line2D) -> tuple[float, float] | None:
+    """Return the last defined point of a line in pixels."""
+    data = np.column_stack([line.get_xdata(), line.get_ydata()]).astype(float)
+    defined = data[np.isfinite(data).all(1)]
+    if not len(defined):
+        return None
+    x, y = line.get_transform().transform(defined[-1])
+    return float(x), float(y)
+
+
+def _height(line: Line2D) -> tuple[float, float]:
+    """Return a key that sorts lines by their ends, and by their mean height where the ends are equal."""
+    x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+    defined = np.isfinite(y)
+    if not defined.any():
+        return -np.inf, 0.0
+    mean = np.interp(np.linspace(0.0, 1.0, 101), x[defined], y[defined]).mean()
+    return float(np.round(y[defined][-1], 9)), float(mean)

@@ -1,0 +1,217 @@
+"""Curves over relative depth: similarity to the last layer, and the difference of two models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ..estimate import MIN_GROUPS, RESOLVED, Contrast, Curve, Normalize
+from ..result import Result
+from .labels import EndLabels
+from .style import (
+    COLUMN,
+    GREY,
+    PAGE,
+    SMALL,
+    checked_models,
+    new_figure,
+    note,
+    paper,
+    plural,
+    series,
+    shortened,
+)
+
+DEPTH = "Relative depth (first to last block)"
+FORMULA: dict[Normalize, str] = {
+    "first-last": "$s(l)$ = CKA($l$, last) / CKA(first, last)",
+    "min-max": "CKA($l$, last), least 0 to greatest 1",
+    "none": "CKA($l$, last)",
+}
+
+_DASHED = (0.0, (3.0, 1.5))
+_MARKED = 12
+"""About how many layers of a deep model carry a marker."""
+
+
+def curves(
+    result: Result,
+    *,
+    models: Sequence[str] | None = None,
+    normalize: Normalize = "first-last",
+    tokens: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw CKA of each layer with the last over relative depth, one line per model with its 95 % band.
+
+    A curve whose values mean little because it divides by a number not clearly above 0 is dashed, and a
+    note says so. It does not stretch the axis.
+
+    Args:
+        result: what was measured.
+        models: the models to draw; all that have the readout if none are named.
+        normalize: `first-last`, `min-max` or `none`; see `Result.curve`.
+        tokens: readout; the first of the run if none is named.
+        ax: where to draw; a new figure of one column's width if not given.
+
+    Raises:
+        ResultError: no such model, readout or normalisation.
+    """
+    names = checked_models(result, models, tokens)
+    drawn = [result.curve(name, normalize=normalize, tokens=tokens) for name in names]
+    with paper():
+        ax = new_figure(COLUMN, 2.3).subplots() if ax is None else ax
+        lines = _lines(ax, drawn, normalize)
+        EndLabels(ax, lines, _labels(names, drawn, 18))
+        if remark := _unresolved(drawn):
+            note(ax, remark)
+    return ax
+
+
+def compare(
+    result: Result, *, models: Sequence[str] | None = None, tokens: str | None = None
+) -> Figure:
+    """Draw the comparison of models: the raw curve and, beside it, the normalised one, a page wide.
+
+    The two stand together because a ratio hides how small its denominator is.
+
+    Args:
+        result: what was measured.
+        models: the models to draw; all that have the readout if none are named.
+        tokens: readout; the first of the run if none is named.
+
+    Raises:
+        ResultError: no such model or readout.
+    """
+    names = checked_models(result, models, tokens)
+    raw = [result.curve(name, normalize="none", tokens=tokens) for name in names]
+    ratios = [result.curve(name, normalize="first-last", tokens=tokens) for name in names]
+    with paper():
+        figure = new_figure(PAGE, 2.6)
+        left, right = figure.subplots(1, 2)
+        _lines(left, raw, "none")
+        EndLabels(right, _lines(right, ratios, "first-last"), _labels(names, ratios, 24))
+        remarks = [caption(result), _unresolved(ratios)]
+        figure.supxlabel("\n".join(filter(None, remarks)), fontsize=SMALL, color=GREY)
+    return figure
+
+
+def contrast(
+    result: Result,
+    model: str,
+    other: str,
+    *,
+    normalize: Normalize = "none",
+    tokens: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the curve of `model` minus that of `other` over relative depth with its paired 95 % band.
+
+    Args:
+        result: what was measured.
+        model: the model whose curve is taken.
+        other: the model whose curve is taken away.
+        normalize: `none`, `min-max` or `first-last`; see `Result.curve`.
+        tokens: readout; the first of the run if none is named.
+        ax: where to draw; a new figure of one column's width if not given.
+
+    Raises:
+        ResultError: no such model, readout or normalisation.
+    """
+    difference = result.contrast(model, other, normalize=normalize, tokens=tokens)
+    with paper():
+        ax = new_figure(COLUMN, 2.3).subplots() if ax is None else ax
+        ax.axhline(0.0, color=GREY, linewidth=0.6)
+        _line(ax, difference, 0, 1)
+        first, second = shortened([model, other], 24)
+        _depth_axis(ax)
+        ax.set_ylabel(f"Difference in {FORMULA[normalize].partition(' =')[0]}")
+        note(ax, f"{first} minus {second}")
+    return ax
+
+
+def caption(result: Result) -> str:
+    """Return in one line what the numbers of a figure rest on."""
+    parts = [plural(result.images, "image")]
+    if "batch_size" in result.provenance:
+        parts.append(f"CKA batches of {result.provenance['batch_size']}")
+    if result.groups < MIN_GROUPS:
+        parts.append(f"no error bands: fewer than {MIN_GROUPS} groups of batches")
+    else:
+        parts.append(f"95 % bands, jackknife over {plural(result.groups, 'group')} of batches")
+    return "; ".join(parts)
+
+
+def _lines(ax: Axes, drawn: Sequence[Curve], normalize: Normalize) -> list[Line2D]:
+    lines = [_line(ax, curve, number, len(drawn)) for number, curve in enumerate(drawn)]
+    ax.set_ylim(*_limits(drawn, normalize))
+    ax.set_ylabel(FORMULA[normalize])
+    _depth_axis(ax)
+    return lines
+
+
+def _depth_axis(ax: Axes) -> None:
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "0.25", "0.5", "0.75", "1"])
+    ax.set_xlabel(DEPTH)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _line(ax: Axes, curve: Curve | Contrast, number: int, of: int) -> Line2D:
+    step = -(-len(curve.values) // _MARKED) if len(curve.values) > 1.5 * _MARKED else 1
+    (line,) = ax.plot(
+        curve.depth,
+        curve.values,
+        linestyle="-" if curve.resolved else _DASHED,
+        # Markers of different models at different depths, so that they do not lie on each other.
+        markevery=(number * step // of, step),
+        zorder=3,
+        **series(number),
+    )
+    bounded = np.isfinite(curve.lower) & np.isfinite(curve.upper)
+    if bounded.any():
+        ax.fill_between(
+            curve.depth,
+            curve.lower,
+            curve.upper,
+            where=bounded.tolist(),
+            color=line.get_color(),
+            alpha=0.2,
+            linewidth=0.0,
+        )
+    return line
+
+
+def _limits(drawn: Sequence[Curve], normalize: Normalize) -> tuple[float, float]:
+    """Return limits of the vertical axis that show all that is resolved, or else at least the values."""
+    resolved = [curve for curve in drawn if curve.resolved]
+    shown: list[npt.NDArray[np.float64]] = [curve.values for curve in resolved or drawn]
+    shown += [bound for curve in resolved for bound in (curve.lower, curve.upper)]
+    # Raw CKA keeps its whole scale, whatever part of it the curves use.
+    everything = np.concatenate([*shown, [1.0] if normalize == "first-last" else [0.0, 1.0]])
+    defined = everything[np.isfinite(everything)]
+    low, high = float(defined.min()), float(defined.max())
+    margin = 0.04 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _labels(names: Sequence[str], drawn: Sequence[Curve], limit: int) -> list[str]:
+    return [
+        name if np.isfinite(curve.values).any() else f"{name} (undefined)"
+        for name, curve in zip(shortened(names, limit), drawn, strict=True)
+    ]
+
+
+def _unresolved(drawn: Sequence[Curve]) -> str:
+    """Return why curves are dashed, or nothing if none is."""
+    dashed = [curve for curve in drawn if not curve.resolved and np.isfinite(curve.values).any()]
+    if not dashed:
+        return ""
+    if drawn[0].groups < MIN_GROUPS:
+        return f"dashed: unresolved (fewer than {MIN_GROUPS} groups of batches, so no errors)"
+    return f"dashed: unresolved (CKA(first, last) is not {RESOLVED:g} SE above 0)"

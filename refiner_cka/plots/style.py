@@ -1,0 +1,149 @@
+"""How figures look: sizes, fonts and colours for print, and saving them; no global setting is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..atomic import write_whole
+from ..errors import ResultError
+from ..result import Result
+
+COLUMN, PAGE = 3.25, 6.75
+"""Widths of a figure in inches: one column of a two-column paper, and the whole page."""
+
+SMALL = 7.0
+"""Points, of the smallest text in a figure."""
+
+GREY = "0.35"
+"""Notes, and the zero line."""
+
+COLOURS = (
+    "#4f24c3",
+    "#eeb51e",
+    "#3ca276",
+    "#411d47",
+    "#97a7d0",
+    "#b93406",
+    "#b7b962",
+    "#0f2a02",
+    "#813da0",
+    "#5c5046",
+)
+"""Searched for: far apart in CIELAB also with simulated protanopia, deuteranopia and tritanopia (Machado et
+al. 2009), and the first four far apart in lightness for grey print. Markers tell the rest apart."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*")
+
+
+@contextlib.contextmanager
+def paper() -> Iterator[None]:
+    """Apply the style to what is drawn inside the block, and to nothing else."""
+    with mpl.rc_context(
+        {
+            "font.size": SMALL + 1,
+            "axes.labelsize": SMALL + 1,
+            "axes.titlesize": SMALL,
+            "axes.linewidth": 0.6,
+            "xtick.labelsize": SMALL,
+            "ytick.labelsize": SMALL,
+            "xtick.major.width": 0.6,
+            "ytick.major.width": 0.6,
+            "xtick.major.size": 2.5,
+            "ytick.major.size": 2.5,
+            "lines.linewidth": 1.2,
+            "lines.markersize": 3.2,
+            "hatch.linewidth": 0.5,
+            "figure.constrained_layout.w_pad": 0.03,
+            "figure.constrained_layout.h_pad": 0.03,
+            # TrueType: text in the PDF stays text, which publishers ask for.
+            "pdf.fonttype": 42,
+        }
+    ):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure in inches that pyplot knows nothing of, so nobody has to close it."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def series(number: int) -> dict[str, Any]:
+    """Return colour and marker of line `number`; beyond ten, other pairs of the two."""
+    shift = number // len(COLOURS)
+    marker = MARKERS[(number + shift) % len(MARKERS)]
+    return {"color": COLOURS[number % len(COLOURS)], "marker": marker}
+
+
+def note(ax: Axes, text: str) -> None:
+    """Write a small remark above the axes."""
+    ax.set_title(text, loc="left", fontsize=SMALL, color=GREY, parse_math=False)
+
+
+def holders(result: Result, tokens: str | None) -> tuple[str, ...]:
+    """Return the models that have layers under a readout, the first of the run by default.
+
+    Raises:
+        ResultError: no such readout.
+    """
+    rows = result.rows(tokens=tokens or result.tokens[0])
+    return tuple(dict.fromkeys(result.layers[row].model for row in rows))
+
+
+def shortened(names: Sequence[str], limit: int) -> list[str]:
+    """Return names of at most `limit` characters with their middles left out; longer if two became equal."""
+    if limit >= max(map(len, names), default=0):
+        return list(names)
+    short = [
+        name if len(name) <= limit else f"{name[: limit // 2]}…{name[-(limit - limit // 2 - 1) :]}"
+        for name in names
+    ]
+    return short if len(set(short)) == len(set(names)) else shortened(names, limit + 4)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count and its noun, `1 image`, `2,000 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def save_figure(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
+    """Write a figure as `stem.pdf` and `stem.png`, each whole or not at all; equal figures, equal bytes.
+
+    Raises:
+        ResultFileError: a file cannot be written.
+    """
+    pdf, png = Path(f"{stem}.pdf"), Path(f"{stem}.png")
+    # Without dates, versions of matplotlib or anything else that changes from run to run.
+    blank = {"Creator": None, "Producer": None, "CreationDate": None}
+    write_whole(pdf, _rendered(figure, "pdf", blank))
+    write_whole(png, _rendered(figure, "png", {"Software": None}))
+    return pdf, png
+
+
+def _rendered(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    with paper():
+        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata)
+    return buffer.getvalue()
+
+
+def checked_models(result: Result, models: Sequence[str] | None, tokens: str | None) -> list[str]:
+    """Return the models to draw: those named, or all that have the readout.
+
+    Raises:
+        ResultError: none named; a model or readout that the result does not hold.
+    """
+    if models is None:
+        return list(holders(result, tokens))
+    if not models:
+        raise ResultError("no model to draw: name at least one of " + ", ".join(result.models))
+    for model in models:
+        result.rows(model, tokens=tokens)
+    return list(dict.fromkeys(models))

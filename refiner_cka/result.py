@@ -1,0 +1,250 @@
+"""The result of an analysis: sums, what they are sums of, and every question one asks of them.
+
+A result holds sums, and everything else is computed from them when asked. Results of disjoint batches of the
+same analysis therefore merge by addition, and half a result is a result. No torch here: a saved result opens
+in a second anywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import estimate
+from .errors import ResultError
+from .estimate import Array, Contrast, Curve, Normalize
+
+GROUPS = 20
+"""Groups the sums are kept in: batch k of the whole run belongs to group k mod 20, in whichever shard."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the matrix: a layer of a model under one readout.
+
+    Attributes:
+        model: name of the model.
+        path: dotted module path, as in `model.named_modules()`.
+        tokens: readout: `all`, `patch`, `cls` or `mean`.
+        index: position among the model's layers under this readout, from 0.
+        depth: relative depth, 0 the first layer and 1 the last.
+    """
+
+    model: str
+    path: str
+    tokens: str
+    index: int
+    depth: float
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that was left out: its name in the source and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Everything measured in one analysis, or in part of one.
+
+    Attributes:
+        layers: the rows of the matrix in order; models one after the other.
+        sums: named float64 sums with the group first: `hsic` `(groups, L, L)` HSIC products; `images`
+            `(groups,)` images; `correct` and `labelled` `(groups, models)` images whose class the model
+            predicted, and images whose class it could have.
+        batches: `(B,)` int64, sorted: which batches of the run the sums hold.
+        total_batches: how many batches the whole run has.
+        unreadable: images left out.
+        warnings: what is undefined or was left out, one line each.
+        provenance: JSON types only: models, preprocessing, images, batch size, seed, precision, versions,
+            command.
+        fingerprint: SHA-256 of what determines the numbers; results merge if it is equal.
+    """
+
+    layers: tuple[Layer, ...]
+    sums: Mapping[str, Array]
+    batches: npt.NDArray[np.int64]
+    total_batches: int
+    unreadable: tuple[Unreadable, ...] = ()
+    warnings: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models, in the order they were given."""
+        return tuple(dict.fromkeys(layer.model for layer in self.layers))
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Readouts of the run; questions that name none mean the first."""
+        return tuple(dict.fromkeys(layer.tokens for layer in self.layers))
+
+    @property
+    def images(self) -> int:
+        """Number of images the sums hold."""
+        return int(self.sums["images"].sum())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every batch of the run is held."""
+        return len(self.batches) == self.total_batches
+
+    @property
+    def groups(self) -> int:
+        """Number of non-empty groups, on which the jackknife errors rest."""
+        return int(np.count_nonzero(self.sums["images"]))
+
+    def rows(self, model: str | None = None, *, tokens: str | None = None) -> npt.NDArray[np.intp]:
+        """Return the positions in `layers` of one model's layers under one readout; of all by default.
+
+        Raises:
+            ResultError: no such model or readout in this result.
+        """
+        if model is None and tokens is None:
+            return np.arange(len(self.layers))
+        if model is not None and model not in self.models:
+            raise ResultError(
+                f"no model {model!r} in this result; it holds {', '.join(self.models)}"
+            )
+        wanted = self.tokens[0] if tokens is None else tokens
+        found = [
+            row
+            for row, layer in enumerate(self.layers)
+            if layer.tokens == wanted and model in (None, layer.model)
+        ]
+        if not found:
+            held = ", ".join(self.tokens)
+            raise ResultError(f"no readout {wanted!r} in this result; it holds {held}")
+        return np.array(found)
+
+    def cka(
+        self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
+    ) -> Array:
+        """Return unbiased linear CKA between layers.
+
+        Args:
+            model: whose layers are the rows; every layer of the result if none is named.
+            other: whose layers are the columns; those of the rows if none is named.
+            tokens: readout; the first of the run if none is named.
+
+        Returns:
+            float64 `(L, L')`; NaN in the row and column of a degenerate layer.
+        """
+        return self._block(self._matrix, model, other, tokens)
+
+    def cka_se(
+        self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
+    ) -> Array:
+        """Return jackknife standard errors of `cka(...)`, the same shape; NaN with fewer than 5 groups."""
+        return self._block(self._matrix_se, model, other, tokens)
+
+    def curve(
+        self, model: str, *, normalize: Normalize = "first-last", tokens: str | None = None
+    ) -> Curve:
+        """Return CKA of each layer with the last along one model's depth, with errors.
+
+        Args:
+            model: name of the model.
+            normalize: `first-last` s(l) = CKA(l, last) / CKA(first, last); `min-max`; `none`.
+            tokens: readout; the first of the run if none is named.
+        """
+        return estimate.curve(self._own_sums(model, tokens), _checked(normalize))
+
+    def contrast(
+        self, model: str, other: str, *, normalize: Normalize = "none", tokens: str | None = None
+    ) -> Contrast:
+        """Return the curve of `model` minus that of `other` over relative depth, with its paired error."""
+        return estimate.contrast(
+            self._own_sums(model, tokens), self._own_sums(other, tokens), _checked(normalize)
+        )
+
+    def top1(self, model: str) -> float | None:
+        """Return the fraction of images whose class the model predicted, or `None` if classes are unknown."""
+        column = self.models.index(model)
+        labelled = self.sums["labelled"][:, column].sum()
+        return float(self.sums["correct"][:, column].sum() / labelled) if labelled else None
+
+    def degenerate(self) -> tuple[Layer, ...]:
+        """Return the layers whose CKA is undefined: constant or non-finite features."""
+        undefined = np.isnan(np.diagonal(self._matrix))
+        return tuple(layer for layer, bad in zip(self.layers, undefined, strict=True) if bad)
+
+    def save(self, path: str | Path) -> None:
+        """Write the result to an HDF5 file, whole or not at all.
+
+        Raises:
+            ResultFileError: the file cannot be written.
+        """
+        from .formats import save
+
+        save(self, path)
+
+    @functools.cached_property
+    def _held(self) -> Array:
+        """The sums of the non-empty groups, `(g, L, L)`."""
+        return self.sums["hsic"][self.sums["images"] > 0]
+
+    @functools.cached_property
+    def _matrix(self) -> Array:
+        return estimate.cka(self._held.sum(0))
+
+    @functools.cached_property
+    def _matrix_se(self) -> Array:
+        return estimate.jackknife_se(self._held, estimate.cka)
+
+    def _block(
+        self, matrix: Array, model: str | None, other: str | None, tokens: str | None
+    ) -> Array:
+        rows = self.rows(model, tokens=tokens)
+        columns = rows if other is None else self.rows(other, tokens=tokens)
+        return matrix[np.ix_(rows, columns)]
+
+    def _own_sums(self, model: str, tokens: str | None) -> Array:
+        rows = self.rows(model, tokens=tokens)
+        return self._held[:, rows[:, None], rows]
+
+
+def _checked(normalize: Normalize) -> Normalize:
+    if normalize not in estimate.NORMALIZATIONS:
+        known = ", ".join(estimate.NORMALIZATIONS)
+        raise ResultError(f"unknown normalisation {normalize!r}; choose one of {known}")
+    return normalize
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """Return the sum of results of disjoint batches of one analysis.
+
+    Raises:
+        ResultError: nothing to merge; different analyses; a batch held twice.
+    """
+    if not results:
+        raise ResultError("nothing to merge: give at least one result")
+    first = results[0]
+    for other in results[1:]:
+        if other.fingerprint != first.fingerprint:
+            raise ResultError(
+                "the results are of different analyses (models, weights, images, batch size, seed, "
+                "precision, layers and tokens must be equal); use the same command for every shard"
+            )
+    batches = np.concatenate([result.batches for result in results])
+    unique, counts = np.unique(batches, return_counts=True)
+    if (counts > 1).any():
+        raise ResultError(
+            f"batch {unique[counts > 1][0]} is in two of the results; merge each shard once"
+        )
+    return replace(
+        first,
+        sums={name: np.sum([r.sums[name] for r in results], axis=0) for name in first.sums},
+        batches=unique,
+        unreadable=tuple(image for result in results for image in result.unreadable),
+        warnings=tuple(dict.fromkeys(line for result in results for line in result.warnings)),
+    )

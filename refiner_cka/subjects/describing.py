@@ -1,0 +1,74 @@
+"""What a model's layers are, and the shapes of their outputs, without weights or network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..errors import ModelError
+from ..readout import tensor_of
+from . import catalogue, factories, timm_models
+from .checkpoint import first_line
+from .layers import choose_layers
+from .provenance import seeded
+from .spec import parse
+from .subject import Subject
+
+Size = tuple[int, int]
+
+
+def describe(
+    text: str, *, layers: str = "block", image_size: Size | None = None
+) -> list[tuple[str, str, tuple[int, ...] | None]]:
+    """Return `(path, class name, output shape)` of each layer of one `--model`, weights ignored.
+
+    A timm model is built and run on the meta device: no numbers, no memory, no network. One's own
+    factory is called as it is. Shapes are without the batch axis; `None` for a layer that is not
+    called or returns no tensor.
+
+    Raises:
+        ModelError: an unknown model, or one that does not run on an image of its size.
+        LayerError: a pattern that matches nothing.
+    """
+    with seeded(0):
+        module, input_size, chosen, device = _build(text, layers, image_size)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def keep(name: str, output: object) -> None:
+        found = tensor_of(output)
+        if found is not None:
+            shapes.setdefault(name, tuple(found.shape[1:]))
+
+    for name in chosen:
+        module.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: keep(name, output)
+        )
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, *input_size, device=device))
+    except Exception as error:
+        # A forward pass on an image that does not suit may raise anything.
+        size = " x ".join(map(str, input_size))
+        raise ModelError(
+            f"{text} does not run on an image of {size}: {first_line(error)}"
+        ) from error
+    return [(name, type(module.get_submodule(name)).__name__, shapes.get(name)) for name in chosen]
+
+
+def _build(
+    text: str, layers: str, image_size: Size | None
+) -> tuple[nn.Module, tuple[int, int, int], tuple[str, ...], str]:
+    """Return the network, its `(channels, height, width)`, the layers and the device it is on."""
+    spec = replace(parse(text)[0], weights="random")
+    if catalogue.is_factory(spec.name):
+        made = factories.call(spec.name, spec.arguments)
+        subject = made if isinstance(made, Subject) else Subject.from_module(made, layers)
+        channels, height, width = subject.preprocessing.input_size
+        return subject.module, (channels, *(image_size or (height, width))), subject.layers, "cpu"
+    with torch.device("meta"):
+        built = timm_models.build(spec, image_size)
+    input_size = timm_models.preprocessing(built.module, built.image_size).input_size
+    return built.module, input_size, choose_layers(built.module, layers)[0], "meta"

@@ -1,0 +1,103 @@
+"""Published weights: whether there are any, whether they are cached here, and whether the hub can be reached.
+
+The cache is asked first, so that cached weights need no network. Without a network the hub's own
+client retries for most of a minute; one quick request before it decides.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+
+from ..errors import ModelError
+
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_PATIENCE = 5.0  # seconds for the hub to answer at all
+
+
+def located(name: str) -> str:
+    """Return where a model with a source is: `local-dir:` of a repository that is cached whole.
+
+    Raises:
+        ModelError: it is not cached and the hub is out of reach, or the folder holds no model.
+    """
+    source, _, location = name.partition(":")
+    if source == "local-dir":
+        if not (Path(location) / "config.json").is_file():
+            raise ModelError(
+                f"{location} holds no config.json: name the folder of a saved timm model"
+            )
+        return name
+    config = _cached_file(location, "config.json")
+    if config and any((config.parent / weights).exists() for weights in _WEIGHT_FILES):
+        return f"local-dir:{config.parent}"
+    _check_reachable(name, "", f"local-dir:FOLDER of a copy of {location}")
+    return name
+
+
+def published(given: str, name: str) -> Path | None:
+    """Return the cached file of a timm model's pretrained weights, `None` if it can be fetched.
+
+    Args:
+        given: the name as the user wrote it, for messages.
+        name: timm's name.
+
+    Raises:
+        ModelError: no weights are published, or they are not cached and the hub is out of reach.
+    """
+    from timm.models import get_pretrained_cfg
+
+    ways = f"a file ({given}=FILE) or untrained weights ({given}=random)"
+    config = get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ModelError(f"{_unpublished(given, name)}: give {ways}")
+    file = _cached_weights(config.hf_hub_id, config.hf_hub_filename, config.url)
+    if file is None:
+        _check_reachable(given, "" if config.hf_hub_id else str(config.url), ways)
+    return file
+
+
+def _cached_weights(repository: str | None, filename: str | None, url: object) -> Path | None:
+    if repository:
+        names = (filename,) if filename else _WEIGHT_FILES
+        return next((file for each in names if (file := _cached_file(repository, each))), None)
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(str(url)).path).name
+    return file if file.is_file() else None
+
+
+def _cached_file(repository: str, filename: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    identifier, _, revision = repository.partition("@")
+    found = try_to_load_from_cache(identifier, filename, revision=revision or None)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _check_reachable(given: str, url: str, ways: str) -> None:
+    """Ask the hub (or a URL's host) for any answer.
+
+    Raises:
+        ModelError: none came; names the ways out.
+    """
+    from huggingface_hub import constants, get_session
+
+    address = url or constants.ENDPOINT
+    try:
+        get_session().head(address, timeout=_PATIENCE)
+    except Exception as error:
+        # The client's errors differ between its versions; each means that no answer came.
+        raise ModelError(
+            f"{given}'s pretrained weights are not cached and {urlsplit(address).netloc} cannot be "
+            f"reached: give {ways}, or set HF_HOME to a Hugging Face cache filled elsewhere"
+        ) from error
+
+
+def _unpublished(given: str, name: str) -> str:
+    if name.startswith("refiner"):
+        return (
+            f"{given} has no published weights to fetch (only Refiner-L at 448 is on its authors' "
+            "release page)"
+        )
+    return f"timm has no pretrained weights for {given}"

@@ -1,0 +1,245 @@
+"""A stand-in for `pickle` that reads checkpoints without importing, building or calling anything they name.
+
+Ordinary training checkpoints hold arguments, paths and NumPy numbers beside the weights. Here every class becomes
+an `Inert` placeholder that takes whatever the pickle hands it and does nothing with it; plain tensors and
+`OrderedDict` are the only objects that are really made, by the functions in `_MADE`.
+
+Safety rests on that alone: `find_class` never imports, and nothing it returns can run code from the
+file. The list of code-carrying names only decides which files are refused as hostile instead of
+being read around.
+
+`torch.load(file, pickle_module=inert, weights_only=False)` uses `Unpickler` and `load`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import IO, Any
+
+import torch
+
+# Python 2 names, written by pickle protocols below 3.
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins"}
+# Names that no training state needs: what they are in a file for is running code.
+_CODE = frozenset(
+    {
+        *(
+            "_io",
+            "_pickle",
+            "_posixsubprocess",
+            "_thread",
+            "asyncio",
+            "bdb",
+            "cloudpickle",
+            "code",
+            "codeop",
+        ),
+        *(
+            "commands",
+            "concurrent",
+            "cProfile",
+            "ctypes",
+            "dill",
+            "ftplib",
+            "http",
+            "importlib",
+            "inspect",
+            "io",
+        ),
+        *(
+            "joblib",
+            "linecache",
+            "marshal",
+            "multiprocessing",
+            "nt",
+            "operator",
+            "os",
+            "pdb",
+            "pickle",
+            "pip",
+        ),
+        *(
+            "pkgutil",
+            "platform",
+            "popen2",
+            "posix",
+            "profile",
+            "pty",
+            "pydoc",
+            "requests",
+            "runpy",
+            "shelve",
+        ),
+        *(
+            "shutil",
+            "signal",
+            "site",
+            "socket",
+            "sqlite3",
+            "ssl",
+            "subprocess",
+            "sys",
+            "tempfile",
+            "threading",
+        ),
+        *(
+            "timeit",
+            "trace",
+            "types.CodeType",
+            "types.FunctionType",
+            "urllib",
+            "venv",
+            "webbrowser",
+            "xmlrpc",
+            "zipimport",
+        ),
+        *("numpy.f2py", "numpy.load", "numpy.testing"),
+        *(
+            "torch._dynamo",
+            "torch._inductor",
+            "torch.classes",
+            "torch.compile",
+            "torch.fx",
+            "torch.hub",
+        ),
+        *(
+            "torch.jit",
+            "torch.load",
+            "torch.ops",
+            "torch.package",
+            "torch.save",
+            "torch.serialization.load",
+        ),
+        *("torch.storage._load_from_bytes", "torch.utils.cpp_extension"),
+    }
+)
+
+
+class CodeFound(Exception):
+    """The pickle names something whose only use is to run code; the message is that name."""
+
+
+class Inert(dict[Any, Any]):
+    """Stands for an object of a class that is not imported.
+
+    A mapping, so that a subclass of `dict` that holds a state dict still shows its entries; state, list items and
+    set items are dropped.
+
+    Attributes:
+        origin: dotted name of the class it stands for.
+    """
+
+    origin = ""
+    # torch asks the class of a whole pickled network whether to write a patch of its source.
+    dump_patches = False
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Inert:
+        """Take any arguments."""
+        return super().__new__(cls)
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        """Stay empty."""
+        super().__init__()
+
+    def __setstate__(self, _state: Any) -> None:
+        """Drop the state."""
+
+    def append(self, _item: Any) -> None:
+        """Drop an item of a list's subclass."""
+
+    def extend(self, _items: Any) -> None:
+        """Drop the items of a list's subclass."""
+
+    def add(self, _item: Any) -> None:
+        """Drop an item of a set's subclass."""
+
+    def __hash__(self) -> int:  # type: ignore[override]  # placeholders are dictionary keys and set items too
+        """Hash by identity."""
+        return id(self)
+
+
+class _Made:
+    """A function that the pickle may call; nothing can be set on it."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, _state: Any) -> None:
+        raise pickle.UnpicklingError("a function has no state")
+
+
+def _tensor(
+    storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_unused: Any
+) -> torch.Tensor:
+    """Make a plain tensor, refusing a shape beyond its storage: `set_` would grow it, uninitialised."""
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    untyped = storage._untyped_storage
+    stored = untyped.nbytes() // torch.empty(0, dtype=storage.dtype).element_size()
+    reach = (
+        0 if 0 in size else 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    )
+    if min((0, offset, *size, *stride)) < 0 or offset + reach > stored:
+        raise pickle.UnpicklingError(f"shape {tuple(size)} does not fit {stored} stored numbers")
+    return torch.empty(0, dtype=storage.dtype).set_(untyped, offset, size, stride)
+
+
+def _is_builtin_function(parts: list[str]) -> bool:
+    named = vars(builtins).get(parts[1])
+    return parts[0] == "builtins" and callable(named) and not isinstance(named, type)
+
+
+def _parameter(data: Any, *_unused: Any) -> Any:
+    return data
+
+
+def _subclass(function: Any, _kind: Any, args: tuple[Any, ...], *_unused: Any) -> Any:
+    """Make the plain tensor inside a tensor subclass or a tensor with attributes."""
+    return function(*args) if isinstance(function, _Made) else Inert()
+
+
+_MADE = {
+    "collections.OrderedDict": _Made(OrderedDict),
+    "torch._utils._rebuild_tensor": _Made(_tensor),
+    "torch._utils._rebuild_tensor_v2": _Made(_tensor),
+    "torch._utils._rebuild_parameter": _Made(_parameter),
+    "torch._utils._rebuild_parameter_with_state": _Made(_parameter),
+    "torch._tensor._rebuild_from_type_v2": _Made(_subclass),
+}
+
+
+# The Python implementation: the C one lets a file of a few bytes ask for a memo of many gigabytes.
+class Unpickler(pickle._Unpickler):
+    """Unpickles with placeholders for every class."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a global; imports nothing.
+
+        Raises:
+            CodeFound: the global's use is to run code.
+        """
+        full = f"{_RENAMED.get(module, module)}.{name}"
+        if full in _MADE:
+            return _MADE[full]
+        parts = full.split(".")
+        prefixes = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+        if any(prefix in _CODE for prefix in prefixes) or _is_builtin_function(parts):
+            raise CodeFound(full)
+        return type("Inert", (Inert,), {"origin": full})
+
+    def get_extension(self, code: int) -> None:
+        """Refuse a registered extension: those are real objects."""
+        raise CodeFound(f"copyreg extension {code}")
+
+
+def load(file: IO[bytes], **options: Any) -> Any:
+    """Unpickle one object."""
+    return Unpickler(file, **options).load()

@@ -1,0 +1,127 @@
+"""The text of one `--model`: `NAME[=WEIGHTS][,key=value...]`, taken apart.
+
+NAME ends at the first `=`. A comma starts an option only where `key=` follows it, so values and file names may
+hold commas. A FILE may hold `=` and even `,key=`: the longest text that names an existing file, or as a glob
+matches one, is the FILE.
+"""
+
+from __future__ import annotations
+
+import ast
+import glob
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, ModelError
+
+_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
+# Longest first: `.pth.tar` is one suffix.
+_SUFFIXES = (".pth.tar", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One model to build.
+
+    Attributes:
+        name: alias, timm name or `package.module:factory`.
+        weights: `None` for pretrained, `random`, or a file.
+        arguments: for the factory.
+        label: how results call the model.
+    """
+
+    name: str
+    weights: Path | str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+
+def parse(text: str) -> list[Spec]:
+    """Take a `--model` text apart; a glob of weights gives one `Spec` per file, in natural order.
+
+    Raises:
+        ModelError: no name, or an option given twice.
+        CheckpointError: a glob that matches no file.
+    """
+    head, *options = _OPTION.split(text.strip())
+    name, has_weights, weights = head.partition("=")
+    name = name.strip()
+    if not name:
+        raise ModelError(f"--model {text!r} has no name: write NAME[=WEIGHTS][,key=value...]")
+    files: list[Path] = []
+    if has_weights:
+        weights, options, files = _files(weights, options)
+    arguments = _options(options, text)
+    label = str(arguments.pop("label", ""))
+    tail = "".join(f",{key}={value}" for key, value in _written(options) if key != "label")
+    if not has_weights or (weights == "random" and not files):
+        shown = name + (f"={weights}" if has_weights else "")
+        return [Spec(name, "random" if has_weights else None, arguments, label or shown + tail)]
+    if not files:
+        raise CheckpointError(f"no file matches {weights!r} in --model {text!r}")
+    return [
+        Spec(name, file, dict(arguments), label or f"{name}={stem(file)}{tail}") for file in files
+    ]
+
+
+def stem(file: Path) -> str:
+    """Return a checkpoint's file name without its suffix (`epoch05.pth.tar` -> `epoch05`)."""
+    suffix = next((known for known in _SUFFIXES if file.name.lower().endswith(known)), "")
+    return file.name[: -len(suffix)] if suffix else file.name
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that puts `epoch2` before `epoch10`."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", text)
+        if part
+    ]
+
+
+def _files(weights: str, options: list[str]) -> tuple[str, list[str], list[Path]]:
+    """Return the weights' text, the options left, and the files that the longest possible text names."""
+    if not weights:
+        raise ModelError(
+            "no weights after '=': write NAME=FILE, NAME=random, or NAME alone for pretrained weights"
+        )
+    for taken in range(len(options), -1, -1):
+        written = ",".join([weights, *options[:taken]])
+        if written == "random":
+            break
+        path = os.path.expanduser(written)
+        if os.path.exists(path):
+            return written, options[taken:], [Path(path)]
+        if glob.has_magic(path) and (found := glob.glob(path, recursive=True)):
+            return written, options[taken:], [Path(each) for each in sorted(found, key=natural)]
+    if weights == "random" or glob.has_magic(weights):
+        return weights, options, []
+    return weights, options, [Path(os.path.expanduser(weights))]
+
+
+def _written(options: list[str]) -> list[tuple[str, str]]:
+    return [(key, value) for key, _, value in (option.partition("=") for option in options)]
+
+
+def _options(options: list[str], text: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in _written(options):
+        if key in values:
+            raise ModelError(f"{key!r} is given twice in --model {text!r}")
+        values[key] = value if key == "label" else _literal(value)
+    return values
+
+
+def _literal(text: str) -> Any:
+    """Return a Python literal, or the text itself; `true`, `false` and `none` in any case are meant as such."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text

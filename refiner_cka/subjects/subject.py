@@ -1,0 +1,101 @@
+"""What is analysed: a model, the layers to read in it, and what it expects of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from ..preprocessing import Preprocessing
+from ..readout import Format, TokenLayout
+from . import timm_models
+from .layers import choose_layers
+from .provenance import origin_of
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One model of an analysis.
+
+    Attributes:
+        name: how results call it; unique in a run.
+        module: the model, weights loaded; called with `(batch, channels, height, width)`.
+        layers: dotted module paths (`blocks.3`, `layer2.0`) in the order of the forward pass.
+        pattern: true if `layers` came from a pattern: one that is never called is then left out with a
+            warning, where a layer named by hand is refused.
+        tokens: how tokens lie in the layers' outputs.
+        preprocessing: what the model expects of an image.
+        classes: names of the classes the model predicts, in the order of its logits (ImageNet synsets), or
+            `None` where they are not known.
+        trained: false if the weights are random.
+        origin: provenance for the result file, JSON types only: architecture, weights, SHA-256 of the
+            loaded state, how many tensors were loaded, factory arguments; see `origin_of`.
+    """
+
+    name: str
+    module: nn.Module = field(repr=False)
+    layers: tuple[str, ...]
+    pattern: bool = False
+    tokens: TokenLayout = field(default_factory=TokenLayout)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    classes: tuple[str, ...] | None = None
+    trained: bool = True
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        layers: Sequence[str] | str = "block",
+        *,
+        name: str | None = None,
+        preprocessing: Preprocessing | None = None,
+        tokens: Format | TokenLayout | None = None,
+        prefix_tokens: int | None = None,
+        classes: Sequence[str] | None = None,
+        trained: bool = True,
+    ) -> Subject:
+        """Make a subject of any network.
+
+        Args:
+            module: called with `(batch, channels, height, width)`; its weights are taken as they are.
+            layers: dotted module paths, or a pattern (`block`, `attn`, `mlp`, `all`, a glob).
+            name: how results call it; the class's name if not given.
+            preprocessing: what it expects of an image; timm's if it is a timm model, else ImageNet's usual.
+            tokens: how its layers' outputs lie: `nlc` (batch, tokens, dim), `nchw`, `nhwc`, or a `TokenLayout`;
+                if not given, what timm's attributes say, else `nchw` for outputs with four axes.
+            prefix_tokens: class, distillation and register tokens before the patch tokens.
+            classes: names of the classes it predicts, in the order of its logits.
+            trained: false if its weights are random.
+
+        Raises:
+            LayerError: a layer that the network does not have, or a pattern that matches none.
+        """
+        chosen, is_pattern = choose_layers(module, layers)
+        is_timm = isinstance(getattr(module, "pretrained_cfg", None), Mapping)
+        if preprocessing is None:
+            preprocessing = timm_models.preprocessing(module) if is_timm else Preprocessing()
+        return cls(
+            name=name or type(module).__name__,
+            module=module,
+            layers=chosen,
+            pattern=is_pattern,
+            tokens=_layout(module, tokens, prefix_tokens),
+            preprocessing=preprocessing,
+            classes=tuple(classes) if classes is not None else None,
+            trained=trained,
+            origin=origin_of(
+                module, type(module).__qualname__, "as given", preprocessing.input_size[1:]
+            ),
+        )
+
+
+def _layout(
+    module: nn.Module, tokens: Format | TokenLayout | None, prefix_tokens: int | None
+) -> TokenLayout:
+    layout = tokens if isinstance(tokens, TokenLayout) else timm_models.layout(module)
+    if tokens in ("nchw", "nhwc"):
+        layout = replace(layout, spatial=tokens)
+    return layout if prefix_tokens is None else replace(layout, prefix=prefix_tokens)

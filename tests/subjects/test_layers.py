@@ -1,0 +1,216 @@
+"""Which modules are layers."""
+
+import pytest
+import torch
+from torch import nn
+
+from refiner_cka.errors import LayerError
+from refiner_cka.subjects.layers import choose_layers, find_layers
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+        self.attn = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1), nn.Identity())
+        self.mlp = nn.ModuleDict({"fc": nn.Linear(4, 4)})
+
+
+class Network(nn.Module):
+    """Blocks two levels down, beside chains that are not blocks: a stem of convolutions and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolution = [nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()) for _ in range(3)]
+        self.stem = nn.Sequential(*convolution)
+        self.encoder = nn.Module()
+        self.encoder.layer = nn.ModuleList(Block() for _ in range(3))
+        self.head = nn.Sequential(nn.Sequential(nn.Linear(4, 4)), nn.Sequential(nn.Linear(4, 4)))
+
+
+class Staged(nn.Module):
+    """Stages that are chains themselves, the last of a single block of a class of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        last = Network()
+        self.stages = nn.Sequential(
+            nn.Sequential(Block(), Block()), nn.Sequential(Block()), nn.Sequential(last)
+        )
+
+
+def test_blocks_of_an_own_network():
+    assert find_layers(Network(), "block") == (
+        "encoder.layer.0",
+        "encoder.layer.1",
+        "encoder.layer.2",
+    )
+    assert find_layers(Staged(), "block") == (
+        "stages.0.0",
+        "stages.0.1",
+        "stages.1.0",
+        "stages.2.0",
+    )
+
+
+def test_blocks_of_a_network_that_is_a_sequence_itself():
+    stem, head = (
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()),
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
+    )
+    assert find_layers(nn.Sequential(stem, Block(), Block(), head), "block") == ("1", "2")
+    stages = [nn.Sequential(Block(), Block()), nn.Sequential(Block())]
+    assert find_layers(nn.Sequential(stem, *stages, head), "block") == ("1.0", "1.1", "2.0")
+    assert find_layers(nn.Sequential(nn.Identity(), Network()), "block")[0] == "1.encoder.layer.0"
+
+
+def test_blocks_of_torchvision_networks():
+    import torchvision
+
+    with torch.device("meta"):
+        resnet, mobile, vit = (
+            getattr(torchvision.models, name)() for name in ("resnet18", "mobilenet_v2", "vit_b_16")
+        )
+    assert find_layers(resnet, "block") == tuple(
+        f"layer{s}.{n}" for s in range(1, 5) for n in range(2)
+    )
+    body = nn.Sequential(*list(resnet.children())[:-1])
+    assert find_layers(body, "block") == tuple(f"{s}.{n}" for s in range(4, 8) for n in range(2))
+    assert find_layers(mobile, "block") == tuple(f"features.{n}" for n in range(1, 18))
+    assert find_layers(vit, "block") == tuple(
+        f"encoder.layers.encoder_layer_{n}" for n in range(12)
+    )
+
+
+def test_parts_of_blocks():
+    assert find_layers(Network(), "attn") == tuple(f"encoder.layer.{n}.attn" for n in range(3))
+    assert find_layers(Network(), "mlp") == tuple(f"encoder.layer.{n}.mlp" for n in range(3))
+
+
+def test_all_leaves_out_what_returns_its_input():
+    assert find_layers(Network().encoder, "all") == tuple(
+        f"layer.{n}.{part}" for n in range(3) for part in ("norm", "attn.0", "mlp.fc")
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("encoder.layer.?.norm", [f"encoder.layer.{n}.norm" for n in range(3)]),
+        ("*.1.attn*", ["encoder.layer.1.attn"] + [f"encoder.layer.1.attn.{n}" for n in range(3)]),
+        ("encoder.layer.[02]", ["encoder.layer.0", "encoder.layer.2"]),
+        ("head", ["head"]),
+    ],
+)
+def test_globs(pattern, expected):
+    assert find_layers(Network(), pattern) == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    ("module", "pattern", "message"),
+    [
+        (
+            Network(),
+            "encoder.layers.*",
+            r"'encoder\.layers\.\*' matches nothing in Network; close: encoder\.layer",
+        ),
+        (Network(), "zzz*", "matches nothing in Network; it has stem, encoder, head"),
+        # No repeated class: there is nothing to call a block.
+        (
+            nn.Sequential(nn.Linear(2, 2), nn.ReLU()),
+            "block",
+            "no repeated blocks found in Sequential; its modules are 0, 1",
+        ),
+        (nn.Linear(2, 2), "all", "Linear has no submodules"),
+        (
+            nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))),
+            "attn",
+            "no",
+        ),
+    ],
+)
+def test_refusals_say_what_is_there(module, pattern, message):
+    with pytest.raises(LayerError, match=message) as refusal:
+        find_layers(module, pattern)
+    assert "\n" not in str(refusal.value)
+
+
+def test_layers_by_hand():
+    names = ["encoder.layer.2", "encoder.layer.0.norm"]
+    assert choose_layers(Network(), names) == (tuple(names), False)
+    assert choose_layers(Network(), "encoder.layer.2") == (("encoder.layer.2",), False)
+    assert choose_layers(Network(), "encoder.layer.*.norm")[1] is True
+    assert choose_layers(Network(), "block")[1] is True
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["encoder.layer.3"], r"no module 'encoder\.layer\.3'; close: encoder\.layer"),
+        (["head", "head"], "'head' is named twice"),
+        ([], "no layers given"),
+        ([""], "no module ''"),
+    ],
+)
+def test_names_by_hand_must_exist_once(names, message):
+    with pytest.raises(LayerError, match=message):
+        choose_layers(Network(), names)
+
+
+# What timm's families call their blocks differs; the counts are the depths that the papers give.
+FAMILIES = {
+    "vit_tiny_patch16_224": ("blocks.0", "blocks.11", 12),
+    "deit_tiny_distilled_patch16_224": ("blocks.0", "blocks.11", 12),
+    "deit3_small_patch16_224": ("blocks.0", "blocks.11", 12),
+    "resnet18": ("layer1.0", "layer4.1", 8),
+    "resnet50": ("layer1.0", "layer4.2", 16),
+    "swin_tiny_patch4_window7_224": ("layers.0.blocks.0", "layers.3.blocks.1", 12),
+    "convnext_tiny": ("stages.0.blocks.0", "stages.3.blocks.2", 18),
+    "efficientnet_b0": ("blocks.0.0", "blocks.6.0", 16),
+    "mixer_s32_224": ("blocks.0", "blocks.7", 8),
+    "mobilenetv2_050": ("blocks.0.0", "blocks.6.0", 17),
+    "regnetx_002": ("s1.b1", "s4.b7", 13),
+    "eva02_tiny_patch14_224": ("blocks.0", "blocks.11", 12),
+    "beit_base_patch16_224": ("blocks.0", "blocks.11", 12),
+    "cait_xxs24_224": ("blocks.0", "blocks_token_only.1", 26),
+    "maxvit_tiny_rw_224": ("stages.0.blocks.0", "stages.3.blocks.1", 11),
+    "pvt_v2_b0": ("stages.0.blocks.0", "stages.3.blocks.1", 8),
+    "pit_ti_224": ("transformers.0.blocks.0", "transformers.2.blocks.3", 12),
+    "densenet121": ("features.denseblock1.denselayer1", "features.denseblock4.denselayer16", 58),
+    "convmixer_768_32": ("blocks.0", "blocks.31", 32),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_blocks_of_timm_families(name):
+    import timm
+
+    first, last, count = FAMILIES[name]
+    with torch.device("meta"):
+        module = timm.create_model(name)
+    blocks = find_layers(module, "block")
+    assert (blocks[0], blocks[-1], len(blocks)) == (first, last, count)
+    assert len(set(blocks)) == count
+    assert not any(inner.startswith(f"{outer}.") for outer in blocks for inner in blocks)
+
+
+def test_parts_of_timm_blocks():
+    import timm
+
+    with torch.device("meta"):
+        vit, resnet, mixer = (
+            timm.create_model(n) for n in ("deit_tiny_patch16_224", "resnet18", "mixer_s32_224")
+        )
+    assert find_layers(vit, "attn") == tuple(f"blocks.{n}.attn" for n in range(12))
+    assert find_layers(vit, "mlp") == tuple(f"blocks.{n}.mlp" for n in range(12))
+    assert (
+        len(find_layers(mixer, "mlp")) == 16
+    )  # one over tokens and one over channels in each block
+    with pytest.raises(
+        LayerError, match=r"the blocks of ResNet have no attention module; they have .*conv1"
+    ):
+        find_layers(resnet, "attn")
+    kinds = [type(vit.get_submodule(name)).__name__ for name in find_layers(vit, "all")]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "Conv2d": 1, "Linear": 49, "LayerNorm": 25, "GELU": 12,
+    }  # fmt: skip

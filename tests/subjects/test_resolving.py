@@ -1,0 +1,346 @@
+"""`--model` to subjects: aliases, random weights, provenance, own factories."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from refiner_cka.errors import LayerError, ModelError
+from refiner_cka.preprocessing import Preprocessing
+from refiner_cka.readout import TokenLayout
+from refiner_cka.subjects import ALIASES, Subject, describe, name_apart, resolve, search
+from refiner_cka.subjects.provenance import state_hash
+
+VIT = "vit_ti=random,depth=2,img_size=32"
+
+
+def one(text, **keywords):
+    [subject] = resolve(text, **keywords)
+    return subject
+
+
+# Names
+
+
+def test_aliases_are_pretrained_models_of_timm():
+    import timm
+
+    published = set(timm.list_pretrained())
+    for alias, name in ALIASES.items():
+        assert name in published or alias.startswith("refiner"), alias
+    assert set(ALIASES) == {
+        *("vit_ti", "vit_s", "vit_b", "vit_l", "deit_ti", "deit_s", "deit_b"),
+        *(
+            "resnet18",
+            "resnet34",
+            "resnet50",
+            "resnet101",
+            "resnet152",
+            "refiner_s",
+            "refiner_m",
+            "refiner_l",
+        ),
+    }
+
+
+def test_a_subject_of_an_alias():
+    subject = one(VIT)
+    assert subject.name == VIT
+    assert subject.layers == ("blocks.0", "blocks.1")
+    assert subject.pattern
+    assert subject.tokens == TokenLayout(prefix=1, patches=4)
+    assert subject.preprocessing == Preprocessing(
+        (3, 32, 32), (0.5,) * 3, (0.5,) * 3, "bicubic", 0.9, "center"
+    )
+    assert subject.trained is False
+    assert subject.classes is None
+    assert subject.origin["model"] == "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert subject.origin["arguments"] == {"depth": 2, "img_size": 32}
+    assert subject.origin["image_size"] == [32, 32]
+    assert subject.origin["seed"] == 0
+    assert subject.origin["parameters"] == sum(p.numel() for p in subject.module.parameters())
+    assert json.loads(json.dumps(subject.origin)) == subject.origin
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "spatial"),
+    [
+        ("deit_tiny_distilled_patch16_224=random,depth=1", 2, "nchw"),
+        ("test_resnet=random", 0, "nchw"),
+        ("swin_tiny_patch4_window7_224=random,depths=(1,1,1,1)", 0, "nhwc"),
+        ("refiner_s=random,depth=1,img_size=32", 1, "nchw"),
+    ],
+)
+def test_how_tokens_lie(text, prefix, spatial):
+    tokens = one(text).tokens
+    assert (tokens.prefix, tokens.spatial) == (prefix, spatial)
+
+
+def test_preprocessing_is_the_recipes():
+    resnet = one("resnet18=random").preprocessing
+    assert resnet == Preprocessing((3, 224, 224), interpolation="bilinear", crop_pct=0.875)
+    newer = one("resnet18.a1_in1k=random").preprocessing
+    assert (newer.input_size, newer.interpolation, newer.crop_pct) == (
+        (3, 224, 224),
+        "bicubic",
+        0.95,
+    )
+    assert one("resnet18=random", image_size=(64, 96)).preprocessing.input_size == (3, 64, 96)
+    assert one("resnet18=random,img_size=48", image_size=(64, 96)).preprocessing.input_size == (
+        3,
+        48,
+        48,
+    )
+    assert one("test_resnet=random,in_chans=1").preprocessing.mean == pytest.approx(
+        (0.5,), abs=0.05
+    )
+
+
+def test_layers_are_chosen_by_pattern_or_name():
+    assert one(VIT, layers="attn").layers == ("blocks.0.attn", "blocks.1.attn")
+    by_hand = one(VIT, layers="blocks.1")
+    assert (by_hand.layers, by_hand.pattern) == (("blocks.1",), False)
+    with pytest.raises(LayerError, match="matches nothing"):
+        one(VIT, layers="block.*")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("resnett50", "unknown model 'resnett50'; close: resnet50"),
+        ("deits=random", "unknown model 'deits'; close: deit_s"),
+        ("qqqqqqqq", "models --search"),
+        ("resnet50.a9_in1k", r"resnet50 has no weights tagged 'a9_in1k'; its tags: .*a1_in1k"),
+        (
+            "refiner_m",
+            r"refiner_m has no published weights to fetch.*refiner_m=FILE.*refiner_m=random",
+        ),
+        (
+            "mixer_s32_224",
+            r"timm has no pretrained weights for mixer_s32_224.*mixer_s32_224=random",
+        ),
+        (
+            "vit_ti=random,img_size=40",
+            "40 x 40 is not divisible .* patches of 16 x 16: use 48 x 48|use 32 x 32",
+        ),
+        ("vit_ti=random,img_size=-3", "img_size=-3 is no image size"),
+        ("vit_ti=random,img_size=large", "img_size='large' is no image size"),
+        (
+            "vit_ti=random,heads=3",
+            r"cannot be built with heads=3: .*unexpected keyword argument 'heads'",
+        ),
+        ("vit_ti=random,checkpoint_path=x.pth", "checkpoint_path cannot be set"),
+        ("local-dir:/nowhere", "holds no config.json"),
+    ],
+)
+def test_refusals(text, message):
+    with pytest.raises(ModelError, match=message) as refusal:
+        resolve(text)
+    assert "\n" not in str(refusal.value)
+
+
+def test_image_size_of_a_run_must_divide_too():
+    with pytest.raises(ModelError, match="230 x 224 is not divisible"):
+        resolve("vit_ti=random,depth=1", image_size=(230, 224))
+    assert resolve("test_resnet=random", image_size=(230, 230))
+
+
+# Random weights
+
+
+def test_random_weights_depend_on_the_seed_alone():
+    alone = one(VIT, seed=3)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    resolve("test_resnet=random")
+    again = one(VIT, seed=3)
+    assert alone.origin["sha256"] == again.origin["sha256"]
+    for first, second in zip(alone.module.parameters(), again.module.parameters(), strict=True):
+        assert torch.equal(first, second)
+    assert one(VIT, seed=4).origin["sha256"] != alone.origin["sha256"]
+
+
+def test_the_callers_generators_are_left_alone():
+    def states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
+    before = states()
+    resolve(VIT)
+    with pytest.raises(ModelError):
+        resolve("vit_ti=random,heads=3")
+    describe(VIT)
+    assert states() == before
+
+
+def test_the_hash_sees_every_number_name_and_type():
+    def hashed(**changes):
+        module = nn.BatchNorm1d(3)
+        with torch.no_grad():
+            for name, value in changes.items():
+                getattr(module, name)[1] = value
+        return state_hash(module)
+
+    plain = hashed()
+    assert plain == hashed()
+    assert len({plain, hashed(weight=2.0), hashed(bias=2.0), hashed(running_mean=2.0)}) == 4
+    assert state_hash(nn.BatchNorm1d(3).double()) != plain
+    assert state_hash(nn.Sequential(nn.BatchNorm1d(3))) != plain
+    assert state_hash(nn.Linear(0, 2, bias=False)) != state_hash(nn.Linear(2, 0, bias=False))
+    assert len(state_hash(nn.Linear(2, 2).bfloat16())) == 64
+
+
+def test_equal_names_are_told_apart():
+    module = nn.Sequential(nn.Linear(1, 1))
+    subjects = [Subject(name, module, ("0",)) for name in ("a", "b", "a", "a#2", "a")]
+    apart = name_apart(subjects)
+    assert [subject.name for subject in apart] == ["a", "b", "a#2", "a#2#2", "a#3"]
+    assert apart[1] is subjects[1]
+
+
+# One's own networks
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module in the working directory, as a researcher has it; no two tests share its name."""
+    monkeypatch.chdir(tmp_path)
+    name = f"own_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "from refiner_cka.subjects import Subject\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, width=4, act='relu'):\n"
+        "        super().__init__()\n"
+        "        self.blocks = nn.Sequential(*[nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.ReLU())) for _ in range(2)])\n"
+        "        self.fc = nn.Linear(3, width)\n"
+        "        self.act = act\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(self.blocks(x).mean((2, 3)))\n"
+        "class nested:\n"
+        "    make = staticmethod(lambda **k: Net(**k))\n"
+        "def subject(size=32):\n"
+        "    from refiner_cka.preprocessing import Preprocessing\n"
+        "    return Subject.from_module(Net(), ['blocks.1', 'fc'], name='x', preprocessing=Preprocessing((3, size, size)),\n"
+        "                               classes=['cat', 'dog', 'cow', 'pig'])\n"
+        "def broken():\n"
+        "    raise ValueError('first line\\nsecond line')\n"
+        "def nothing():\n"
+        "    return 3\n"
+        "constant = 3\n"
+    )
+    return name
+
+
+def test_a_factory_with_arguments(own):
+    subject = one(f"{own}:Net=random,width=7,act=gelu,label=Mine")
+    assert subject.name == "Mine"
+    assert subject.module.fc.out_features == 7
+    assert subject.module.act == "gelu"
+    assert subject.layers == ("blocks.0", "blocks.1")
+    assert subject.preprocessing == Preprocessing()
+    assert subject.origin["model"] == f"{own}:Net"
+    assert subject.origin["arguments"] == {"width": 7, "act": "gelu"}
+    assert not subject.trained
+    assert (
+        one(f"{own}:nested.make=random").origin["sha256"]
+        == one(f"{own}:Net=random").origin["sha256"]
+    )
+
+
+def test_a_factory_may_return_a_subject(own):
+    subject = one(f"{own}:subject,size=64", layers="blocks.0")
+    assert subject.name == f"{own}:subject,size=64"
+    assert subject.layers == ("blocks.1", "fc")
+    assert subject.preprocessing.input_size == (3, 64, 64)
+    assert subject.classes == ("cat", "dog", "cow", "pig")
+    assert subject.trained
+    resized = one(f"{own}:subject", image_size=(16, 8))
+    assert resized.preprocessing.input_size == (3, 16, 8)
+    assert resized.origin["image_size"] == [16, 8]
+
+
+def test_a_factory_with_a_file(own, tmp_path):
+    trained = one(f"{own}:Net=random", seed=5)
+    torch.save(
+        {"model": {f"module.{k}": v for k, v in trained.module.state_dict().items()}}, "mine.pth"
+    )
+    loaded = one(f"{own}:Net=mine.pth")
+    assert loaded.name == f"{own}:Net=mine"
+    assert loaded.origin["sha256"] == trained.origin["sha256"]
+    assert loaded.origin["tensors_loaded"] == [6, 6]
+    assert loaded.trained
+    # The head may differ, nothing else.
+    other_head = one(f"{own}:Net=mine.pth,width=9")
+    assert (
+        other_head.origin["loading"]
+        == "4 of 6 tensors loaded (fc.weight, fc.bias left as initialised) from model"
+    )
+    torch.save({"blocks.0.0.weight": torch.ones(1)}, "other.pth")
+    with pytest.raises(
+        ModelError, match=r"other\.pth does not fit .*:Net.*missing blocks\.0\.0\.bias"
+    ):
+        resolve(f"{own}:Net=other.pth")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("broken", "failed: ValueError: first line$"),
+        ("nothing", "returned a int: return an nn.Module or a Subject"),
+        ("constant", "is a int, not a function"),
+        ("brokn", "has no 'brokn'; close: broken"),
+        ("Net,depth=3", r"failed: TypeError: .*unexpected keyword argument 'depth'"),
+    ],
+)
+def test_factories_that_do_not_work(own, attribute, message):
+    with pytest.raises(ModelError, match=message) as refusal:
+        resolve(f"{own}:{attribute}")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_factory_that_cannot_be_imported(own):
+    import sys
+
+    path = list(sys.path)
+    with pytest.raises(ModelError, match=r"no\.such cannot be imported: No module named 'no'"):
+        resolve("no.such:thing")
+    Path("syntax_error_here.py").write_text("def (:")
+    with pytest.raises(ModelError, match="syntax_error_here cannot be imported"):
+        resolve("syntax_error_here:thing")
+    assert sys.path == path
+
+
+# Without weights
+
+
+def test_describe_gives_layers_with_output_shapes():
+    assert describe("deit_ti")[0] == ("blocks.0", "Block", (197, 192))
+    assert describe("resnet18", image_size=(64, 96))[-1] == ("layer4.1", "BasicBlock", (512, 2, 3))
+    assert describe("vit_ti,img_size=32,depth=1", layers="mlp") == [
+        ("blocks.0.mlp", "Mlp", (5, 192))
+    ]
+    assert [row[2] for row in describe("refiner_s,depth=2")] == [(197, 384)] * 2
+    # Fused attention reads the weights of this layer and never calls it.
+    assert ("blocks.0.attn.qkv", "Linear", None) in describe(
+        "eva02_tiny_patch14_224,depth=1", layers="all"
+    )
+
+
+def test_describe_needs_no_weights_and_says_what_does_not_run(own):
+    assert describe("vit_l")[-1] == ("blocks.23", "Block", (197, 1024))
+    assert describe(f"{own}:subject")[1] == ("fc", "Linear", (4,))
+    with pytest.raises(ModelError, match="does not run on an image of 3 x 8 x 8"):
+        describe("inception_v3", layers="all", image_size=(8, 8))
+
+
+def test_search():
+    found = search("resnet50 a1")
+    assert "resnet50.a1_in1k" in found
+    assert all("resnet50" in name and "a1" in name for name in found)
+    assert search("refiner") == ["refiner_vit_l", "refiner_vit_m", "refiner_vit_s"]
+    assert search("no such model") == []

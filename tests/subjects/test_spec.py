@@ -1,0 +1,126 @@
+"""The text of `--model`, taken apart."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from refiner_cka.errors import CheckpointError, ModelError
+from refiner_cka.subjects.spec import Spec, parse, stem
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names):
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+# A comma inside a value, a comma inside a label, a key that is no identifier: none of them starts an option.
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("vit_s", Spec("vit_s", None, {}, "vit_s")),
+        ("vit_s=random", Spec("vit_s", "random", {}, "vit_s=random")),
+        ("vit_s=random,label=a, b", Spec("vit_s", "random", {}, "a, b")),
+        ("vit_s,label=x=y", Spec("vit_s", None, {}, "x=y")),
+        (
+            "m:f,size=(32, 64),name=gelu,on=true,off=None,rate=1e-3,label=L",
+            Spec(
+                "m:f",
+                None,
+                {"size": (32, 64), "name": "gelu", "on": True, "off": None, "rate": 1e-3},
+                "L",
+            ),
+        ),
+        ("vit_s,depth=2", Spec("vit_s", None, {"depth": 2}, "vit_s,depth=2")),
+        ("vit_s=random,depth=2", Spec("vit_s", "random", {"depth": 2}, "vit_s=random,depth=2")),
+        ("vit_s=w.pth", Spec("vit_s", Path("w.pth"), {}, "vit_s=w")),
+        (
+            "vit_s=a/b/epoch05.pth.tar",
+            Spec("vit_s", Path("a/b/epoch05.pth.tar"), {}, "vit_s=epoch05"),
+        ),
+        (
+            "m:f,code=__import__('os')",
+            Spec("m:f", None, {"code": "__import__('os')"}, "m:f,code=__import__('os')"),
+        ),
+    ],
+)
+def test_one_model(text, expected):
+    assert parse(text) == [expected]
+
+
+def test_a_file_name_may_hold_what_otherwise_separates():
+    touch("runs/lr=0.1,wd=0.05/last.pth", "odd,label=x.pth", "random,label=r")
+    [spec] = parse("vit_s=runs/lr=0.1,wd=0.05/last.pth,label=Ours,depth=2")
+    assert spec == Spec("vit_s", Path("runs/lr=0.1,wd=0.05/last.pth"), {"depth": 2}, "Ours")
+    [spec] = parse("vit_s=odd,label=x.pth")
+    assert spec == Spec("vit_s", Path("odd,label=x.pth"), {}, "vit_s=odd,label=x")
+
+
+def test_a_file_named_random_needs_its_folder():
+    touch("random")
+    assert parse("vit_s=random")[0].weights == "random"
+    assert parse("vit_s=./random")[0].weights == Path("random")
+
+
+def test_a_glob_gives_one_model_per_file_in_natural_order():
+    touch(
+        "runs/epoch10.pth",
+        "runs/epoch2.pth",
+        "runs/epoch1.pth",
+        "runs/b/epoch3.pth",
+        "runs/log.txt",
+    )
+    specs = parse("deit_s=runs/epoch*.pth,depth=2")
+    assert [spec.label for spec in specs] == [f"deit_s=epoch{n},depth=2" for n in (1, 2, 10)]
+    assert [spec.arguments for spec in specs] == [{"depth": 2}] * 3
+    labels = [spec.label for spec in parse("deit_s=runs/**/epoch*.pth,label=same")]
+    assert labels == ["same"] * 4
+
+
+def test_brackets_in_a_file_name_that_exists_are_no_glob():
+    touch("run[1].pth", "run1.pth")
+    assert [spec.weights for spec in parse("vit_s=run[1].pth")] == [Path("run[1].pth")]
+    assert [spec.weights for spec in parse("vit_s=run?.pth")] == [Path("run1.pth")]
+
+
+def test_home_is_expanded(monkeypatch, in_a_folder):
+    monkeypatch.setenv("HOME", str(in_a_folder))
+    assert parse("vit_s=~/w.pth")[0].weights == in_a_folder / "w.pth"
+    assert os.fspath(parse("vit_s=~/w.pth")[0].weights) != "~/w.pth"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("", ModelError, "no name"),
+        ("=w.pth", ModelError, "no name"),
+        ("vit_s=", ModelError, "no weights after '='"),
+        ("vit_s=,label=x", ModelError, "no weights after '='"),
+        ("vit_s,depth=1,depth=2", ModelError, "'depth' is given twice"),
+        ("vit_s=none*.pth", CheckpointError, r"no file matches 'none\*\.pth'"),
+    ],
+)
+def test_refusals(text, error, message):
+    with pytest.raises(error, match=message):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.pth.tar", "a"),
+        ("a.b.safetensors", "a.b"),
+        ("a.PT", "a"),
+        ("checkpoint-12", "checkpoint-12"),
+        ("epoch=3-step=10.ckpt", "epoch=3-step=10"),
+    ],
+)
+def test_stem(name, expected):
+    assert stem(Path("x.y") / name) == expected

@@ -1,0 +1,117 @@
+"""Results made up from random features with the structure of a real network, without torch or a model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refiner_cka.result import GROUPS, Layer, Result, Unreadable
+
+Array = npt.NDArray[np.float64]
+
+
+def u_centred_gram(features: Array) -> Array:
+    """Return the U-centred Gram matrix of `(n, p)` features, straight from the definition."""
+    n = len(features)
+    gram = features @ features.T
+    np.fill_diagonal(gram, 0.0)
+    rows, total = gram.sum(1), gram.sum()
+    centred: Array = gram - (rows[:, None] + rows) / (n - 2) + total / ((n - 1) * (n - 2))
+    np.fill_diagonal(centred, 0.0)
+    return centred
+
+
+def synthetic_result(
+    models: Mapping[str, int | Sequence[str]] | None = None,
+    *,
+    tokens: Sequence[str] = ("all",),
+    batches: int = 40,
+    total_batches: int | None = None,
+    batch_size: int = 16,
+    width: int = 24,
+    constant: Collection[tuple[str, int]] = (),
+    unresolved: Collection[str] = (),
+    unreadable: Sequence[Unreadable] = (),
+    warnings: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Result:
+    """Return a result whose layers turn gradually from one random map of the images into another.
+
+    All models see the same images, and model k of the mapping turns further than model k - 1, so that every
+    curve rises to 1 at the last layer and the curves differ.
+
+    Args:
+        models: name -> number of layers (paths `blocks.0`, ...) or the layers' paths.
+        tokens: readouts; each gives every model one more set of layers.
+        batches: batches held, numbered from 0.
+        total_batches: batches of the run; as many as are held by default.
+        batch_size: images per batch.
+        width: features per layer, and latent factors per image.
+        constant: `(model, index)` of layers whose features are constant: NaN in the matrix.
+        unresolved: models whose first layer has nothing to do with the images.
+        unreadable: images left out.
+        warnings: what the run warned of.
+        provenance: what the run recorded; batch size and seed by default.
+        seed: of everything random.
+    """
+    models = {"vit_s": 12} if models is None else models
+    paths = {
+        name: [f"blocks.{index}" for index in range(value)]
+        if isinstance(value, int)
+        else list(value)
+        for name, value in models.items()
+    }
+    layers = tuple(
+        Layer(name, path, readout, index, index / (len(own) - 1) if len(own) > 1 else 1.0)
+        for name, own in paths.items()
+        for readout in tokens
+        for index, path in enumerate(own)
+    )
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(width, width))
+    ends = {
+        (name, readout): (rng.normal(size=(width, width)), rng.normal(size=(width, width)))
+        for name in paths
+        for readout in tokens
+    }
+    names = list(paths)
+
+    def features(layer: Layer, latent: Array) -> Array:
+        if (layer.model, layer.index) in constant:
+            return np.zeros((len(latent), width))
+        first, last = ends[layer.model, layer.tokens]
+        angle = layer.depth * np.pi / 2
+        if layer.model in unresolved:
+            start = rng.normal(size=latent.shape)
+        else:
+            share = 1.0 / (1.0 + 0.4 * names.index(layer.model))
+            start = latent @ (common * share + first * (1 - share) * 0.5 + last * 0.5)
+        mixed = np.cos(angle) * start + np.sin(angle) * latent @ last
+        result: Array = np.maximum(mixed, 0.0) + 0.3 * rng.normal(size=mixed.shape)
+        return result
+
+    hsic = np.zeros((GROUPS, len(layers), len(layers)))
+    images, labelled = np.zeros(GROUPS), np.zeros((GROUPS, len(paths)))
+    correct = np.zeros_like(labelled)
+    for batch in range(batches):
+        latent = rng.normal(size=(batch_size, width))
+        stack = np.stack([u_centred_gram(features(layer, latent)).ravel() for layer in layers])
+        group = batch % GROUPS
+        hsic[group] += stack @ stack.T
+        images[group] += batch_size
+        labelled[group] += batch_size
+        correct[group] += rng.binomial(batch_size, 0.8, size=len(paths))
+    return Result(
+        layers=layers,
+        sums={"hsic": hsic, "images": images, "correct": correct, "labelled": labelled},
+        batches=np.arange(batches, dtype=np.int64),
+        total_batches=batches if total_batches is None else total_batches,
+        unreadable=tuple(unreadable),
+        warnings=tuple(warnings),
+        provenance={"batch_size": batch_size, "seed": seed} if provenance is None else provenance,
+        fingerprint="5" * 64,
+    )

@@ -1,0 +1,76 @@
+"""From a layer's output to features: containers, layouts, readouts."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from refiner_cka.errors import LayerError
+from refiner_cka.readout import TokenLayout, features_of, tensor_of
+
+SEQUENCE = torch.arange(2 * 6 * 3, dtype=torch.float32).reshape(2, 6, 3)
+MAPS = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        SEQUENCE,
+        (SEQUENCE, torch.zeros(1)),
+        [None, SEQUENCE],
+        ((None, SEQUENCE), torch.zeros(1)),
+        {"attentions": torch.zeros(1), "last_hidden_state": SEQUENCE},
+        OrderedDict(loss=None, hidden=SEQUENCE),
+    ],
+)
+def test_the_tensor_of_an_output(output):
+    assert tensor_of(output) is SEQUENCE
+
+
+@pytest.mark.parametrize("output", [None, "text", (), {"a": None}, 3.0])
+def test_an_output_without_a_tensor(output):
+    assert tensor_of(output) is None
+
+
+def test_readouts_of_a_sequence_with_two_prefix_tokens():
+    layout = TokenLayout(prefix=2, patches=4)
+    assert features_of(SEQUENCE, layout, "all").shape == (2, 18)
+    assert torch.equal(features_of(SEQUENCE, layout, "patch"), SEQUENCE[:, 2:].reshape(2, 12))
+    assert torch.equal(features_of(SEQUENCE, layout, "cls"), SEQUENCE[:, 0])
+    assert torch.equal(features_of(SEQUENCE, layout, "mean"), SEQUENCE[:, 2:].mean(1))
+
+
+def test_a_sequence_before_its_prefix_tokens_are_added_is_all_patches():
+    layout = TokenLayout(prefix=1, patches=6)
+    assert torch.equal(features_of(SEQUENCE, layout, "patch"), SEQUENCE.flatten(1))
+    with pytest.raises(LayerError, match="no class token"):
+        features_of(SEQUENCE, layout, "cls")
+
+
+@pytest.mark.parametrize(("spatial", "axes"), [("nchw", (2, 3)), ("nhwc", (1, 2))])
+def test_the_positions_of_a_map_are_its_tokens(spatial, axes):
+    layout = TokenLayout(spatial=spatial)
+    torch.testing.assert_close(features_of(MAPS, layout, "mean"), MAPS.mean(axes))
+    assert features_of(MAPS, layout, "patch").shape == (2, 60)
+    with pytest.raises(LayerError, match="no class token"):
+        features_of(MAPS, layout, "cls")
+
+
+def test_channels_last_memory_is_read_without_a_copy():
+    stored = MAPS.contiguous(memory_format=torch.channels_last)
+    features = features_of(stored, TokenLayout(), "all")
+    assert features.data_ptr() == stored.data_ptr()
+    assert torch.equal(features.sort(1).values, MAPS.flatten(1).sort(1).values)
+
+
+def test_a_vector_is_one_token():
+    vector = torch.randn(3, 7)
+    for readout in ("all", "patch", "mean"):
+        assert torch.equal(features_of(vector, TokenLayout(prefix=1), readout), vector)
+
+
+def test_five_axes_have_no_tokens():
+    video = torch.zeros(2, 1, 2, 3, 4)
+    assert features_of(video, TokenLayout(), "all").shape == (2, 24)
+    with pytest.raises(LayerError, match="no token axis"):
+        features_of(video, TokenLayout(), "mean")
