@@ -15,7 +15,7 @@ import refiner_cka as rc
 from . import console, options, output
 
 if TYPE_CHECKING:
-    from refiner_cka.engine import Analysis
+    from refiner_cka.preparation import Analysis
     from refiner_cka.result import Result
 
 
@@ -111,7 +111,7 @@ def analyze(
         _introduce(analysis)
     try:
         with console.progress(quiet=quiet or not writes) as update:
-            result = analysis.run(resume=before, progress=update)
+            result = rc.measure(analysis, resume=before, progress=update)
     except rc.Interrupted as interrupt:
         _keep(target, interrupt.result)
         raise typer.Exit(130) from None

@@ -38,7 +38,7 @@ def models(
         described = rc.subjects.describe(name, layers=layers, image_size=size)
         console.table(
             ["Layer", "Module", "Output"],
-            [[path, kind, "x".join(map(str, shape))] for path, kind, shape in described],
+            [[path, kind, "x".join(map(str, shape or ()))] for path, kind, shape in described],
         )
     else:
         console.table(

@@ -80,7 +80,7 @@ def save_figures(result: Result, folder: Path, *, normalize: str) -> list[Path]:
     """Write every figure of a run as PDF and PNG and return the paths."""
     return [
         path
-        for stem, figure in rc.plots.figures(result)
+        for stem, figure in rc.plots.figures(result, normalize=normalize)
         for path in rc.plots.save_figure(figure, folder / stem)
     ]
 

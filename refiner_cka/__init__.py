@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from . import formats as formats
     from . import plots as plots
     from . import subjects as subjects
-    from .engine import Analysis as Analysis
     from .engine import Interrupted as Interrupted
     from .engine import analyze as analyze
-    from .engine import prepare as prepare
+    from .engine import measure as measure
     from .errors import AnalysisWarning as AnalysisWarning
     from .errors import CheckpointError as CheckpointError
     from .errors import DataError as DataError
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from .errors import ResultFileError as ResultFileError
     from .formats import load as load
     from .minibatch import cka as cka
+    from .preparation import Analysis as Analysis
+    from .preparation import prepare as prepare
     from .preprocessing import Preprocessing as Preprocessing
     from .result import Result as Result
     from .result import merge as merge
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from .summary import summarize as summarize
 
 _HOME = {
-    "Analysis": "engine",
+    "Analysis": "preparation",
     "AnalysisWarning": "errors",
     "CheckpointError": "errors",
     "DataError": "errors",
@@ -55,8 +56,9 @@ _HOME = {
     "analyze": "engine",
     "cka": "minibatch",
     "load": "formats",
+    "measure": "engine",
     "merge": "result",
-    "prepare": "engine",
+    "prepare": "preparation",
     "summarize": "summary",
 }
 """Public name -> the module that defines it."""

@@ -57,4 +57,6 @@ def check_writable(path: str | Path) -> None:
     if not existing.is_dir():
         raise ResultFileError(f"cannot write {path}: {existing} is a file, not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ResultFileError(f"cannot write {path}: no permission in {existing}; name another --out")
+        raise ResultFileError(
+            f"cannot write {path}: no permission in {existing}; name another --out"
+        )

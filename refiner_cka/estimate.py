@@ -188,18 +188,23 @@ def curve_values(products: Array, normalize: Normalize) -> Array:
     """
     values: Array = cka(products)[:, -1]
     if normalize == "first-last":
-        return np.divide(values, values[0], out=np.full_like(values, np.nan), where=values[0] != 0)
+        ratio: Array = values / (values[0] or np.nan)
+        return ratio
     if normalize == "min-max":
         # A degenerate layer in between is NaN itself and must not take the others with it.
         finite = values[np.isfinite(values)]
         spread = np.ptp(finite) if len(finite) else 0.0
-        return (values - finite.min()) / spread if spread > 0 else np.full_like(values, np.nan)
+        least = finite.min() if spread > 0 else np.nan
+        result: Array = (values - least) / (spread or np.nan)
+        return result
     return values
 
 
 def _replicates(sums: Array, statistic: Callable[[Array], Array]) -> Array:
+    """Return the statistic `(K,)` without each group in turn, `(g, K)`."""
     total = sums.sum(0)
-    return np.stack([statistic(total - group) for group in sums])
+    replicates = [statistic(total - group) for group in sums]
+    return np.stack(replicates) if replicates else np.empty((0, *statistic(total).shape))
 
 
 def curve(sums: Array, normalize: Normalize) -> Curve:
@@ -233,18 +238,18 @@ def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Contrast:
     depth_a, depth_b = relative_depth(sums_a.shape[1]), relative_depth(sums_b.shape[1])
     depth = np.union1d(depth_a, depth_b)
 
-    def difference(products_a: Array, products_b: Array) -> Array:
-        first = np.interp(depth, depth_a, curve_values(products_a, normalize))
-        second = np.interp(depth, depth_b, curve_values(products_b, normalize))
-        result: Array = first - second
-        return result
+    def on_grid(sums: Array, own_depth: Array) -> tuple[Array, Array]:
+        """Return the interpolated curve and its leave-one-out replicates."""
 
-    total_a, total_b = sums_a.sum(0), sums_b.sum(0)
-    values = difference(total_a, total_b)
-    left_out = np.stack(
-        [difference(total_a - a, total_b - b) for a, b in zip(sums_a, sums_b, strict=True)]
-    )
-    se = np.sqrt(np.diagonal(jackknife_covariance(left_out)))
+        def statistic(products: Array) -> Array:
+            return np.interp(depth, own_depth, curve_values(products, normalize))
+
+        return statistic(sums.sum(0)), _replicates(sums, statistic)
+
+    values_a, replicates_a = on_grid(sums_a, depth_a)
+    values_b, replicates_b = on_grid(sums_b, depth_b)
+    values = values_a - values_b
+    se = np.sqrt(np.diagonal(jackknife_covariance(replicates_a - replicates_b)))
     t = t_quantile(len(sums_a))
     resolved = curve(sums_a, normalize).resolved and curve(sums_b, normalize).resolved
     return Contrast(depth, values, se, values - t * se, values + t * se, resolved, len(sums_a))

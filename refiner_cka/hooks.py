@@ -63,7 +63,7 @@ class Lockstep:
     def arrive(self, path: str, output: Any) -> None:
         """Visit the layer, or pause this chunk's pass until the others are there. For use with `capture`."""
         here = getcurrent()
-        if isinstance(here, _Pass):
+        if isinstance(here, _Pass) and here.parent is not None:
             here.parent.switch((path, output))
         else:
             self._visit(path, [output])

@@ -91,7 +91,7 @@ def _add_product(block: torch.Tensor, out: torch.Tensor) -> None:
     images, width = block.shape
     whole = width // _SLICE * _SLICE
     if whole:
-        slices = block[:, :whole].unflatten(1, (-1, _SLICE)).transpose(0, 1)
+        slices = block[:, :whole].view(images, -1, _SLICE).transpose(0, 1)
         out.add_(torch.bmm(slices, slices.mT).sum(0))
     if whole < width:
         rest = block[:, whole:]

@@ -327,19 +327,19 @@ def _stack(
 def _start_workers(
     batches: _Batches, wanted: Sequence[int], workers: int, pin_memory: bool
 ) -> Iterator[Batch | DataError]:
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=wanted,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        pin_memory=pin_memory,
-        worker_init_fn=_ignore_interrupt,
-        generator=torch.Generator(),  # else it draws from the global one, and so changes it
-    )
     with warnings.catch_warnings(), _sigchld_kept():
         # More workers than cores, a fork in a process with threads: the user's choice.
         warnings.simplefilter("ignore")
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=wanted,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=pin_memory,
+            worker_init_fn=_ignore_interrupt,
+            generator=torch.Generator(),  # else it draws from the global one, and so changes it
+        )
         try:
             return iter(loader)
         except OSError as error:

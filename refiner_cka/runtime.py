@@ -45,7 +45,7 @@ class Runtime:
         TF32, which PyTorch allows for convolutions by default, keeps ten bits of a number: off here, and as
         it was afterwards.
         """
-        backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
         before = [backend.fp32_precision for backend in backends]
         try:
             for backend in backends:

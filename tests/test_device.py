@@ -1,7 +1,7 @@
 """The loop on fake `cuda` tensors: real models, no GPU.
 
-A fake tensor raises when tensors of two devices meet, and when a number is asked of it; the dispatch mode here fails on
-copies from the device, which would wait for it.
+A fake tensor raises when tensors of two devices meet, and when a number is asked of it; the dispatch mode here
+fails on copies from the device, which would wait for it.
 """
 
 import copy
@@ -59,7 +59,7 @@ def prepared(module, layers, **options):
         )
         for name in ("first", "second")
     ]
-    return engine.prepare(subjects, images, batch_size=16, workers=0, device="cpu", **options)
+    return rc.prepare(subjects, images, batch_size=16, workers=0, device="cpu", **options)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available or torch_xla")

@@ -7,7 +7,6 @@ import copy
 import itertools
 import subprocess
 import sys
-import warnings
 import weakref
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torch import nn
 import refiner_cka as rc
 from refiner_cka import engine, runtime
 from refiner_cka.images import open_source
+from refiner_cka.preparation import PROBE_IMAGES
 from refiner_cka.preprocessing import Preprocessing
 from tests import float64, pathological
 
@@ -76,11 +76,11 @@ def truth(module, paths, analysis_result, data):
 
 
 def check_against_truth(module, paths, data, batch_size=16, **kwargs):
-    prepared = engine.prepare(
+    prepared = rc.prepare(
         subject(module, paths, **kwargs), data, batch_size=batch_size, workers=0, device="cpu"
     )
     expected = truth(module, paths, prepared, data)
-    measured = prepared.run().cka()
+    measured = engine.measure(prepared).cka()
     assert np.abs(measured - expected).max() < CKA_TOLERANCE
     return measured
 
@@ -147,20 +147,20 @@ def test_resnet50(zero_init_last):
 def test_other_packages_agree_on_clean_inputs():
     """Both average HSIC over batches, the same as summing when batches are equal."""
     from cka import compute_cka
-    from torch_cka import CKA
     from torch.utils.data import DataLoader
+    from torch_cka import CKA
 
     module = seeded(timm.create_model, "test_vit", img_size=64)
     data = torch.randn(64, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     paths = [f"blocks.{k}" for k in range(len(module.blocks))]
-    prepared = engine.prepare(
+    prepared = rc.prepare(
         subject(module, paths, preprocessing=Preprocessing(input_size=(3, 64, 64))),
         data,
         batch_size=32,
         workers=0,
         device="cpu",
     )
-    measured = prepared.run().cka()
+    measured = engine.measure(prepared).cka()
     ordered = data[list(itertools.chain.from_iterable(prepared.plan.batches))]
     loader = DataLoader(ordered, batch_size=32, collate_fn=lambda rows: [torch.stack(rows)])
     other = copy.deepcopy(module)
@@ -184,9 +184,9 @@ def test_hooked_features_are_timms_intermediates(name, monkeypatch):
         lambda self, row, chunks: hooked.update({row: torch.cat(list(chunks))}),
     )
     analysed = subject(module, paths, preprocessing=Preprocessing(input_size=(3, 64, 64)))
-    prepared = engine.prepare(analysed, data, workers=0, device="cpu")
+    prepared = rc.prepare(analysed, data, workers=0, device="cpu")
     with pytest.warns(rc.AnalysisWarning):  # The Gram matrices stay empty.
-        prepared.run()
+        engine.measure(prepared)
     ordered = data[list(prepared.plan.batches[0])]
     with torch.inference_mode():
         intermediates = module.forward_intermediates(
@@ -324,10 +324,10 @@ def test_shards_merge_to_the_whole_whatever_their_order():
 
 def test_an_interrupted_run_keeps_what_it_measured_and_resumes_to_identical_sums():
     module = seeded(pathological.InplaceReLU)
-    prepared = engine.prepare(
+    prepared = rc.prepare(
         subject(module, ["fc1", "fc2"]), inputs(100), batch_size=8, workers=0, device="cpu"
     )
-    whole = prepared.run()
+    whole = engine.measure(prepared)
 
     def interrupt(done, total):
         assert total == 100
@@ -335,19 +335,19 @@ def test_an_interrupted_run_keeps_what_it_measured_and_resumes_to_identical_sums
             raise KeyboardInterrupt
 
     with pytest.raises(rc.Interrupted) as caught:
-        prepared.run(progress=interrupt)
+        engine.measure(prepared, progress=interrupt)
     part = caught.value.result
     assert part.images == 40
     assert not part.complete
-    resumed = prepared.run(resume=part)
+    resumed = engine.measure(prepared, resume=part)
     np.testing.assert_array_equal(resumed.sums["hsic"], whole.sums["hsic"])
     assert resumed.complete
     assert all(not layer._forward_hooks for layer in module.modules())
-    other = engine.prepare(
+    other = rc.prepare(
         subject(module, ["fc1", "fc2"]), inputs(100), batch_size=10, workers=0, device="cpu"
     )
     with pytest.raises(rc.DataError, match="another analysis"):
-        other.run(resume=part)
+        engine.measure(other, resume=part)
 
 
 def test_hooks_and_mode_are_as_before_after_a_failure():
@@ -391,7 +391,7 @@ def test_out_of_memory_splits_the_pass_and_not_the_batch():
 def test_no_memory_for_one_image_is_refused():
     class Starving(pathological.InplaceReLU):
         def forward(self, x):
-            if len(x) != engine._PROBE_IMAGES:
+            if len(x) != PROBE_IMAGES:
                 raise torch.OutOfMemoryError("no memory")
             return super().forward(x)
 
@@ -473,15 +473,15 @@ def test_three_models_decode_each_image_once(tmp_path):
 def test_an_unreadable_image_makes_its_batch_smaller_and_is_named(tmp_path):
     folder = image_folder(tmp_path, 24)
     module = seeded(pathological.InplaceReLU)
-    clean = engine.prepare(
+    clean = rc.prepare(
         subject(module, ["fc1", "fc2"]), folder, batch_size=8, workers=0, device="cpu"
     )
     (folder / "0007.png").write_bytes(b"not a picture")
-    prepared = engine.prepare(
+    prepared = rc.prepare(
         subject(module, ["fc1", "fc2"]), folder, batch_size=8, workers=0, device="cpu"
     )
     assert prepared.plan == clean.plan
-    result = prepared.run()
+    result = engine.measure(prepared)
     assert result.images == 23
     assert sorted(result.sums["images"])[-3:] == [7, 8, 8]
     assert [entry.image for entry in result.unreadable] == ["0007.png"]

@@ -189,3 +189,12 @@ def test_intervals_cover_the_truth():
         curve = estimate.curve(pool[rng.choice(4000, 20, replace=False)], "none")
         covered += curve.lower[0] <= truth <= curve.upper[0]
     assert covered >= 181
+
+
+@pytest.mark.parametrize("normalize", estimate.NORMALIZATIONS)
+def test_nothing_measured_is_undefined_not_an_error(normalize):
+    nothing = np.zeros((0, 3, 3))
+    curve = estimate.curve(nothing, normalize)
+    assert np.isnan(curve.values).all()
+    assert np.isnan(curve.lower).all()
+    assert np.isnan(estimate.contrast(nothing, nothing, normalize).se).all()

@@ -1,7 +1,7 @@
 """HSIC against the textbook formula in float64.
 
-Tolerances: a float32 Gram entry of p products carries a relative error of a few float32 eps (1.2e-7) of the features'
-centred norm, and CKA is a ratio of sums of such entries: 1e-6 leaves a factor of a few.
+Tolerances: a float32 Gram entry of p products carries a relative error of a few float32 eps (1.2e-7) of the
+features' centred norm, and CKA is a ratio of sums of such entries: 1e-6 leaves a factor of a few.
 """
 
 import numpy as np

@@ -87,6 +87,7 @@ class Source:
     description = "mine"
     labels = None
     classes = None
+    input_shape = None
 
     def __init__(self, count: int, read: Callable[[int], Image.Image | torch.Tensor]) -> None:
         self.ids = [f"image {index}" for index in range(count)]

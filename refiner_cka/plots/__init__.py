@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError
+from ..estimate import Normalize
 from ..result import Result
 from .heatmaps import heatmap as heatmap
 from .lines import compare as compare
@@ -51,7 +52,7 @@ class Plot:
 
 
 PLOTS: dict[str, Plot] = {
-    "compare": Plot(compare, "raw and normalised curve of all models, side by side", None, False),
+    "compare": Plot(compare, "raw and normalised curve of all models, side by side", None, True),
     "curves": Plot(curves, "similarity to the last layer over relative depth", None, True),
     "contrast": Plot(
         contrast, "difference of two models' curves, with its paired error", (2, 2), True
@@ -94,17 +95,21 @@ def draw(result: Result, name: str, models: Sequence[str] = (), **options: str |
     return figure
 
 
-def figures(result: Result) -> Iterator[tuple[str, Figure]]:
+def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[tuple[str, Figure]]:
     """Yield every figure of a run with the stem of its file, one at a time.
 
     `curves` compares the models, `cka_<model>` and `cka_<model>_<other>` are heatmaps; with several readouts
     each once per readout, which the stem names at its end.
+
+    Args:
+        result: what was measured.
+        normalize: of the curve beside the raw one; see `compare`.
     """
     taken: set[str] = set()
     for tokens in result.tokens:
         ending = f"_{tokens}" if len(result.tokens) > 1 else ""
         models = holders(result, tokens)
-        yield _stem("curves" + ending, taken), draw(result, "compare", tokens=tokens)
+        yield _stem("curves" + ending, taken), compare(result, normalize=normalize, tokens=tokens)
         for pair in [*((model,) for model in models), *itertools.combinations(models, 2)]:
             stem = _stem("_".join(["cka", *map(_safe, pair)]) + ending, taken)
             yield stem, draw(result, "heatmap", pair, tokens=tokens)

@@ -34,6 +34,9 @@ FORMULA: dict[Normalize, str] = {
     "none": "CKA($l$, last)",
 }
 
+ALONE = 5.0
+"""Width in inches of a comparison of one panel, which its caption needs."""
+
 _DASHED = (0.0, (3.0, 1.5))
 _MARKED = 12
 """About how many layers of a deep model carry a marker."""
@@ -74,7 +77,11 @@ def curves(
 
 
 def compare(
-    result: Result, *, models: Sequence[str] | None = None, tokens: str | None = None
+    result: Result,
+    *,
+    models: Sequence[str] | None = None,
+    normalize: Normalize = "first-last",
+    tokens: str | None = None,
 ) -> Figure:
     """Draw the comparison of models: the raw curve and, beside it, the normalised one, a page wide.
 
@@ -83,20 +90,22 @@ def compare(
     Args:
         result: what was measured.
         models: the models to draw; all that have the readout if none are named.
+        normalize: of the second curve: `first-last` or `min-max`; with `none` the raw curve stands alone.
         tokens: readout; the first of the run if none is named.
 
     Raises:
-        ResultError: no such model or readout.
+        ResultError: no such model, readout or normalisation.
     """
     names = checked_models(result, models, tokens)
-    raw = [result.curve(name, normalize="none", tokens=tokens) for name in names]
-    ratios = [result.curve(name, normalize="first-last", tokens=tokens) for name in names]
+    shown: list[Normalize] = ["none"] if normalize == "none" else ["none", normalize]
     with paper():
-        figure = new_figure(PAGE, 2.6)
-        left, right = figure.subplots(1, 2)
-        _lines(left, raw, "none")
-        EndLabels(right, _lines(right, ratios, "first-last"), _labels(names, ratios, 24))
-        remarks = [caption(result), _unresolved(ratios)]
+        figure = new_figure(PAGE if len(shown) == 2 else ALONE, 2.6)
+        for ax, kind in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            drawn = [result.curve(name, normalize=kind, tokens=tokens) for name in names]
+            lines = _lines(ax, drawn, kind)
+        # Both panels show the same lines: their names stand at the right of the last.
+        EndLabels(ax, lines, _labels(names, drawn, 24))
+        remarks = [caption(result), _unresolved(drawn)]
         figure.supxlabel("\n".join(filter(None, remarks)), fontsize=SMALL, color=GREY)
     return figure
 

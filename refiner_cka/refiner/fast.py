@@ -311,10 +311,12 @@ class FoldedRefinement:
             local = local.flatten(2)
         else:
             local = local.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
-        refined = torch.addcmul(self.shift, flat, self.gain)
-        if refined.dtype != local.dtype:  # under autocast the product has another precision
-            return refined.add_(self.reduction @ local)
-        return refined.baddbmm_(self.reduction.expand(len(local), -1, -1), local)
+        # Under autocast maps, products and weights may differ in precision; the result is a map.
+        shift, gain = self.shift.to(flat.dtype), self.gain.to(flat.dtype)
+        refined = torch.addcmul(shift, flat, gain)
+        if refined.dtype == local.dtype == self.reduction.dtype:
+            return refined.baddbmm_(self.reduction.expand(len(local), -1, -1), local)
+        return refined.add_(self.reduction @ local)
 
 
 # The fast path itself -----------------------------------------------------------------------------

@@ -281,13 +281,14 @@ class Refiner(nn.Module):
 
         With an empty `global_pool` the class head is applied to every token, as in timm.
         """
-        pooled: Tensor = self.head_drop(self.pool(x))
+        x = self.head_drop(x)
+        pooled = self.pool(x)
         if pre_logits or self.num_classes == 0:
             return pooled
         logits: Tensor = self.head(pooled)
         if self.global_pool == "":
             return logits
-        return combine_logits(logits, self.aux_head(self.head_drop(x[:, 1:])))
+        return combine_logits(logits, self.aux_head(x[:, 1:]))
 
     def forward_train(self, x: Tensor) -> TrainingOutput:
         """Images to class logits, patch logits and the mixed box.
@@ -296,9 +297,9 @@ class Refiner(nn.Module):
         """
         grid = self._grid(x)
         box = random_box(grid) if self.token_mixing else EMPTY_BOX
-        tokens = self._run_blocks(self._embed(x, box))
-        class_logits = self.head(self.head_drop(self.pool(tokens)))
-        patch_logits = self.aux_head(self.head_drop(tokens[:, 1:]))
+        tokens: Tensor = self.head_drop(self._run_blocks(self._embed(x, box)))
+        class_logits = self.head(self.pool(tokens))
+        patch_logits = self.aux_head(tokens[:, 1:])
         return TrainingOutput(class_logits, mix_tokens(patch_logits, grid, box), box)
 
     def forward(self, x: Tensor) -> Any:

@@ -10,7 +10,7 @@ import re
 import tarfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,10 @@ from torch import nn
 from ..errors import CheckpointError
 from . import inert
 
-ENTRIES = (
-    *("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "teacher"),
-    *(
-        "state_dict",
-        "model_state_dict",
-        "model_state",
-        "model",
-        "module",
-        "net",
-        "network",
-        "backbone",
-        "encoder",
-    ),
-    *("student", "weights", "params"),
-)
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "teacher")
+_TRAINED = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network")
+_PARTS = ("backbone", "encoder", "student", "weights", "params")
+ENTRIES = (*_AVERAGED, *_TRAINED, *_PARTS)
 # What wraps a network adds to its parameters' names. Left alone where the network has a child of that name.
 _PREFIXES = ("_orig_mod", "module", "teacher", "backbone", "model", "encoder", "student")
 _HEADS = ("head", "head_dist", "heads", "fc", "classifier", "aux_head")
@@ -71,8 +60,8 @@ class Fit:
 
     loaded: int
     total: int
-    missing: tuple[str, ...] = field(default=())
-    unused: tuple[str, ...] = field(default=())
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Say it in words: `150 of 152 tensors loaded`."""
@@ -105,22 +94,15 @@ def unwrap(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, to
     A name that is there with and without a prefix, or under two, keeps the outermost, then the first in order.
     """
     own = {name for name, _ in module.named_children()}
-    names = dict(state)
-    wrapped = True
-    while wrapped:
-        wrapped = False
-        for prefix in _PREFIXES:
-            if prefix in own or not any(name.startswith(f"{prefix}.") for name in names):
-                continue
-            inside = {
-                name.removeprefix(f"{prefix}."): name
-                for name in names
-                if name.startswith(f"{prefix}.")
-            }
-            outside = {name: names[name] for name in names if not name.startswith(f"{prefix}.")}
-            names = {**{short: names[name] for short, name in inside.items()}, **outside}
-            wrapped = True
-    return names
+    found = dict(state)
+    while prefix := next((each for each in _PREFIXES if _is_prefix(each, found, own)), ""):
+        dotted = f"{prefix}."
+        inside = {
+            name.removeprefix(dotted): found[name] for name in found if name.startswith(dotted)
+        }
+        outside = {name: found[name] for name in found if not name.startswith(dotted)}
+        found = {**inside, **outside}
+    return found
 
 
 def fit(
@@ -135,8 +117,8 @@ def fit(
         resize_head: false if the caller asked for a number of classes.
 
     Raises:
-        CheckpointError: a parameter outside the classifier is missing or has another shape, or the checkpoint
-            has more of the same parts (deeper networks contain shallower ones).
+        CheckpointError: a parameter outside the classifier is missing or has another shape, nothing fits, or
+            the checkpoint has more of the same parts (deeper networks contain shallower ones).
     """
     heads = classifiers(module)
     if resize_head:
@@ -154,6 +136,8 @@ def fit(
         [name for name in differing if not _within(name, heads)],
         unused,
     )
+    if not usable:
+        raise misfit(module, state, source)
     _refuse_quantised(own, usable, source)
     module.load_state_dict(usable, strict=False)
     left = tuple(name for name in own if name not in usable)
@@ -203,6 +187,10 @@ def first_line(error: Exception) -> str:
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )
     return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _is_prefix(prefix: str, names: Iterable[str], own: set[str]) -> bool:
+    return prefix not in own and any(name.startswith(f"{prefix}.") for name in names)
 
 
 def _check_file(file: Path) -> None:

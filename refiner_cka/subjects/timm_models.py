@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ModelError, RefinerCkaError
+from ..errors import CheckpointError, ModelError, RefinerCkaError
 from ..preprocessing import Preprocessing
 from ..readout import TokenLayout
 from . import catalogue, checkpoint, hub
@@ -246,6 +246,10 @@ def _from_file(name: str, file: Path, arguments: Mapping[str, Any], size: Size |
 
     with _loader(load):
         module = _create(name, arguments, size, pretrained=True)
+    if not fits:
+        raise CheckpointError(
+            f"{name} does not load weights by timm's loader: use package.module:factory"
+        )
     return Built(module, file.name, fits[0], weights.entry)
 
 

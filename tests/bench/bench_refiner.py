@@ -14,10 +14,9 @@ from collections.abc import Callable
 
 import timm
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-import refiner_cka.refiner
+from refiner_cka.refiner import Refiner, refiner_vit_s
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -50,7 +49,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return peak
 
 
-def evaluation(model: nn.Module, images: torch.Tensor, *, fast: bool) -> Callable[[], object]:
+def evaluation(model: Refiner, images: torch.Tensor, *, fast: bool) -> Callable[[], object]:
     """A call of a Refiner by the fast or the plain path."""
 
     def run() -> object:
@@ -72,7 +71,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
-    refiner = timm.create_model("refiner_vit_s").eval()
+    refiner = refiner_vit_s().eval()
     deit = timm.create_model("deit_small_patch16_224").eval()
     images = torch.randn(args.batch, 3, 224, 224)
     fast = evaluation(refiner, images, fast=True)

@@ -261,6 +261,20 @@ def test_compare_shows_raw_and_normalised_and_what_they_rest_on():
     assert figure.get_size_inches()[0] == 6.75
 
 
+def test_compare_with_another_normalisation_or_none():
+    result = synthetic_result({"vit_s": 12, "deit_s": 12})
+    _, right = plots.compare(result, normalize="min-max").axes
+    expected = result.curve("vit_s", normalize="min-max").values
+    np.testing.assert_array_equal(data_lines(right)[0].get_ydata(), expected)
+    figure = plots.compare(result, normalize="none")
+    (alone,) = figure.axes
+    expected = result.curve("vit_s", normalize="none").values
+    np.testing.assert_array_equal(data_lines(alone)[0].get_ydata(), expected)
+    assert overlapping(text_boxes(figure, end_labels(alone).texts)) == 0
+    stem, figure = next(plots.figures(result, normalize="none"))
+    assert (stem, len(figure.axes)) == ("curves", 1)
+
+
 # Heatmaps
 
 

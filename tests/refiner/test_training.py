@@ -161,7 +161,7 @@ def test_a_short_training_reads_held_out_digits(one_thread):
         num_heads=4,
         token_mixing=True,
     )
-    epochs, batch = 8, 50
+    epochs, batch = 5, 50
     steps = epochs * len(train) // batch
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)

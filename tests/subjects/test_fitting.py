@@ -8,6 +8,7 @@ import torch
 
 from refiner_cka.errors import CheckpointError
 from refiner_cka.subjects import resolve
+from refiner_cka.subjects.checkpoint import fit, unwrap
 
 TINY = "vit_tiny_patch16_224"
 SMALL = {"img_size": 32, "depth": 2}
@@ -93,6 +94,27 @@ def test_half_precision_is_read_into_single(tmp_path):
     state = {name: tensor.bfloat16() for name, tensor in network().state_dict().items()}
     module = load(save(tmp_path, state)).module
     assert_same(module, {name: tensor.float() for name, tensor in state.items()})
+
+
+def test_a_prefix_that_is_a_part_of_the_network_stays():
+    network = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 1)})
+    state = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    assert unwrap(state, network).keys() == network.state_dict().keys()
+
+
+def test_of_names_that_differ_by_prefix_the_teachers_are_taken():
+    state = {"student.backbone.weight": 1, "teacher.backbone.weight": 2, "teacher.head.weight": 3}
+    assert unwrap(state, torch.nn.Linear(2, 2)) == {"weight": 2, "head.weight": 3}
+
+
+def test_what_a_training_framework_keeps_beside_the_network(tmp_path):
+    state = network().state_dict()
+    beside = {"criterion.weight": torch.ones(3), "loss_scale": torch.ones(())}
+    content = {"state_dict": {f"model.{name}": tensor for name, tensor in state.items()} | beside}
+    subject = load(save(tmp_path, content, "epoch=3-step=10.ckpt"))
+    assert_same(subject.module, state)
+    assert sorted(subject.origin["tensors_unused"]) == sorted(beside)
+    assert subject.name == f"{TINY}=epoch=3-step=10,depth=2,img_size=32"
 
 
 # The head
@@ -246,6 +268,12 @@ def test_a_plain_checkpoint_in_a_distilled_network(tmp_path):
     assert "missing dist_token" in message
     reverse = network("deit_tiny_distilled_patch16_224", depth=1).state_dict()
     assert "dist_token" in refusal(save(tmp_path, reverse), "deit_tiny_patch16_224", ",depth=1")
+
+
+def test_a_network_whose_only_part_is_called_like_a_head():
+    network = torch.nn.ModuleDict({"fc": torch.nn.Linear(2, 2)})
+    with pytest.raises(CheckpointError, match="0 of 2 tensors fit; missing fc"):
+        fit(network, {"other.weight": torch.ones(2, 2)}, "a.pth does not fit Net")
 
 
 def test_quantised_weights_are_no_weights(tmp_path):

@@ -189,7 +189,8 @@ def test_the_hash_sees_every_number_name_and_type():
     assert len({plain, hashed(weight=2.0), hashed(bias=2.0), hashed(running_mean=2.0)}) == 4
     assert state_hash(nn.BatchNorm1d(3).double()) != plain
     assert state_hash(nn.Sequential(nn.BatchNorm1d(3))) != plain
-    assert state_hash(nn.Linear(0, 2, bias=False)) != state_hash(nn.Linear(2, 0, bias=False))
+    empty = nn.ParameterList([torch.empty(0, 2)]), nn.ParameterList([torch.empty(2, 0)])
+    assert state_hash(empty[0]) != state_hash(empty[1])
     assert len(state_hash(nn.Linear(2, 2).bfloat16())) == 64
 
 
@@ -210,28 +211,41 @@ def own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = f"own_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(
-        "import torch\n"
-        "from torch import nn\n"
-        "from refiner_cka.subjects import Subject\n"
-        "class Net(nn.Module):\n"
-        "    def __init__(self, width=4, act='relu'):\n"
-        "        super().__init__()\n"
-        "        self.blocks = nn.Sequential(*[nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.ReLU())) for _ in range(2)])\n"
-        "        self.fc = nn.Linear(3, width)\n"
-        "        self.act = act\n"
-        "    def forward(self, x):\n"
-        "        return self.fc(self.blocks(x).mean((2, 3)))\n"
-        "class nested:\n"
-        "    make = staticmethod(lambda **k: Net(**k))\n"
-        "def subject(size=32):\n"
-        "    from refiner_cka.preprocessing import Preprocessing\n"
-        "    return Subject.from_module(Net(), ['blocks.1', 'fc'], name='x', preprocessing=Preprocessing((3, size, size)),\n"
-        "                               classes=['cat', 'dog', 'cow', 'pig'])\n"
-        "def broken():\n"
-        "    raise ValueError('first line\\nsecond line')\n"
-        "def nothing():\n"
-        "    return 3\n"
-        "constant = 3\n"
+        """
+import torch
+from torch import nn
+from refiner_cka.preprocessing import Preprocessing
+from refiner_cka.subjects import Subject
+
+class Net(nn.Module):
+    def __init__(self, width=4, act="relu"):
+        super().__init__()
+        blocks = [nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.ReLU())) for _ in range(2)]
+        self.blocks = nn.Sequential(*blocks)
+        self.fc = nn.Linear(3, width)
+        self.act = act
+
+    def forward(self, x):
+        return self.fc(self.blocks(x).mean((2, 3)))
+
+class nested:
+    make = staticmethod(lambda **options: Net(**options))
+
+def subject(size=32):
+    preprocessing = Preprocessing((3, size, size))
+    classes = ["cat", "dog", "cow", "pig"]
+    return Subject.from_module(
+        Net(), ["blocks.1", "fc"], name="x", preprocessing=preprocessing, classes=classes
+    )
+
+def broken():
+    raise ValueError("first line\\nsecond line")
+
+def nothing():
+    return 3
+
+constant = 3
+"""
     )
     return name
 

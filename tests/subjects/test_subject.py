@@ -1,0 +1,102 @@
+"""`Subject.from_module`: any network."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from refiner_cka.errors import LayerError
+from refiner_cka.preprocessing import Preprocessing
+from refiner_cka.readout import TokenLayout, features_of, tensor_of
+from refiner_cka.subjects import Subject
+from refiner_cka.subjects.provenance import state_hash
+
+
+@pytest.fixture
+def plain():
+    return nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+
+
+def test_defaults(plain):
+    subject = Subject.from_module(plain, ["0", "1"])
+    assert subject.name == "Sequential"
+    assert subject.module is plain
+    assert (subject.layers, subject.pattern) == (("0", "1"), False)
+    assert subject.preprocessing == Preprocessing()
+    assert subject.tokens == TokenLayout()
+    assert subject.classes is None
+    assert subject.trained
+    assert subject.origin["sha256"] == state_hash(plain)
+    assert subject.origin["weights"] == "as given"
+    assert plain.training  # the mode is the engine's business
+
+
+def test_what_is_given_is_kept(plain):
+    preprocessing = Preprocessing((3, 8, 8))
+    subject = Subject.from_module(
+        plain, "all", name="mine", preprocessing=preprocessing, classes=["a", "b"], trained=False
+    )
+    assert (subject.name, subject.preprocessing, subject.classes) == (
+        "mine",
+        preprocessing,
+        ("a", "b"),
+    )
+    assert subject.pattern
+    assert not subject.trained
+    assert subject.origin["image_size"] == [8, 8]
+    with pytest.raises(LayerError, match="no module 'x'"):
+        Subject.from_module(plain, ["x"])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "prefix", "expected"),
+    [
+        ("nhwc", None, TokenLayout(spatial="nhwc")),
+        ("nchw", None, TokenLayout()),
+        ("nlc", 2, TokenLayout(prefix=2)),
+        (None, 1, TokenLayout(prefix=1)),
+        (TokenLayout(1, 4, "nhwc"), None, TokenLayout(1, 4, "nhwc")),
+        (TokenLayout(1, 4, "nhwc"), 0, TokenLayout(0, 4, "nhwc")),
+    ],
+)
+def test_tokens(plain, tokens, prefix, expected):
+    assert Subject.from_module(plain, ["0"], tokens=tokens, prefix_tokens=prefix).tokens == expected
+
+
+def test_a_timm_network_brings_its_own():
+    module = timm.create_model("deit_tiny_distilled_patch16_224", img_size=32, depth=1)
+    subject = Subject.from_module(module)
+    assert subject.layers == ("blocks.0",)
+    assert subject.tokens == TokenLayout(prefix=2, patches=4)
+    assert subject.preprocessing.input_size == (3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["ViTModel", "ViTForImageClassification"])
+def test_a_hugging_face_network(kind):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+    )
+    module = getattr(transformers, kind)(config).eval()
+    subject = Subject.from_module(
+        module, tokens="nlc", prefix_tokens=1, preprocessing=Preprocessing((3, 32, 32))
+    )
+    assert len(subject.layers) == 3
+    kept = {}
+    for name in subject.layers:
+        module.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: kept.update({name: tensor_of(output)})
+        )
+    with torch.no_grad():
+        output = module(torch.randn(2, 3, 32, 32), output_hidden_states=True)
+    # The model's own list of hidden states: the embedding, then each block's output.
+    for name, hidden in zip(subject.layers[:-1], output.hidden_states[1:], strict=False):
+        assert torch.equal(kept[name], hidden)
+    last = kept[subject.layers[-1]]
+    assert torch.equal(features_of(last, subject.tokens, "cls"), last[:, 0])
+    assert features_of(last, subject.tokens, "patch").shape == (2, 16 * 32)
