@@ -14,6 +14,7 @@ import refiner_cka as rc
 from . import console
 
 if TYPE_CHECKING:
+    from refiner_cka.estimate import Normalize
     from refiner_cka.result import Result
 
 
@@ -76,7 +77,7 @@ class Target:
         return self.partial
 
 
-def save_figures(result: Result, folder: Path, *, normalize: str) -> list[Path]:
+def save_figures(result: Result, folder: Path, *, normalize: Normalize) -> list[Path]:
     """Write every figure of a run as PDF and PNG and return the paths."""
     return [
         path

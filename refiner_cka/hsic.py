@@ -46,56 +46,65 @@ def gram(chunks: Sequence[torch.Tensor], out: torch.Tensor, workspace: Workspace
     """Write the Gram matrix of features centred over the batch to `out`.
 
     Centring leaves HSIC_1 exactly as it is and removes the cancellation that ruins single precision when
-    features share an offset. The first image is subtracted before the mean, so that features that do not
-    vary are exactly 0. Features that vary by less than twice the rounding error of their own size are noise
-    of the kernels that computed them, not a signal: they count as constant too.
+    features share an offset. Features that vary by less than twice the rounding error of their own size are
+    noise of the kernels that computed them, not a signal: they count as constant, and their Gram is 0.
 
     Args:
         chunks: the batch's features in parts, each `(images, features)`, of any floating type.
         out: `(n, n)`, float32 or float64; n the images of all chunks.
         workspace: reused by every call with the same type and device of `out`.
     """
-    reference = chunks[0][:1].to(out.dtype)
-    width = chunks[0].shape[1]
-    images = out.shape[0]
+    width, images = chunks[0].shape[1], out.shape[0]
     block_bytes = _CPU_BLOCK_BYTES if out.device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES
     columns = max(block_bytes // (images * out.element_size()) // _SLICE, 1) * _SLICE
     out.zero_()
     for start in range(0, width, columns):
         stop = min(start + columns, width)
         block = workspace.block(images, stop - start, out)
-        _centre(chunks, reference, slice(start, stop), block)
+        _centre([chunk[:, start:stop].to(out.dtype) for chunk in chunks], block)
         _add_product(block, out)
+    half = images // 2
+    out[half:, :half] = out[:half, half:].T
     # Decided on the device: a branch here would wait for it.
-    floor = 2.0 * torch.finfo(chunks[0].dtype).eps
-    resolved = out.trace() > images * (floor * torch.linalg.vector_norm(reference)) ** 2
-    out.mul_(resolved | ~torch.isfinite(out.trace()))
+    size = torch.linalg.vector_norm(chunks[0][0], dtype=out.dtype)
+    floor = 2.0 * torch.finfo(chunks[0].dtype).eps * size
+    energy = out.trace()
+    out.mul_((energy > images * floor**2) | ~torch.isfinite(energy))
 
 
-def _centre(
-    chunks: Sequence[torch.Tensor], reference: torch.Tensor, columns: slice, block: torch.Tensor
-) -> None:
-    """Fill `block` with the chunks' columns minus the first image, then minus the mean."""
+def _centre(chunks: Sequence[torch.Tensor], block: torch.Tensor) -> None:
+    """Fill `block` `(n, columns)` with the chunks minus their common mean.
+
+    Where the mean equals the first image up to its own rounding, the first image is subtracted instead, so
+    that features that do not vary are exactly 0. HSIC_1 is the same whatever is subtracted.
+    """
+    images = len(block)
+    mean = torch.stack([chunk.sum(0) for chunk in chunks]).sum(0) / images
+    first = chunks[0][0]
+    rounding = images * torch.finfo(block.dtype).eps * first.abs()
+    reference = torch.where((mean - first).abs() <= rounding, first, mean)
     row = 0
     for chunk in chunks:
-        rows = block[row : row + len(chunk)]
-        # Half-precision features are converted first: their differences would be rounded to their own type.
-        part = chunk[:, columns].to(block.dtype)
-        torch.sub(part, reference[:, columns], out=rows)
+        torch.sub(chunk, reference, out=block[row : row + len(chunk)])
         row += len(chunk)
-    block.sub_(block.mean(0))
 
 
 def _add_product(block: torch.Tensor, out: torch.Tensor) -> None:
-    """Add `block @ block.T` to `out`."""
+    """Add `block @ block.T` to `out`, but for the lower left quarter, which symmetry gives."""
     images, width = block.shape
     whole = width // _SLICE * _SLICE
     if whole:
-        slices = block[:, :whole].view(images, -1, _SLICE).transpose(0, 1)
-        out.add_(torch.bmm(slices, slices.mT).sum(0))
+        _add_slices(block[:, :whole].view(images, -1, _SLICE).transpose(0, 1), out)
     if whole < width:
-        rest = block[:, whole:]
-        out.addmm_(rest, rest.T)
+        _add_slices(block[None, :, whole:], out)
+
+
+def _add_slices(slices: torch.Tensor, out: torch.Tensor) -> None:
+    """Add the products of `(slices, n, columns)` to the two upper quarters and the lower right one."""
+    half = len(out) // 2
+    upper, lower = slices[:, :half], slices[:, half:]
+    out[:half] += torch.bmm(upper, slices.mT).sum(0)
+    out[half:, half:] += torch.bmm(lower, lower.mT).sum(0)
 
 
 def u_centre(grams: torch.Tensor) -> torch.Tensor:

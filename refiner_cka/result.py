@@ -111,10 +111,8 @@ class Result:
         """
         if model is None and tokens is None:
             return np.arange(len(self.layers))
-        if model is not None and model not in self.models:
-            raise ResultError(
-                f"no model {model!r} in this result; it holds {', '.join(self.models)}"
-            )
+        if model is not None:
+            self._known(model)
         wanted = self.tokens[0] if tokens is None else tokens
         found = [
             row
@@ -169,7 +167,7 @@ class Result:
 
     def top1(self, model: str) -> float | None:
         """Return the fraction of images whose class the model predicted, or `None` if classes are unknown."""
-        column = self.models.index(model)
+        column = self.models.index(self._known(model))
         labelled = self.sums["labelled"][:, column].sum()
         return float(self.sums["correct"][:, column].sum() / labelled) if labelled else None
 
@@ -188,10 +186,18 @@ class Result:
 
         save(self, path)
 
+    def _known(self, model: str) -> str:
+        if model not in self.models:
+            raise ResultError(
+                f"no model {model!r} in this result; it holds {', '.join(self.models)}"
+            )
+        return model
+
     @functools.cached_property
     def _held(self) -> Array:
         """The sums of the non-empty groups, `(g, L, L)`."""
-        return self.sums["hsic"][self.sums["images"] > 0]
+        filled = self.sums["images"] > 0
+        return self.sums["hsic"] if filled.all() else self.sums["hsic"][filled]
 
     @functools.cached_property
     def _matrix(self) -> Array:
