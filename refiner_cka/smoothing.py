@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import LayerError
 
@@ -40,7 +40,7 @@ class Measure:
     """One measure of over-smoothing.
 
     Attributes:
-        function: from what is measured to `(images,)` values.
+        function: from `Tokens` (or attention's `Maps`) to `(images,)` values.
         label: its name on an axis.
         about: what it is, in one line.
         range: least and greatest value; `None` where there is no bound that all layers share.
@@ -48,9 +48,10 @@ class Measure:
         source: where the formula is from.
         default: whether it is measured unless something else is asked for.
         dear: whether it is measured on a few images of a run only.
+        on_grid: whether it needs the patch grid.
     """
 
-    function: Callable[[Tokens], torch.Tensor]
+    function: Callable[[Any], torch.Tensor]
     label: str
     about: str
     range: tuple[float | None, float | None]
@@ -58,6 +59,7 @@ class Measure:
     source: str
     default: bool = False
     dear: bool = False
+    on_grid: bool = False
 
 
 class Tokens:
@@ -215,7 +217,8 @@ def effective_rank(tokens: Tokens) -> torch.Tensor:
 def dirichlet_energy(tokens: Tokens) -> torch.Tensor:
     """Squared differences of neighbours on the patch grid (4-neighbours, each edge once), over squared norm."""
     grid = tokens.grid
-    assert grid is not None
+    if grid is None:
+        raise ValueError("the Dirichlet energy needs the patch grid")
 
     def energy(x: torch.Tensor) -> torch.Tensor:
         x = x[:, -grid[0] * grid[1] :].unflatten(1, grid)
@@ -298,6 +301,7 @@ MEASURES: dict[str, Measure] = {
         (0.0, 8.0),
         "lower",
         "Cai & Wang, arXiv 2006.13318, on the patch grid",
+        on_grid=True,
     ),
     "token_norm": Measure(
         token_norm,

@@ -1,0 +1,346 @@
+"""The command line as a user runs it: what is printed where, exit codes, files, and every refusal in one line."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import refiner_cka as rc
+from cli.app import app
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--data",
+    "digits",
+    "--images",
+    "48",
+    "--batch-size",
+    "8",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+]
+MODEL = ["--model", "test_vit=random,img_size=32,label=vit"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Every command runs in an empty folder, without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _warnings_as_they_were():
+    """The command line sets filters of its own for its process."""
+    import warnings
+
+    with warnings.catch_warnings():
+        yield
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments):
+    done = command(*arguments)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def refused(*arguments, code=1):
+    """Run a command that must end with one line on stderr and nothing on stdout; return the line."""
+    done = command(*arguments)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.exit_code == code, done.output
+    assert done.stdout == ""
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def test_analyze_writes_the_result_and_the_figures_and_prints_what_was_found():
+    done = succeed("analyze", *MODEL, "--model", "test_resnet=random", *SMALL)
+    assert "CKA(first, last)" in done.stdout
+    assert "untrained" in done.stdout
+    stems = [
+        "cka_test_resnet-random",
+        "cka_vit",
+        "cka_vit_test_resnet-random",
+        "curves",
+    ]
+    expected = {f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png")} | {"analysis.h5"}
+    assert {path.name for path in Path("results").iterdir()} == expected
+    result = rc.load("results/analysis.h5")
+    assert result.models == ("vit", "test_resnet=random")
+    assert result.images == 48
+    with h5py.File("results/analysis.h5") as file:
+        assert file.attrs["format"] == "refiner-cka"
+        np.testing.assert_array_equal(file["cka"][:], result.cka())
+
+
+def test_json_goes_to_stdout_alone():
+    done = succeed("analyze", *MODEL, *SMALL, "--json", "--quiet")
+    summary = json.loads(done.stdout)
+    assert summary["images"] == 48
+    assert summary["models"][0]["model"] == "vit"
+    assert all(Path(path).exists() for path in summary["files"])
+    assert (
+        json.loads(succeed("show", "results/analysis.h5", "--json").stdout)["models"]
+        == summary["models"]
+    )
+
+
+def test_quiet_is_silent_on_stderr():
+    assert succeed("analyze", *MODEL, *SMALL, "--quiet").stderr == ""
+
+
+def test_the_same_command_again_replaces_its_result_and_another_is_refused():
+    succeed("analyze", *MODEL, *SMALL)
+    first = rc.load("results/analysis.h5")
+    succeed("analyze", *MODEL, *SMALL)
+    np.testing.assert_array_equal(rc.load("results/analysis.h5").sums["hsic"], first.sums["hsic"])
+    line = refused("analyze", *MODEL, *SMALL, "--seed", 1)
+    assert "holds another run" in line
+    assert "--overwrite" in line
+    np.testing.assert_array_equal(rc.load("results/analysis.h5").sums["hsic"], first.sums["hsic"])
+    succeed("analyze", *MODEL, *SMALL, "--seed", 1, "--overwrite")
+    assert rc.load("results/analysis.h5").fingerprint != first.fingerprint
+
+
+def test_a_file_of_another_tool_is_not_replaced():
+    Path("results").mkdir()
+    Path("results/analysis.h5").write_text("my thesis")
+    refused("analyze", *MODEL, *SMALL)
+    assert Path("results/analysis.h5").read_text() == "my thesis"
+
+
+def test_shards_merge_to_the_whole():
+    succeed("analyze", *MODEL, *SMALL, "--out", "whole")
+    for part in (1, 2):
+        succeed("analyze", *MODEL, *SMALL, "--out", "parts", "--shard", f"{part}/2")
+    assert sorted(path.name for path in Path("parts").iterdir()) == [
+        "analysis.1-of-2.h5",
+        "analysis.2-of-2.h5",
+    ]
+    succeed("merge", "parts/analysis.1-of-2.h5", "parts/analysis.2-of-2.h5", "--out", "merged")
+    np.testing.assert_allclose(
+        rc.load("merged/analysis.h5").cka(), rc.load("whole/analysis.h5").cka(), atol=1e-12
+    )
+    assert Path("merged/curves.pdf").exists()
+    repeated = ["parts/analysis.1-of-2.h5"] * 2
+    assert "merge each shard once" in refused("merge", *repeated, "--out", "x")
+
+
+def test_show_plot_and_export():
+    succeed("analyze", *MODEL, *SMALL, "--quiet")
+    shown = succeed("show", "results/analysis.h5").stdout
+    assert "batch_size: 8" in shown
+    assert "fingerprint: " in shown
+    succeed("plot", "results/analysis.h5", "--out", "again", "--normalize", "min-max")
+    assert Path("again/curves.png").read_bytes()[:4] == b"\x89PNG"
+    succeed("export", "results/analysis.h5", "table.csv")
+    assert "blocks.0" in Path("table.csv").read_text()
+    assert ".csv" in refused("export", "results/analysis.h5", "table.xls")
+
+
+def test_models():
+    listed = succeed("models").stdout
+    for alias in ("vit_ti", "vit_l", "deit_b", "resnet152", "refiner_m"):
+        assert alias in listed
+    assert "resnet50.a1_in1k" in succeed("models", "--search", "resnet50").stdout
+    layers = succeed("models", "deit_ti").stdout
+    assert "blocks.11" in layers
+    assert "197x192" in layers
+
+
+def test_replicates_of_a_glob_are_models_each():
+    for seed in (2, 10):
+        torch.manual_seed(seed)
+        import timm
+
+        torch.save(timm.create_model("test_vit", img_size=32).state_dict(), f"epoch{seed}.pth")
+    succeed("analyze", "--model", "test_vit=epoch*.pth,img_size=32", *SMALL, "--quiet")
+    assert rc.load("results/analysis.h5").models == (
+        "test_vit=epoch2,img_size=32",
+        "test_vit=epoch10,img_size=32",
+    )
+
+
+class Namespace(types.SimpleNamespace):
+    """Stands for the options object that training scripts save beside the weights."""
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ("touch owned",)
+
+
+def checkpoints():
+    import timm
+
+    state = timm.create_model("test_vit", img_size=32).state_dict()
+    torch.save({"state_dict": state, "args": Attack()}, "attack.pth")
+    torch.save(timm.create_model("test_resnet").state_dict(), "other.pth")
+    Path("text.pth").write_text("<html>404</html>")
+    with open("plain.pth", "wb") as stream:
+        pickle.dump(Attack(), stream)
+
+
+def images():
+    for name, count in (("three", 3), ("none", 0), ("corrupt", 6), ("some", 6)):
+        Path(name).mkdir()
+        for index in range(count):
+            path = Path(name) / f"{index}.png"
+            Image.new("RGB", (40, 40), (index * 40, 10, 10)).save(path)
+            if name == "corrupt" and index < 3:
+                path.write_bytes(path.read_bytes()[:60])
+
+
+RANDOM = "test_vit=random,img_size=32"
+BAD = {
+    "no such folder": (["--model", RANDOM, "--data", "nowhere"], "nowhere"),
+    "a folder without images": (["--model", RANDOM, "--data", "none"], "no images in none"),
+    "three images": (["--model", RANDOM, "--data", "three"], "at least 4"),
+    "three readable images": (["--model", RANDOM, "--data", "corrupt"], "fewer than 4"),
+    "an unknown model": (["--model", "vitt_s", "--data", "some"], "vit_s"),
+    "no network": (["--model", "vit_ti", "--data", "some"], "vit_ti=random"),
+    "no such checkpoint": (["--model", "test_vit=no.pth", "--data", "some"], "no.pth"),
+    "another architecture": (
+        ["--model", "test_vit=other.pth,img_size=32", "--data", "some"],
+        "cls_token",
+    ),
+    "a checkpoint that carries code": (
+        ["--model", "test_vit=attack.pth,img_size=32", "--data", "some"],
+        "code",
+    ),
+    "a pickle that carries code": (
+        ["--model", "test_vit=plain.pth,img_size=32", "--data", "some"],
+        "plain.pth",
+    ),
+    "no checkpoint at all": (
+        ["--model", "test_vit=text.pth,img_size=32", "--data", "some"],
+        "text.pth",
+    ),
+    "a pattern that matches nothing": (
+        ["--model", RANDOM, "--data", "some", "--layers", "bloc.*"],
+        "bloc.*",
+    ),
+    "an indivisible size": (
+        ["--model", "vit_ti=random", "--data", "some", "--image-size", "230"],
+        "230",
+    ),
+    "no class token": (
+        ["--model", "test_resnet=random", "--data", "some", "--tokens", "cls"],
+        "class token",
+    ),
+    "a missing device": (["--model", RANDOM, "--data", "some", "--device", "cuda:9"], "cuda:9"),
+    "an output that is a file": (
+        ["--model", RANDOM, "--data", "some", "--out", "text.pth"],
+        "text.pth",
+    ),
+    "refiner without weights": (["--model", "refiner_s", "--data", "some"], "refiner_s=random"),
+    "no such factory": (["--model", "nothing.here:build", "--data", "some"], "nothing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_in_one_line_and_writes_nothing(case):
+    checkpoints()
+    images()
+    arguments, expected = BAD[case]
+    before = {path for path in Path.cwd().rglob("*") if "hf" not in path.parts}
+    line = (
+        refused("analyze", *arguments, "--workers", 0, "--device", "cpu", "--quiet")
+        if ("--device" not in arguments)
+        else refused("analyze", *arguments, "--workers", 0, "--quiet")
+    )
+    assert expected in line
+    assert {path for path in Path.cwd().rglob("*") if "hf" not in path.parts} == before
+    assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("none.h5", None, "none.h5"),
+        ("text.h5", b"not HDF5", "text.h5"),
+        ("newer.h5", {"format": "refiner-cka", "format_version": 99}, "newer"),
+        ("other.h5", {"creator": "someone else"}, "other.h5"),
+    ],
+)
+def test_a_file_that_is_no_result_is_refused(name, content, expected):
+    if isinstance(content, bytes):
+        Path(name).write_bytes(content)
+    elif content is not None:
+        with h5py.File(name, "w") as file:
+            file.attrs.update(content)
+    assert expected in refused("show", name)
+    assert expected in refused("plot", name)
+
+
+def test_the_parser_refuses_with_code_2():
+    assert command("analyze").exit_code == 2
+    assert command("analyze", *MODEL, *SMALL, "--precision", "fp8").exit_code == 2
+    assert command("analyze", *MODEL, *SMALL, "--shard", "one").exit_code == 2
+
+
+def test_an_unexpected_error_is_one_line_without_debug(monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr(rc, "prepare", fail)
+    assert "unexpected ZeroDivisionError: by" in refused("analyze", *MODEL, *SMALL)
+    assert isinstance(command("--debug", "analyze", *MODEL, *SMALL).exception, ZeroDivisionError)
+
+
+def test_ctrl_c_saves_what_was_measured_and_says_how_to_go_on():
+    arguments = [
+        "analyze",
+        *MODEL,
+        "--data",
+        "digits",
+        "--batch-size",
+        "8",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    program = [sys.executable, "-m", "cli.app", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        while "images of digits" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    part = rc.load("results/analysis.partial.h5")
+    assert 0 < len(part.batches) < part.total_batches
+    assert not Path("results/analysis.h5").exists()
+    succeed(*arguments, "--resume", "--quiet")
+    assert rc.load("results/analysis.h5").complete
+    assert not Path("results/analysis.partial.h5").exists()
+    succeed(*arguments, "--out", "whole", "--quiet")
+    np.testing.assert_array_equal(
+        rc.load("results/analysis.h5").sums["hsic"], rc.load("whole/analysis.h5").sums["hsic"]
+    )
