@@ -9,7 +9,7 @@ READY := .venv/ready
 
 demo: $(READY)
 	$(BIN)/refiner-cka analyze --model vit_ti=random --model resnet18=random --model resnet34=random \
-		--data digits --images 640 --batch-size 32 --out results/demo
+		--data digits --image-size 64 --out results/demo
 
 test: lint
 	$(BIN)/python -m pytest

@@ -98,11 +98,21 @@ def print_summary(result: Result, *, as_json: bool, files: list[Path], quiet: bo
     for sentence in summary.sentences:
         typer.echo(sentence)
     if files and not quiet:
-        console.note("wrote " + ", ".join(str(path) for path in files))
+        console.note(written(files))
+
+
+def written(files: list[Path]) -> str:
+    """Return the line that says what was written and where."""
+    results = [path.name for path in files if path.suffix == ".h5"]
+    stems = dict.fromkeys(path.stem for path in files if path.suffix != ".h5")
+    drawn = [f"the figures {', '.join(stems)} (PDF and PNG)"] if stems else []
+    return f"wrote {' and '.join([*results, *drawn])} to {files[0].parent}"
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested provenance as `(dotted name, text)` pairs."""
+    """Return nested provenance as `(dotted name, text)` pairs; models go by their names."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        value = {str(item.get("name", index)): item for index, item in enumerate(value)}
     if isinstance(value, dict):
         return [
             pair

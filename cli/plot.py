@@ -17,11 +17,28 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the figures; the file's own by default.")
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="PLOT", help="One figure: compare, curves, contrast, heatmap, ..."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model to draw, with --only; repeat for several.")
+    ] = None,
+    tokens: Annotated[str | None, typer.Option(help="The readout, with --only.")] = None,
     normalize: options.NormalizeOption = options.Normalize.first_last,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw the figures of a result again, as PDF and PNG."""
+    """Draw the figures of a result again, as PDF and PNG: all of them, or one."""
     folder = file.parent if out is None else out
-    written = output.save_figures(rc.load(file), folder, normalize=normalize.value)
+    result = rc.load(file)
+    if only is None and (model or tokens):
+        raise typer.BadParameter("goes with --only", param_hint="--model" if model else "--tokens")
+    if only is None:
+        files = output.save_figures(result, folder, normalize=normalize.value)
+    else:
+        known = rc.plots.PLOTS.get(only)
+        scale = normalize.value if known is not None and known.normalize else None
+        figure = rc.plots.draw(result, only, model or (), tokens=tokens, normalize=scale)
+        files = list(rc.plots.save_figure(figure, folder / only))
     if not quiet:
-        console.note("wrote " + ", ".join(str(path) for path in written))
+        console.note(output.written(files))

@@ -154,6 +154,10 @@ def test_show_plot_and_export():
     assert "fingerprint: " in shown
     succeed("plot", "results/analysis.h5", "--out", "again", "--normalize", "min-max")
     assert Path("again/curves.png").read_bytes()[:4] == b"\x89PNG"
+    succeed("plot", "results/analysis.h5", "--out", "one", "--only", "heatmap", "--model", "vit")
+    assert sorted(path.name for path in Path("one").iterdir()) == ["heatmap.pdf", "heatmap.png"]
+    assert "compare" in refused("plot", "results/analysis.h5", "--only", "pie")
+    assert command("plot", "results/analysis.h5", "--model", "vit").exit_code == 2
     succeed("export", "results/analysis.h5", "table.csv")
     assert "blocks.0" in Path("table.csv").read_text()
     assert ".csv" in refused("export", "results/analysis.h5", "table.xls")
