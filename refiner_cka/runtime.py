@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -98,7 +99,14 @@ def detect(device: str | None, precision: str) -> Runtime:
         return Runtime(chosen, precision)  # type: ignore[arg-type]  # checked above
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        atexit.register(_leave_group)
     return Runtime(chosen, precision, distributed.get_rank(), world)  # type: ignore[arg-type]
+
+
+def _leave_group() -> None:
+    """Leave the process group, which complains when a process ends inside it."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,10 +3,8 @@
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -313,33 +311,42 @@ def test_an_unexpected_error_is_one_line_without_debug(monkeypatch):
     assert isinstance(command("--debug", "analyze", *MODEL, *SMALL).exception, ZeroDivisionError)
 
 
+INTERRUPTED = """
+import os, pathlib, signal
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1  # The first call is the one that finds the layers.
+        if self.calls == 6 and not pathlib.Path("interrupted").exists():
+            pathlib.Path("interrupted").touch()
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.last(self.first(x))
+
+def build():
+    torch.manual_seed(0)
+    return Model()
+"""
+
+
 def test_ctrl_c_saves_what_was_measured_and_says_how_to_go_on():
-    arguments = [
-        "analyze",
-        *MODEL,
-        "--data",
-        "digits",
-        "--batch-size",
-        "8",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-    ]
+    Path("interrupting.py").write_text(INTERRUPTED)
+    arguments = ["analyze", "--model", "interrupting:build,label=mine", "--layers", "*", *SMALL]
     program = [sys.executable, "-m", "cli.app", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        while "images of digits" not in process.stderr.readline():
-            assert process.poll() is None
-        time.sleep(0.7)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "--resume" in errors
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == ""
+    assert "interrupted after 4 of 6 batches" in done.stderr
+    assert done.stderr.strip().endswith("--resume")
     part = rc.load("results/analysis.partial.h5")
-    assert 0 < len(part.batches) < part.total_batches
+    assert part.batches.tolist() == [0, 1, 2, 3]
     assert not Path("results/analysis.h5").exists()
     succeed(*arguments, "--resume", "--quiet")
     assert rc.load("results/analysis.h5").complete
