@@ -1,5 +1,6 @@
 """Refined self-attention: maps are computed, joined with the map before, refined, and used."""
 
+from types import MethodType
 from typing import Final
 
 import torch
@@ -66,6 +67,11 @@ class MapAttention(nn.Module):
     def attend(self, maps: Tensor, values: Tensor) -> Tensor:
         """Weigh values (batch, H, N, d) by maps (batch, H, N, N) and project: (batch, N, H d)."""
         return self.project(self.attn_drop(maps) @ values)
+
+    def rewritten(self) -> bool:
+        """Whether a subclass or an assignment replaced a step that the fast path writes out."""
+        steps = ((self.refine, MapAttention.refine), (self.attend, MapAttention.attend))
+        return any(step != MethodType(own, self) for step, own in steps)
 
     def project(self, outputs: Tensor) -> Tensor:
         """Join the outputs of the heads (batch, H, N, d) and project them: (batch, N, H d)."""

@@ -20,7 +20,6 @@ gradients are needed, under tracing and compilation, when a part has a hook, was
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
@@ -78,7 +77,8 @@ def _as_built(part: nn.Module, *kinds: type[nn.Module]) -> bool:
     if type(part) not in kinds or part.training or _hooked(part):
         return False
     if isinstance(part, nn.BatchNorm2d):
-        return part.running_mean is not None and part.weight is not None
+        tensors = (part.running_mean, part.weight, part.bias)
+        return all(tensor is not None for tensor in tensors)
     return True
 
 
@@ -113,6 +113,8 @@ def _allows_attention(attn: "MapAttention", values: Tensor, before: Tensor | Non
     Not if somebody reads the maps: they are then made for the whole batch, and still refined fast.
     """
     if not attn.fast_evaluation or not _ordinary(attn, values, before):
+        return False
+    if attn.rewritten():
         return False
     readers = (attn.raw_map, attn.refined_map, attn.passed_map)
     if not all(_as_built(reader, nn.Identity) for reader in readers):
@@ -173,7 +175,8 @@ def _pieces(batch: int, image_bytes: int, device: torch.device) -> list[slice]:
     """Cut a batch into runs of images that work on at most a cache full; at least one image."""
     budget = CPU_PIECE if device.type == "cpu" else DEVICE_PIECE
     size = max(1, budget // max(1, image_bytes))
-    return [slice(start, min(start + size, batch)) for start in range(0, batch, size)]
+    # An empty batch is one empty piece: its results still have a shape.
+    return [slice(start, min(start + size, batch)) for start in range(0, max(1, batch), size)]
 
 
 class _Joined:
@@ -212,10 +215,10 @@ class Affine(NamedTuple):
     shift: Tensor
 
 
-def as_affine(norm: nn.Module) -> Affine:
-    """What a BatchNorm computes in evaluation, from its present tensors.
+def as_affine(norm: nn.Module, added: Tensor | None = None) -> Affine:
+    """What a BatchNorm computes in evaluation of x + added, from its present tensors.
 
-        scale = weight / sqrt(var + eps);    shift = bias - mean x scale
+        scale = weight / sqrt(var + eps);    shift = bias - (mean - added) x scale
 
     Half precision tensors are folded in fp32: a variance below 6e-5 would lose its digits.
     """
@@ -227,14 +230,22 @@ def as_affine(norm: nn.Module) -> Affine:
         for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     )
     scale = weight * torch.rsqrt(var + norm.eps)
+    if added is not None:
+        mean = mean - added
     return Affine(scale, torch.addcmul(bias, mean, scale, value=-1))
 
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of one convolution that does a bias-free convolution and its BatchNorm."""
-    scale, shift = as_affine(norm)
+    """Weight and bias of one convolution that does a convolution and its BatchNorm."""
+    scale, shift = as_affine(norm, conv.bias)
     dtype = conv.weight.dtype
     return (conv.weight * scale.view(-1, 1, 1, 1)).to(dtype), shift.to(dtype)
+
+
+def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve as `conv` does (stride, padding, dilation ...), with these weights."""
+    convolved: Tensor = conv._conv_forward(x, weight, bias)
+    return convolved
 
 
 class FoldedRefinement:
@@ -254,13 +265,13 @@ class FoldedRefinement:
         if not self.refines:
             return
         if self.dense:
-            self.padding = dla.conv.padding
+            self.convolution: nn.Conv2d = dla.conv
             self.weight, self.bias = fold(dla.conv, attn.adapt_bn)
             return
         self.expansion = fold(dla.conv_exp, dla.bn1) if dla.expands else None
-        self.padding = dla.depth_sep_conv.padding
+        self.convolution = dla.depth_sep_conv
         self.weight, self.bias = fold(dla.depth_sep_conv, dla.bn2)
-        inner, outer = as_affine(dla.bn3), as_affine(attn.adapt_bn)
+        inner, outer = as_affine(dla.bn3, dla.conv_pro.bias), as_affine(attn.adapt_bn)
         weight = dla.conv_pro.weight.flatten(1)
         self.reduction = (weight * (inner.scale * outer.scale).unsqueeze(1)).to(weight.dtype)
         self.gain = outer.scale.to(weight.dtype).unsqueeze(1)
@@ -276,15 +287,10 @@ class FoldedRefinement:
         if not self.refines:
             return maps
         if self.dense:
-            return F.conv2d(maps, self.weight, self.bias, padding=self.padding)
+            return convolve(self.convolution, maps, self.weight, self.bias)
         flat = maps.flatten(2)
-        local = F.conv2d(
-            self._expand(maps, flat),
-            self.weight,
-            self.bias,
-            padding=self.padding,
-            groups=self.maps,
-        ).clamp_(0, 6)
+        expanded = self._expand(maps, flat)
+        local = convolve(self.convolution, expanded, self.weight, self.bias).clamp_(0, 6)
         return self._reduce(local, flat).view_as(maps)
 
     def _expand(self, maps: Tensor, flat: Tensor) -> Tensor:
@@ -298,12 +304,12 @@ class FoldedRefinement:
         if flat.device.type != "cpu":
             weight = weight.expand(images, -1, -1)
             expanded = torch.baddbmm(bias.unsqueeze(1), weight, flat).clamp_(0, 6)
-            return expanded.view(images, -1, rows, columns)
+            return expanded.view(images, self.maps, rows, columns)
         if images == 1:
             expanded = torch.addmm(bias, flat[0].t(), weight.t())
         else:
             expanded = torch.baddbmm(bias, flat.transpose(1, 2), weight.t().expand(images, -1, -1))
-        expanded = expanded.clamp_(0, 6).view(images, rows, columns, -1)
+        expanded = expanded.clamp_(0, 6).view(images, rows, columns, self.maps)
         return expanded.permute(0, 3, 1, 2)
 
     def _reduce(self, local: Tensor, flat: Tensor) -> Tensor:
@@ -409,7 +415,7 @@ def stem(stem: "ConvStem", images: Tensor) -> Tensor | None:
     for piece in _pieces(len(images), _stem_bytes(images), images.device):
         x = images[piece].to(memory_format=layout)
         for conv, weight, bias in layers:
-            x = F.conv2d(x, weight, bias, conv.stride, conv.padding).relu_()
-        x = F.conv2d(x, projection, stem.proj.bias, stem.proj.stride)
+            x = convolve(conv, x, weight, bias).relu_()
+        x = convolve(stem.proj, x, projection, stem.proj.bias)
         tokens.put(piece, x.flatten(2).transpose(1, 2))
     return tokens.get()

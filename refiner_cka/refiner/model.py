@@ -1,9 +1,12 @@
 """The Refiner model: stem, blocks, heads; the interface of timm's vision transformer."""
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
 import torch
+from timm.layers.helpers import to_2tuple
 from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pool1d import global_pool_nlc
 from timm.layers.weight_init import trunc_normal_
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -18,7 +21,7 @@ from .refinement import RefineMode
 from .sharing import SharedAttention
 from .stem import ConvStem
 
-Pool = Literal["token", "avg", ""]
+Pool = Literal["token", "avg", "max", "avgmax", ""]
 
 
 class Refiner(nn.Module):
@@ -39,7 +42,7 @@ class Refiner(nn.Module):
 
     def __init__(
         self,
-        img_size: int | tuple[int, int] = 224,
+        img_size: int | Sequence[int] = 224,
         patch_size: int = 16,
         in_chans: int = 3,
         num_classes: int = 1000,
@@ -72,7 +75,8 @@ class Refiner(nn.Module):
             in_chans: channels of an image.
             num_classes: classes; 0 for no heads.
             global_pool: what the class head sees: the class token (`token`), the mean of the patch
-                tokens (`avg`), or every token (empty).
+                tokens (`avg`), their maximum (`max`), half the sum of both (`avgmax`), or every
+                token (empty).
             embed_dim: width of a token.
             depth: number of blocks.
             num_heads: attention heads in a block.
@@ -106,7 +110,7 @@ class Refiner(nn.Module):
         self.token_mixing = token_mixing
         self.grad_checkpointing = False
 
-        size = (img_size, img_size) if isinstance(img_size, int) else img_size
+        size: tuple[int, int] = to_2tuple(img_size)
         make_stem: Any = ConvStem if conv_stem else PatchEmbed
         stem: Any = make_stem(
             size, patch_size, in_chans, embed_dim, strict_img_size=not dynamic_img_size
@@ -166,7 +170,8 @@ class Refiner(nn.Module):
 
     def _check_pool(self, pool: Pool) -> Pool:
         if pool not in get_args(Pool):
-            raise ModelError(f"global_pool={pool!r} is unknown; use 'token', 'avg' or ''")
+            known = ", ".join(map(repr, get_args(Pool)))
+            raise ModelError(f"global_pool={pool!r} is unknown; use one of {known}")
         return pool
 
     def init_weights(self) -> None:
@@ -268,11 +273,8 @@ class Refiner(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """What the class head sees of the normalised tokens."""
-        if self.global_pool == "token":
-            return x[:, 0]
-        if self.global_pool == "avg":
-            return x[:, 1:].mean(dim=1)
-        return x
+        pooled: Tensor = global_pool_nlc(x, pool_type=self.global_pool, num_prefix_tokens=1)
+        return pooled
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Normalised tokens to logits, or to what the class head sees if `pre_logits`.

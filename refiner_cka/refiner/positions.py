@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from math import isqrt
+from math import isqrt, prod
 from typing import TYPE_CHECKING, Any
 
 from timm.layers.pos_embed import resample_abs_pos_embed
@@ -68,18 +68,17 @@ def fit_positions(
 ) -> None:
     """Load hook: interpolate the positions of a state dict made for another grid.
 
-    Positions whose number fits are taken as they are, unless the metadata says that they belong to
-    another grid; otherwise the grid is taken to be square.
+    The metadata says which grid they belong to, unless their number has been changed since. Without
+    it, positions whose number fits are taken as they are, and others to be those of a square grid.
     """
     positions = state_dict.get(prefix + "pos_embed")
     if positions is None:
         return
     new = _grid(model)
-    old = local_metadata.get(GRID)
-    if old is None:
-        fits = positions.shape[1] == 1 + new[0] * new[1]
-        old = new if fits else square_grid(positions)
-    state_dict[prefix + "pos_embed"] = resample(positions, tuple(old), new)
+    noted = tuple(local_metadata.get(GRID, new))
+    count = positions.shape[1] - 1
+    old = next((grid for grid in (noted, new) if prod(grid) == count), None)
+    state_dict[prefix + "pos_embed"] = resample(positions, old or square_grid(positions), new)
 
 
 def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: "Refiner") -> dict[str, Any]:

@@ -71,8 +71,9 @@ class ConvStem(nn.Module):
             folded = fast.stem(self, images)
             if folded is not None:
                 return folded
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        x = F.relu(self.bn3(self.conv3(x)), inplace=True)
+        # Not in place: full backward hooks forbid to overwrite what a norm gave.
+        x = F.relu(self.bn1(self.conv1(images)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn3(self.conv3(x)))
         tokens: Tensor = self.proj(x)
         return tokens.flatten(2).transpose(1, 2)

@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from refiner_cka.refiner import fast, record_attention
+from refiner_cka.refiner import SharedAttention, fast, record_attention
 
 LAYOUTS = pytest.mark.parametrize("share", [True, False])
 
@@ -88,7 +88,7 @@ def test_a_norm_in_training_is_left_to_itself(make, images, norms_called):
 
 
 @LAYOUTS
-@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("batch", [0, 1, 2, 5])
 @pytest.mark.parametrize("piece", [1, 60_000, 2**40])
 def test_pieces_of_any_size_agree(make, monkeypatch, share, batch, piece):
     monkeypatch.setattr(fast, "CPU_PIECE", piece)
@@ -213,6 +213,17 @@ def edit_eps(model):
     model.blocks[3].attn.DLA.bn2.eps = 0.5
 
 
+def add_biases(model):
+    for conv in model.modules():
+        if isinstance(conv, nn.Conv2d) and conv.bias is None:
+            conv.bias = nn.Parameter(torch.linspace(-0.5, 0.5, conv.out_channels))
+
+
+def dilate(model):
+    for conv in (model.patch_embed.conv2, model.blocks[1].attn.DLA.depth_sep_conv):
+        conv.dilation = conv.padding = (2, 2)
+
+
 def edit_through_numpy(model):
     model.blocks[1].attn.DLA.depth_sep_conv.weight.detach().numpy()[:] *= 1.5
 
@@ -242,6 +253,8 @@ def move_precision(model):
         replace_parameter,
         edit_buffer,
         edit_eps,
+        add_biases,
+        dilate,
         edit_through_numpy,
         swap_average,
         move_precision,
@@ -342,6 +355,21 @@ def test_global_hooks_fire_for_every_module(make, images):
     assert {m for m in model.modules() if isinstance(m, nn.BatchNorm2d)} <= set(seen)
 
 
+@LAYOUTS
+def test_backward_hooks_fire_for_every_module(make, images, share):
+    model = make(share_attention=share)
+    fired = set()
+    for path in inside(model):
+        model.get_submodule(path).register_full_backward_hook(lambda *_, path=path: fired.add(path))
+    model(images.requires_grad_()).sum().backward()
+    silent = {
+        path + ".refined_map"
+        for path, module in model.named_modules()
+        if getattr(module, "refines", True) is False
+    }
+    assert fired == set(inside(model)) - silent
+
+
 class Doubled(nn.Module):
     def forward(self, weight):
         return 2 * weight
@@ -356,6 +384,10 @@ def forget_statistics(model):
     norm.running_mean = norm.running_var = None
 
 
+def forget_shift(model):
+    model.blocks[1].attn.DLA.bn1.bias = None
+
+
 def parametrise(model):
     parametrize.register_parametrization(
         model.blocks[1].attn.DLA.conv_pro, "weight", Doubled(), unsafe=True
@@ -365,6 +397,19 @@ def parametrise(model):
 def replace_forward(model):
     attention = model.blocks[1].attn
     attention.DLA.forward = lambda maps: maps
+
+
+def replace_refine(model):
+    model.blocks[1].attn.refine = lambda maps: 2 * maps
+
+
+class Sharper(SharedAttention):
+    def attend(self, maps, values):
+        return super().attend(2 * maps, values)
+
+
+def replace_attend(model):
+    model.blocks[1].attn.__class__ = Sharper
 
 
 def replace_drop(model):
@@ -380,8 +425,11 @@ def replace_reading_point(model):
     [
         replace_norm,
         forget_statistics,
+        forget_shift,
         parametrise,
         replace_forward,
+        replace_refine,
+        replace_attend,
         replace_drop,
         replace_reading_point,
     ],

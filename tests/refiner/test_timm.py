@@ -68,20 +68,28 @@ def test_reset_classifier_keeps_the_precision():
     assert model(torch.randn(2, 3, 32, 32, dtype=torch.float64)).dtype == torch.float64
 
 
-@pytest.mark.parametrize("pool", ["token", "avg", ""])
+@pytest.mark.parametrize("pool", ["token", "avg", "max", "avgmax", ""])
 def test_pooling(pool):
     model = create(global_pool=pool, num_classes=5)
     images = torch.randn(2, 3, 32, 32)
     tokens = model.forward_features(images)
     assert tokens.shape == (2, 17, 24)
     features = model.forward_head(tokens, pre_logits=True)
-    expected = {"token": tokens[:, 0], "avg": tokens[:, 1:].mean(1), "": tokens}[pool]
+    mean, most = tokens[:, 1:].mean(1), tokens[:, 1:].amax(1)
+    expected = {
+        "token": tokens[:, 0],
+        "avg": mean,
+        "max": most,
+        "avgmax": (mean + most) / 2,
+        "": tokens,
+    }[pool]
     torch.testing.assert_close(features, expected)
     assert model(images).shape == ((2, 17, 5) if pool == "" else (2, 5))
 
 
-def test_in_chans_and_rectangular_images():
-    model = create(in_chans=1, img_size=(32, 48))
+@pytest.mark.parametrize("sequence", [tuple, list])  # argument files give lists
+def test_in_chans_and_rectangular_images(sequence):
+    model = create(in_chans=1, img_size=sequence((32, 48)))
     assert model(torch.randn(2, 1, 32, 48)).shape == (2, 1000)
 
 
@@ -258,6 +266,14 @@ def test_a_model_of_any_grid_loads_its_own_weights(make, tmp_path, dynamic):
     same = create(img_size=(16, 64))
     same.load_state_dict({**state})
     assert torch.equal(same.pos_embed, trained.pos_embed)
+
+
+def test_positions_resized_by_hand_are_taken_as_they_are(make):
+    state = make().state_dict()
+    state["pos_embed"] = torch.randn(1, 1 + 4 * 6, 24)
+    model = make(img_size=(32, 48))
+    model.load_state_dict(state)
+    assert torch.equal(model.pos_embed, state["pos_embed"])
 
 
 def test_positions_of_an_unknown_grid_are_refused(make):
