@@ -26,6 +26,7 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/bench/bench_analysis.py
 	$(BIN)/python tests/bench/bench_refiner.py
+	$(BIN)/python tests/bench/bench_smoothing.py
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

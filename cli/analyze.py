@@ -50,6 +50,22 @@ def analyze(
     tokens: Annotated[
         str, typer.Option(help="all, patch, cls, mean; several with commas are read in one pass.")
     ] = "all",
+    smoothing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...|all|none",
+            help="Over-smoothing measures of the tokens. Default: cosines, norms, effective rank.",
+        ),
+    ] = None,
+    smoothing_prefix: Annotated[
+        bool,
+        typer.Option(
+            "--smoothing-prefix", help="Let class and register tokens count in the measures."
+        ),
+    ] = False,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Measure attention maps too. It costs more.")
+    ] = False,
     normalize: options.NormalizeOption = options.Normalize.first_last,
     image_size: Annotated[
         int | None,
@@ -94,6 +110,9 @@ def analyze(
         data,
         layers=layers,
         tokens=tokens,
+        smoothing=smoothing,
+        smoothing_prefix=smoothing_prefix,
+        attention=attention,
         batch_size=batch_size,
         images=images,
         image_size=image_size,

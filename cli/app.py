@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 import refiner_cka as rc
 
-from . import analyze, console, export, merge, models, plot, show
+from . import analyze, console, export, maps, merge, models, plot, show
 
 
 class Commands(TyperGroup):
@@ -59,6 +59,7 @@ app.command()(show.show)
 app.command()(merge.merge)
 app.command()(models.models)
 app.command()(export.export)
+app.command()(maps.maps)
 
 
 def _version(wanted: bool) -> None:

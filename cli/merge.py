@@ -28,6 +28,7 @@ def merge(
     result = rc.merge([rc.load(file) for file in files])
     target = output.Target(out, "analysis", overwrite=overwrite)
     target.check_folder()
-    target.check_fingerprint(result.fingerprint)
-    written = [target.save(result), *output.save_figures(result, out, normalize=normalize.value)]
-    output.print_summary(result, as_json=json, files=written, quiet=quiet)
+    takes_partial = target.partial.resolve() in {file.resolve() for file in files}
+    target.check(result.fingerprint, resume=takes_partial)
+    target.check_batches(result)
+    output.finish(target, result, normalize=normalize.value, draw=True, as_json=json, quiet=quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,30 +45,67 @@ class Target:
         """
         rc.formats.check_writable(self.path)
 
-    def check_fingerprint(self, fingerprint: str) -> None:
-        """Refuse to replace the result of another run.
+    def check(self, fingerprint: str, *, resume: bool = False) -> None:
+        """Refuse to replace the result, complete or interrupted, of another run.
+
+        Args:
+            fingerprint: of the run that is about to write here.
+            resume: whether it goes on from what an interrupted run left.
 
         Raises:
-            ResultFileError: the file there is of another analysis, or of another tool.
+            ResultFileError: a file there is of another analysis or of another tool; or there is an
+                interrupted run that would be lost, or none to resume.
+        """
+        if resume and not self.partial.exists():
+            raise rc.ResultFileError(
+                f"nothing to resume: there is no {self.partial}; repeat the command without --resume"
+            )
+        if self.overwrite:
+            return
+        for path in (self.path, self.partial):
+            if path.exists() and not _is_of(path, fingerprint):
+                raise rc.ResultFileError(
+                    f"{path} holds another run; use another --out, or --overwrite to replace it"
+                )
+        if self.partial.exists() and not resume:
+            raise rc.ResultFileError(
+                f"{self.partial} holds this run, interrupted: go on with --resume, or start anew "
+                "with --overwrite"
+            )
+
+    def check_batches(self, result: Result) -> None:
+        """Refuse to replace a result by one that lacks some of its batches.
+
+        Raises:
+            ResultFileError: the file there holds more.
         """
         if self.overwrite or not self.path.exists():
             return
-        try:
-            same = rc.load(self.path).fingerprint == fingerprint
-        except rc.ResultFileError:
-            same = False
-        if not same:
+        missing = set(rc.load(self.path).batches.tolist()) - set(result.batches.tolist())
+        if missing:
             raise rc.ResultFileError(
-                f"{self.path} holds another run; use another --out, or --overwrite to replace it"
+                f"{self.path} holds {len(missing)} batches that the new result lacks; use another "
+                "--out, or --overwrite to replace it"
             )
 
-    def load_partial(self) -> Result | None:
-        """Return what an interrupted run left, or `None`."""
-        return rc.load(self.partial) if self.partial.exists() else None
+    def load_partial(self) -> Result:
+        """Return what an interrupted run left."""
+        return rc.load(self.partial)
 
     def save(self, result: Result) -> Path:
-        """Write the result and remove what an interrupted run left."""
-        result.save(self.path)
+        """Write the result and remove what an interrupted run left.
+
+        Raises:
+            ResultFileError: it cannot be written; the message says where it was saved instead.
+        """
+        try:
+            result.save(self.path)
+        except rc.ResultFileError as error:
+            refuge = Path(tempfile.gettempdir()) / f"refiner-cka-{result.fingerprint[:12]}.h5"
+            result.save(refuge)
+            raise rc.ResultFileError(
+                f"{error}; nothing is lost: the result is in {refuge}"
+            ) from error
         self.partial.unlink(missing_ok=True)
         return self.path
 
@@ -75,6 +113,34 @@ class Target:
         """Write an incomplete result beside the complete one."""
         result.save(self.partial)
         return self.partial
+
+
+def _is_of(path: Path, fingerprint: str) -> bool:
+    try:
+        return rc.load(path).fingerprint == fingerprint
+    except rc.ResultFileError:
+        return False
+
+
+def finish(
+    target: Target, result: Result, *, normalize: Normalize, draw: bool, as_json: bool, quiet: bool
+) -> None:
+    """Save a result, draw its figures, and print what was found.
+
+    Raises:
+        ResultFileError: something cannot be written; what could be is, and what was found is printed.
+    """
+    files, failure = [target.save(result)], None
+    try:
+        files += save_figures(result, target.folder, normalize=normalize) if draw else []
+    except rc.ResultFileError as error:
+        failure = error
+    print_summary(result, as_json=as_json, files=files, quiet=quiet)
+    if failure is not None:
+        raise rc.ResultFileError(
+            f"{failure}; the result is safe in {target.path}: draw it with "
+            f"`refiner-cka plot {target.path} --out FOLDER`"
+        )
 
 
 def save_figures(result: Result, folder: Path, *, normalize: Normalize) -> list[Path]:

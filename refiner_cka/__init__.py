@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .errors import ResultError as ResultError
     from .errors import ResultFileError as ResultFileError
     from .formats import load as load
+    from .maps import token_maps as token_maps
     from .minibatch import cka as cka
     from .preparation import Analysis as Analysis
     from .preparation import prepare as prepare
@@ -60,6 +61,7 @@ _HOME = {
     "merge": "result",
     "prepare": "preparation",
     "summarize": "summary",
+    "token_maps": "maps",
 }
 """Public name -> the module that defines it."""
 

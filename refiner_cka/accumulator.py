@@ -7,10 +7,19 @@ processes and leaving one group out for an error are then all additions of these
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The sums of one group and the batches they hold: replaced as one, so that neither is ever ahead."""
+
+    sums: Mapping[str, torch.Tensor]
+    batches: frozenset[int] = frozenset()
 
 
 class Accumulator:
@@ -27,36 +36,43 @@ class Accumulator:
     def __init__(
         self, shapes: Mapping[str, tuple[int, ...]], *, groups: int, device: torch.device
     ) -> None:
-        self._groups = groups
         self.device = sums_device(device)
-        self._sums = {
-            name: torch.zeros(groups, *shape, dtype=torch.float64, device=self.device)
-            for name, shape in shapes.items()
-        }
-        self._batches: set[int] = set()
+        self._names = tuple(shapes)
+        self._groups = [
+            _Group(
+                {
+                    name: torch.zeros(shape, dtype=torch.float64, device=self.device)
+                    for name, shape in shapes.items()
+                }
+            )
+            for _ in range(groups)
+        ]
 
     @property
     def batches(self) -> frozenset[int]:
         """The batches the sums hold."""
-        return frozenset(self._batches)
+        return frozenset().union(*(group.batches for group in self._groups))
 
     def add(self, batch: int, values: Mapping[str, torch.Tensor | float]) -> None:
-        """Add one batch's values, all of them or none.
+        """Add one batch's values: all of them or none, also when interrupted.
 
         Raises:
             ValueError: the batch is held already, or `values` names other sums than the accumulator.
         """
-        if batch in self._batches:
+        index = batch % len(self._groups)
+        group = self._groups[index]
+        if batch in group.batches:
             raise ValueError(f"batch {batch} is held already")
-        if values.keys() != self._sums.keys():
-            raise ValueError(f"expected values for {sorted(self._sums)}, got {sorted(values)}")
-        for name, value in values.items():
-            self._sums[name][batch % self._groups] += value
-        self._batches.add(batch)
+        if values.keys() != group.sums.keys():
+            raise ValueError(f"expected values for {sorted(group.sums)}, got {sorted(values)}")
+        sums = {name: value + values[name] for name, value in group.sums.items()}
+        self._groups[index] = _Group(sums, group.batches | {batch})
 
     def skip(self, batch: int) -> None:
         """Record a batch that adds nothing: too few of its images were readable."""
-        self._batches.add(batch)
+        index = batch % len(self._groups)
+        group = self._groups[index]
+        self._groups[index] = _Group(group.sums, group.batches | {batch})
 
     def load(self, sums: Mapping[str, npt.NDArray[np.float64]], batches: set[int]) -> None:
         """Continue from sums that hold `batches`.
@@ -64,25 +80,40 @@ class Accumulator:
         Raises:
             ValueError: the names differ, or the accumulator is not empty.
         """
-        if self._batches or sums.keys() != self._sums.keys():
+        if self.batches or set(sums) != set(self._names):
             raise ValueError("sums load into an empty accumulator of the same names")
-        for name, value in sums.items():
-            self._sums[name].copy_(torch.from_numpy(value))
-        self._batches = set(batches)
+        self._groups = [
+            _Group(
+                {
+                    name: torch.as_tensor(value[index], dtype=torch.float64).to(self.device)
+                    for name, value in sums.items()
+                },
+                frozenset(batch for batch in batches if batch % len(self._groups) == index),
+            )
+            for index in range(len(self._groups))
+        ]
 
     def all_reduce(self) -> None:
         """Replace the sums by their totals over all processes of the default group."""
         from torch import distributed
 
-        for value in self._sums.values():
-            distributed.all_reduce(value)
-        held: list[set[int]] = [set() for _ in range(distributed.get_world_size())]
-        distributed.all_gather_object(held, self._batches)
-        self._batches = set().union(*held)
+        held: list[frozenset[int]] = [frozenset() for _ in range(distributed.get_world_size())]
+        distributed.all_gather_object(held, self.batches)
+        for group in self._groups:
+            for value in group.sums.values():
+                distributed.all_reduce(value)
+        everything = frozenset().union(*held)
+        self._groups = [
+            _Group(group.sums, frozenset(k for k in everything if k % len(self._groups) == index))
+            for index, group in enumerate(self._groups)
+        ]
 
     def sums(self) -> dict[str, npt.NDArray[np.float64]]:
         """Return the sums as NumPy arrays, `(groups, ...)` each. Waits for the device."""
-        return {name: value.cpu().numpy().copy() for name, value in self._sums.items()}
+        return {
+            name: torch.stack([group.sums[name] for group in self._groups]).cpu().numpy()
+            for name in self._names
+        }
 
 
 def sums_device(device: torch.device) -> torch.device:

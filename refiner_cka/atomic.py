@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from .errors import ResultFileError
@@ -56,7 +57,11 @@ def check_writable(path: str | Path) -> None:
         raise ResultFileError(f"{path} is a folder; name another --out")
     if not existing.is_dir():
         raise ResultFileError(f"cannot write {path}: {existing} is a file, not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        # Tried, not asked: permissions do not tell of file systems that take no files.
+        with tempfile.TemporaryDirectory(prefix=".refiner-cka-", dir=existing):
+            pass
+    except OSError as error:
         raise ResultFileError(
-            f"cannot write {path}: no permission in {existing}; name another --out"
-        )
+            f"cannot write {path}: {error.strerror} in {existing}; name another --out"
+        ) from error

@@ -50,10 +50,10 @@ class Point:
 
 
 def find_points(module: nn.Module) -> list[Point]:
-    """Return where attention maps can be read: in timm's attention modules, and in Refiner's."""
+    """Return where attention maps can be read, in timm's attention modules and in Refiner's; softmax first."""
     from .refiner.attention import MapAttention
 
-    points = []
+    points: list[Point] = []
     for path, part in module.named_modules():
         if isinstance(part, MapAttention):
             points.append(Point(path, f"{path}.raw_map", "softmax"))
@@ -61,7 +61,7 @@ def find_points(module: nn.Module) -> list[Point]:
                 points.append(Point(path, f"{path}.refined_map", "refined"))
         elif isinstance(getattr(part, "fused_attn", None), bool) and hasattr(part, "attn_drop"):
             points.append(Point(path, f"{path}.attn_drop", "softmax"))
-    return points
+    return sorted(points, key=lambda point: point.kind != "softmax")
 
 
 @contextmanager
@@ -144,9 +144,8 @@ class Maps:
 
 def entropy(maps: Maps) -> torch.Tensor:
     """Mean entropy of a row in nats, over heads and patches."""
-    import torch
-
-    return torch.special.entr(maps.weights).sum(-1).nanmean((1, 2))
+    weights = maps.weights
+    return weights.xlogy(weights).sum(-1).nanmean((1, 2)).neg()
 
 
 def distance(maps: Maps) -> torch.Tensor:
@@ -192,7 +191,7 @@ def block_similarity(columns: Sequence[torch.Tensor]) -> torch.Tensor:
     stack = torch.stack(list(columns), 1)
     # A column of zeros has no direction: pairs with one are left out of the mean.
     side = round(stack.shape[2] ** 0.5)
-    directed = (stack.unflatten(2, (side, side)) != 0).any(2).to(stack.dtype)
+    directed = (stack.view(*stack.shape[:2], side, side) != 0).any(2).to(stack.dtype)
     pairs = directed @ directed.mT
     cosine = (stack @ stack.mT) / pairs
     return cosine.where(pairs > 0, float("nan"))
@@ -245,7 +244,5 @@ MEASURES: dict[str, Measure] = {
 
 def _unit_columns(maps: torch.Tensor) -> torch.Tensor:
     """Return maps `(..., N, N)` with columns of length 1, or 0 where they are 0."""
-    import torch
-
-    lengths = torch.linalg.vector_norm(maps, dim=-2, keepdim=True)
+    lengths: torch.Tensor = maps.norm(dim=-2, keepdim=True)
     return maps * lengths.reciprocal().where(lengths > 0, 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -20,14 +20,18 @@ from torch import distributed
 
 from . import hsic, runtime
 from .accumulator import Accumulator
+from .attention import CHUNK_IMAGES, unfused
+from .attention import MEASURES as ATTENTION_MEASURES
 from .errors import AnalysisWarning, DataError, DeviceError, LayerError
 from .estimate import relative_depth
 from .hooks import Lockstep, capture
 from .images import Batch, load_batches
 from .minibatch import GramStack
+from .oversmoothing import AttentionTally, TokenTally
 from .preparation import Analysis, Row, prepare
 from .readout import Readout, features_of, tensor_of
-from .result import GROUPS, Layer, Result, Unreadable
+from .result import GROUPS, AttentionLayer, Layer, Result, Unreadable
+from .smoothing import MEASURES
 from .subjects import Subject
 
 Progress = Callable[[int, int], None]
@@ -58,7 +62,9 @@ def analyze(
         resume: a part of the same analysis to go on from.
         progress: called after each batch with the images done and their total.
         **options: `layers` (`block`, `attn`, `mlp`, `all` or a glob; for models given by name), `tokens`
-            (`all`, `patch`, `cls`, `mean`, several with commas), `batch_size` (the CKA batch, part of the
+            (`all`, `patch`, `cls`, `mean`, several with commas), `smoothing` (over-smoothing measures: names with
+            commas, `all` or `none`; see `smoothing.MEASURES`), `smoothing_prefix` (prefix tokens count in them),
+            `attention` (measure attention maps too), `batch_size` (the CKA batch, part of the
             estimator; 64), `images` (how many; all), `image_size`, `device`, `precision` (`fp32`, `bf16`,
             `fp16`), `workers`, `seed` (0; order of the images and untrained weights), `shard` (`(i, n)`).
 
@@ -107,7 +113,7 @@ def measure(
             raise Interrupted(measurement.result()) from None
         if here.world > 1:
             measurement.all_reduce()
-    return _checked(measurement.result())
+    return _checked(measurement.result(), analysis)
 
 
 class Measurement:
@@ -118,8 +124,18 @@ class Measurement:
         device = analysis.runtime.device
         sizes = [len(batch) for batch in analysis.plan.batches]
         layers, models = len(analysis.rows), len(analysis.subjects)
+        sites = [row.site for row in analysis.rows]
+        self._tokens = TokenTally(analysis.measures, sites, analysis.plan, device)
+        self._attention = AttentionTally(analysis.attention_sites, analysis.plan, device)
         self.accumulator = Accumulator(
-            {"hsic": (layers, layers), "images": (), "correct": (models,), "labelled": (models,)},
+            {
+                "hsic": (layers, layers),
+                "images": (),
+                "correct": (models,),
+                "labelled": (models,),
+                **self._tokens.shapes,
+                **self._attention.shapes,
+            },
             groups=GROUPS,
             device=device,
         )
@@ -139,6 +155,7 @@ class Measurement:
         ):
             paths = dict.fromkeys(row.path for row in self._analysis.rows if row.subject == index)
             self._hooks.enter_context(capture(subject.module, list(paths), lockstep.arrive))
+            self._watch_attention(index)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -185,6 +202,8 @@ class Measurement:
         }
         labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
         self._grams.begin(images)
+        self._tokens.begin(batch.index, images)
+        self._attention.begin(batch.index, images)
         scores = [
             self._score(index, self._forward(index, inputs[subject.preprocessing]), labels)
             for index, subject in enumerate(self._analysis.subjects)
@@ -198,6 +217,8 @@ class Measurement:
                 "images": float(images),
                 "correct": correct.to(sums),
                 "labelled": labelled.to(sums),
+                **self._tokens.sums(batch.index),
+                **self._attention.sums(batch.index),
             },
         )
         self._note_unreadable(batch)
@@ -215,6 +236,7 @@ class Measurement:
         sums = self.accumulator.sums()
         return Result(
             layers=_layers(analysis.subjects, analysis.rows),
+            attention=_attention_layers(analysis),
             sums=sums,
             batches=np.array(sorted(self.accumulator.batches), dtype=np.int64),
             total_batches=len(analysis.plan.batches),
@@ -243,8 +265,27 @@ class Measurement:
                 for position, readout in rows[path]:
                     features = [features_of(tensor, layout, readout) for tensor in tensors]
                     self._grams.put(position, features)
+                self._tokens.put([position for position, _ in rows[path]], tensors)
 
         return Lockstep(visit)
+
+    def _watch_attention(self, index: int) -> None:
+        """Have one subject make its attention maps, and measure each chunk's where it is made."""
+        module = self._analysis.subjects[index].module
+        sites = {
+            site.point.hook: number
+            for number, site in enumerate(self._analysis.attention_sites)
+            if site.subject == index
+        }
+        if not sites:
+            return
+
+        def visit(hook: str, output: Any) -> None:
+            with torch.autocast(self._analysis.runtime.device.type, enabled=False):
+                self._attention.put(sites[hook], _tensor(output, hook), Lockstep.first_image())
+
+        self._hooks.enter_context(unfused(module))
+        self._hooks.enter_context(capture(module, list(sites), visit))
 
     def _forward(self, index: int, inputs: torch.Tensor) -> Any:
         """Return one subject's output for each chunk, halving the chunk while memory runs out.
@@ -252,19 +293,23 @@ class Measurement:
         The CKA batch stays: it is part of the estimator, and only the forward pass is split.
         """
         module = self._analysis.subjects[index].module
+        has_maps = any(site.subject == index for site in self._analysis.attention_sites)
         while True:
+            chunk = min(self._chunk, CHUNK_IMAGES) if has_maps else self._chunk
             try:
-                return self._passes[index].run(module, torch.split(inputs, self._chunk))
+                outputs = self._passes[index].run(module, torch.split(inputs, chunk))
+                self._attention.compare(index)
+                return outputs
             except (RuntimeError, MemoryError) as error:
                 if not runtime.is_out_of_memory(error):
                     raise
             # Outside the handler, where the failed pass's tensors are no longer held by the traceback.
-            if self._chunk == 1:
+            if chunk == 1:
                 raise DeviceError(
                     "out of memory even with one image at a time; use a device with more memory, a smaller "
                     "--image-size or fewer --model"
                 )
-            self._chunk = math.ceil(min(self._chunk, len(inputs)) / 2)
+            self._chunk = math.ceil(min(chunk, len(inputs)) / 2)
             runtime.release_memory(self._analysis.runtime.device)
 
     def _score(
@@ -293,8 +338,19 @@ def _layers(subjects: Sequence[Subject], rows: Sequence[Row]) -> tuple[Layer, ..
     )
 
 
-def _checked(result: Result) -> Result:
-    """Return the result with a warning for each degenerate layer.
+def _attention_layers(analysis: Analysis) -> tuple[AttentionLayer, ...]:
+    groups: dict[tuple[int, str], list[str]] = {}
+    for site in analysis.attention_sites:
+        groups.setdefault((site.subject, site.point.kind), []).append(site.point.path)
+    return tuple(
+        AttentionLayer(analysis.subjects[subject].name, path, kind, index, float(depth))
+        for (subject, kind), paths in groups.items()
+        for index, (path, depth) in enumerate(zip(paths, relative_depth(len(paths)), strict=True))
+    )
+
+
+def _checked(result: Result, analysis: Analysis) -> Result:
+    """Return the result with a warning for each layer where CKA or a measure is undefined.
 
     Raises:
         DataError: no batch had 4 readable images.
@@ -319,9 +375,42 @@ def _checked(result: Result) -> Result:
                 f"{layer.model}: the features of layer {layer.path} ({layer.tokens}) {cause}; "
                 "its CKA is undefined (NaN)"
             )
+    lines.extend(_undefined(result, analysis))
     for line in lines:
         warnings.warn(line, AnalysisWarning, stacklevel=3)
     return replace(result, warnings=(*result.warnings, *lines))
+
+
+def _undefined(result: Result, analysis: Analysis) -> Iterator[str]:
+    """Yield a line for each layer where over-smoothing measures are undefined, and for which images."""
+    found: dict[str, list[str]] = {}
+    for name in result.measures:
+        of_maps = name in ATTENTION_MEASURES
+        layers: Sequence[Layer | AttentionLayer] = result.attention if of_maps else result.layers
+        total = result.sums[f"smoothing/{name}/total"].sum(0)
+        images = result.sums[f"smoothing/{name}/images"].sum(0)
+        for place, layer in enumerate(layers):
+            if not _on_all_images(name, place, analysis):
+                continue
+            missing = int(result.images - images[place])
+            where = f"{layer.model}: over-smoothing of layer {layer.path}"
+            if np.isnan(total[place]):
+                line = f"{where} is undefined (NaN), for its features are not finite"
+            elif missing:
+                line = f"{where} is undefined for {missing} of {result.images} images, left out"
+            else:
+                continue
+            names = found.setdefault(line, [])
+            names.extend([] if name in names else [name])
+    yield from (f"{line}: {', '.join(names)}" for line, names in found.items())
+
+
+def _on_all_images(name: str, place: int, analysis: Analysis) -> bool:
+    """Whether a measure is taken at a layer, and of every image."""
+    if name not in MEASURES:
+        return name in ATTENTION_MEASURES
+    measure, site = MEASURES[name], analysis.rows[place].site
+    return not measure.dear and site is not None and (site.grid is not None or not measure.on_grid)
 
 
 def _tensor(output: Any, path: str) -> torch.Tensor:

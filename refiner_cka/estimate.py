@@ -253,3 +253,76 @@ def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Contrast:
     t = t_quantile(len(sums_a))
     resolved = curve(sums_a, normalize).resolved and curve(sums_b, normalize).resolved
     return Contrast(depth, values, se, values - t * se, values + t * se, resolved, len(sums_a))
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Means over images at the layers of a model, or at the pairs of its blocks.
+
+    Attributes:
+        values: `(L,)` or `(L, L)`; NaN where nothing is defined.
+        se: the same shape, standard deviation over images / sqrt(images); NaN with fewer than two.
+        lower: lower end of the 95 % interval (Student's).
+        upper: upper end.
+        images: the same shape, how many images have a value.
+        depth: `(L,)`, relative depth, 0 the first layer and 1 the last.
+        kept: `(K, L)`, the values of the first images one by one; NaN where undefined. Empty for pairs.
+    """
+
+    values: Array
+    se: Array
+    lower: Array
+    upper: Array
+    images: Array
+    depth: Array
+    kept: Array
+
+
+def means(total: Array, squares: Array, images: Array, depth: Array, kept: Array) -> Means:
+    """Return means over images with their errors.
+
+    Args:
+        total: sums of the values over images, any shape.
+        squares: of their squares.
+        images: how many images they are of.
+        depth: see `Means`.
+        kept: see `Means`.
+    """
+    from scipy.special import stdtrit
+
+    some, several = np.where(images > 0, images, np.nan), np.where(images > 1, images, np.nan)
+    values = total / some
+    variance = np.maximum(squares - some * values**2, 0.0) / (several - 1)
+    se = np.sqrt(variance / several)
+    margin = stdtrit(several - 1, 0.5 + CONFIDENCE / 2) * se
+    return Means(values, se, values - margin, values + margin, images, depth, kept)
+
+
+def mean_contrast(
+    first: tuple[Array, Array, Array], second: tuple[Array, Array, Array]
+) -> Contrast:
+    """Return the difference of two means over the same images along depth, with its paired jackknife error.
+
+    Args:
+        first: sums of the values `(g, L)` and images `(g, L)` per group, and relative depth `(L,)`; groups
+            and layers without images left out.
+        second: the same, of what is taken away, in the same groups.
+    """
+    depth = np.union1d(first[2], second[2])
+
+    def on_grid(part: tuple[Array, Array, Array], sums: Array) -> Array:
+        total, images = np.split(sums, 2)
+        mean = total / np.where(images > 0, images, np.nan)
+        result: Array = np.interp(depth, part[2], mean)
+        return result
+
+    stacks = [np.concatenate(part[:2], 1) for part in (first, second)]
+    width = stacks[0].shape[1]
+
+    def difference(sums: Array) -> Array:
+        return on_grid(first, sums[:width]) - on_grid(second, sums[width:])
+
+    groups = np.concatenate(stacks, 1)
+    values, se = difference(groups.sum(0)), jackknife_se(groups, difference)
+    t = t_quantile(len(groups))
+    return Contrast(depth, values, se, values - t * se, values + t * se, True, len(groups))

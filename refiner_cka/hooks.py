@@ -6,6 +6,7 @@ and keeping them would cost the memory of every layer at once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,12 @@ class Lockstep:
         else:
             self._visit(path, [output])
 
+    @staticmethod
+    def first_image() -> int:
+        """Return the number of the first image of the chunk that is passing through the model now."""
+        here = getcurrent()
+        return here.first if isinstance(here, _Pass) else 0
+
     def run(self, module: nn.Module, chunks: Sequence[Any]) -> list[Any]:
         """Return the model's output for each chunk.
 
@@ -77,6 +84,8 @@ class Lockstep:
         if len(chunks) == 1:
             return [module(chunks[0])]
         passes = [_Pass(module) for _ in chunks]
+        for one, after in zip(passes[1:], itertools.accumulate(map(len, chunks)), strict=False):
+            one.first = after
         arrivals = [one.switch(chunk) for one, chunk in zip(passes, chunks, strict=True)]
         while not all(one.dead for one in passes):
             if any(one.dead for one in passes) or len({path for path, _ in arrivals}) > 1:
@@ -91,7 +100,9 @@ class Lockstep:
 
 
 class _Pass(greenlet):
-    """One chunk's forward pass."""
+    """One chunk's forward pass; `first` is the number of its first image in the batch."""
+
+    first = 0
 
 
 def first_outputs(

@@ -46,8 +46,9 @@ def gram(chunks: Sequence[torch.Tensor], out: torch.Tensor, workspace: Workspace
     """Write the Gram matrix of features centred over the batch to `out`.
 
     Centring leaves HSIC_1 exactly as it is and removes the cancellation that ruins single precision when
-    features share an offset. Features that vary by less than twice the rounding error of their own size are
-    noise of the kernels that computed them, not a signal: they count as constant, and their Gram is 0.
+    features share an offset. Features that vary by less than twice the rounding error of their own size in
+    the type of `out` are noise of the kernels that computed them, not a signal: they count as constant, and
+    their Gram is 0.
 
     Args:
         chunks: the batch's features in parts, each `(images, features)`, of any floating type.
@@ -67,7 +68,7 @@ def gram(chunks: Sequence[torch.Tensor], out: torch.Tensor, workspace: Workspace
     out[half:, :half] = out[:half, half:].T
     # Decided on the device: a branch here would wait for it.
     size = torch.linalg.vector_norm(chunks[0][0], dtype=out.dtype)
-    floor = 2.0 * torch.finfo(chunks[0].dtype).eps * size
+    floor = 2.0 * torch.finfo(out.dtype).eps * size
     energy = out.trace()
     out.mul_((energy > images * floor**2) | ~torch.isfinite(energy))
 

@@ -17,23 +17,13 @@ from .images import Plan
 from .result import GROUPS
 from .sites import AttentionSite, TokenSite
 
+Sums = dict[str, torch.Tensor | float]
+
+KEPT = "smoothing/kept_images"
+"""The sum that counts the images whose values are kept one by one."""
+
 KEPT_IMAGES = 128
 """Images of a run whose values are kept one by one, spread over the first batch of each group."""
-
-
-def share(images: int, batch: int, batches: int, batch_size: int) -> int:
-    """Return how many of the first images of a batch are taken when a run takes `images` of its images.
-
-    Args:
-        images: to take in all, spread evenly over the first `GROUPS` batches.
-        batch: number of the batch in the whole run.
-        batches: of the whole run.
-        batch_size: images of a full batch.
-    """
-    over = min(GROUPS, batches)
-    if batch >= over:
-        return 0
-    return min(images // over + (batch < images % over), batch_size)
 
 
 class Tally:
@@ -63,6 +53,7 @@ class Tally:
         for name, values in self._values.items():
             shapes |= _shapes(name, (len(values),))
             shapes[f"smoothing/{name}/kept"] = (len(values), self._places)
+            shapes[KEPT] = ()
         return shapes
 
     def begin(self, images: int) -> None:
@@ -76,10 +67,10 @@ class Tally:
         for row in rows:
             self._values[name][row, first : first + len(values)] = values
 
-    def sums(self, batch: int) -> dict[str, torch.Tensor]:
+    def sums(self, batch: int) -> Sums:
         """Return what the batch adds to the sums, float64."""
         kept = min(share(KEPT_IMAGES, batch, self._plan), self._images)
-        sums: dict[str, torch.Tensor] = {}
+        sums: Sums = {}
         for name, buffer in self._values.items():
             values = _exact(buffer[:, : self._images])
             sums |= _moments(name, values)
@@ -88,6 +79,7 @@ class Tally:
             )
             places[:, :kept] = values[:, :kept].where(values[:, :kept].isfinite(), float("nan"))
             sums[f"smoothing/{name}/kept"] = places
+            sums[KEPT] = float(kept)
         return sums
 
 
@@ -149,9 +141,7 @@ class AttentionTally:
         device: where maps live.
     """
 
-    def __init__(
-        self, sites: Sequence[AttentionSite], plan: Plan, device: torch.device
-    ) -> None:
+    def __init__(self, sites: Sequence[AttentionSite], plan: Plan, device: torch.device) -> None:
         names = tuple(attention.MEASURES) if sites else ()
         self._tally = Tally(names, len(sites), plan, device)
         self._sites = sites
@@ -210,11 +200,11 @@ class AttentionTally:
             if len({block.shape for block in columns}) > 1:
                 continue  # Maps of blocks with other grids have no columns in common.
             similar = attention.block_similarity(columns).permute(1, 2, 0)
-            for row, number in enumerate(numbers):
-                for column, other in enumerate(numbers):
-                    self._similar[number, other, : similar.shape[2]] = similar[row, column]
+            # A model's sites of one kind follow one another.
+            own = slice(numbers[0], numbers[-1] + 1)
+            self._similar[own, own, : similar.shape[2]] = similar
 
-    def sums(self, batch: int) -> dict[str, torch.Tensor]:
+    def sums(self, batch: int) -> Sums:
         """Return what the batch adds to the sums, float64."""
         sums = self._tally.sums(batch)
         if self._sites:
@@ -255,7 +245,7 @@ def _shapes(name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     return {f"smoothing/{name}/{part}": shape for part in ("total", "squares", "images")}
 
 
-def _moments(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+def _moments(name: str, values: torch.Tensor) -> Sums:
     """Return the three sums of values over the last axis."""
     # NaN has no part in nansum, inf makes it inf, and inf - inf is NaN.
     total = values.nansum(-1)

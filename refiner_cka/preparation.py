@@ -14,12 +14,16 @@ from typing import Any
 import torch
 
 from . import hsic, runtime
+from .attention import find_points, unfused
 from .errors import AnalysisWarning, DataError, LayerError, ModelError
 from .hooks import first_outputs
 from .images import ImageSource, Plan, open_source, plan_batches
 from .preprocessing import Preprocessing
 from .readout import READOUTS, Readout, features_of, tensor_of
 from .runtime import Precision, Runtime
+from .sites import AttentionSite, TokenSite, as_json, attention_sites, token_site
+from .smoothing import MEASURES, dear_images
+from .smoothing import choose as choose_measures
 from .subjects import Subject, name_apart, resolve
 
 PROBE_IMAGES = 3
@@ -28,11 +32,12 @@ PROBE_IMAGES = 3
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A layer of one subject under one readout: a row of the matrix."""
+    """A layer of one subject under one readout: a row of the matrix; `site` says how its tokens are read."""
 
     subject: int
     path: str
     readout: Readout
+    site: TokenSite | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +52,8 @@ class Analysis:
         runtime: this process.
         workers: loading processes; 0 loads in this one.
         shard: `(i, n)`, 1 <= i <= n: this run takes every n-th batch.
+        measures: over-smoothing measures of the tokens.
+        attention_sites: where attention maps are read.
         class_maps: for each subject the logit of each class of the source (-1: none), or `None`.
         warnings: layers left out, one line each.
         fingerprint: SHA-256 of what determines the numbers.
@@ -60,6 +67,8 @@ class Analysis:
     runtime: Runtime
     workers: int
     shard: tuple[int, int]
+    measures: tuple[str, ...]
+    attention_sites: tuple[AttentionSite, ...]
     class_maps: tuple[tuple[int, ...] | None, ...]
     warnings: tuple[str, ...]
     fingerprint: str
@@ -78,6 +87,9 @@ def prepare(
     *,
     layers: str = "block",
     tokens: str = "all",
+    smoothing: str | None = None,
+    smoothing_prefix: bool = False,
+    attention: bool = False,
     batch_size: int = 64,
     images: int | None = None,
     image_size: int | tuple[int, int] | None = None,
@@ -93,6 +105,7 @@ def prepare(
     The arguments are those of `analyze`; `command` is recorded in the provenance.
     """
     readouts = _readouts(tokens)
+    measures = choose_measures(smoothing)
     _check_counts(batch_size, images, shard)
     here = runtime.detect(device, precision)
     source = open_source(data)
@@ -112,17 +125,35 @@ def prepare(
     ]
     subjects = tuple(name_apart(resolved))
     rows: list[Row] = []
+    maps: list[AttentionSite] = []
     left_out: list[str] = []
     class_maps = []
     for index, subject in enumerate(subjects):
         probe = _probe(subject, source, here)
         chosen, dropped = _choose_rows(subject, probe, readouts)
-        rows.extend(Row(index, path, readout) for readout, path in chosen)
         left_out.extend(dropped)
+        found, wrong, without = _token_sites(subject, probe, chosen, measures, smoothing_prefix)
+        rows.extend(Row(index, path, readout, found.get(path)) for readout, path in chosen)
+        # By default measures are taken where there are tokens; asked for, they say where there are none.
+        left_out.extend([*wrong, *without] if smoothing is not None else wrong)
         class_maps.append(_class_map(subject, source, probe.logits))
+        if attention:
+            added, dropped = _attention_sites(index, subject, probe, here)
+            maps.extend(added)
+            left_out.extend(dropped)
+    if attention and not maps:
+        raise LayerError(f"--attention: {left_out[-1]}")
     for line in left_out:
         warnings.warn(line, AnalysisWarning, stacklevel=2)
-    identity = _identity(subjects, rows, source, plan, here)
+    identity = {
+        **_identity(subjects, rows, source, plan, here),
+        "smoothing": {
+            "measures": list(measures),
+            "prefix_tokens": smoothing_prefix,
+            "effective_rank_images": dear_images(sum(map(len, plan.batches))),
+        },
+        "attention": as_json(maps),
+    }
     return Analysis(
         subjects=subjects,
         rows=tuple(rows),
@@ -131,6 +162,8 @@ def prepare(
         runtime=here,
         workers=_default_workers(here) if workers is None else workers,
         shard=shard,
+        measures=measures,
+        attention_sites=tuple(maps),
         class_maps=tuple(class_maps),
         warnings=tuple(left_out),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
@@ -146,10 +179,29 @@ class _Probe:
     """Layers in the order of their first call; each call's output, on the meta device."""
     logits: int | None
     """Number of classes the model predicts, if its output is `(images, classes)`."""
+    shape: tuple[int, ...]
+    """Channels, height and width of the images."""
 
 
 def _probe(subject: Subject, source: ImageSource, here: Runtime) -> _Probe:
     shape = source.input_shape or subject.preprocessing.input_size
+    with here.hosting(subject.module), here.session():
+        try:
+            calls, returned = _watch(subject, subject.layers, shape, here)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(
+                f"{subject.name} fails on images of shape {'x'.join(map(str, shape))}: {reason}"
+            ) from error
+    logits = tensor_of(returned)
+    classes = logits.shape[1] if logits is not None and logits.ndim == 2 else None
+    return _Probe(calls, classes, tuple(shape))
+
+
+def _watch(
+    subject: Subject, paths: Sequence[str], shape: Sequence[int], here: Runtime
+) -> tuple[Mapping[str, list[torch.Tensor | None]], Any]:
+    """Return what modules return for a few images, on the meta device, and what the model does."""
 
     def forward() -> Any:
         return subject.module(torch.zeros(PROBE_IMAGES, *shape, device=here.device))
@@ -158,16 +210,66 @@ def _probe(subject: Subject, source: ImageSource, here: Runtime) -> _Probe:
         tensor = tensor_of(output)
         return None if tensor is None else torch.empty_like(tensor, device="meta")
 
-    with here.hosting(subject.module), here.session():
+    return first_outputs(subject.module, paths, forward, shape_of)
+
+
+def _token_sites(
+    subject: Subject,
+    probe: _Probe,
+    chosen: Sequence[tuple[Readout, str]],
+    measures: Sequence[str],
+    prefix: bool,
+) -> tuple[dict[str, TokenSite], list[str], list[str]]:
+    """Return how the tokens of one subject's layers are read.
+
+    And a line for each layer whose shape contradicts the layout, and for each without tokens or grid.
+
+    Raises:
+        LayerError: the shape of a layer named by hand contradicts what is said of its tokens.
+    """
+    found: dict[str, TokenSite] = {}
+    wrong: list[str] = []
+    without: list[str] = []
+    for path in dict.fromkeys(path for _, path in chosen if measures):
+        output = probe.calls[path][0]
+        assert output is not None  # it would not be a row
+        line = f"{subject.name}: layer {path}"
         try:
-            calls, returned = first_outputs(subject.module, subject.layers, forward, shape_of)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(
-                f"{subject.name} fails on images of shape {'x'.join(map(str, shape))}: {reason}"
-            ) from error
-    logits = tensor_of(returned)
-    return _Probe(calls, logits.shape[1] if logits is not None and logits.ndim == 2 else None)
+            site = token_site(output, subject.tokens, subject.module, probe.shape, prefix)
+        except LayerError as error:
+            if not subject.pattern:
+                raise LayerError(f"{line} {error}") from None
+            wrong.append(f"{line} {error}; left out of the over-smoothing measures")
+            continue
+        if site is None:
+            shape = tuple(output.shape)
+            without.append(
+                f"{line} returns {shape}, not several tokens; left out of the over-smoothing measures"
+            )
+            continue
+        found[path] = site
+        if site.grid is None and any(MEASURES[name].on_grid for name in measures):
+            without.append(f"{line} has no patch grid; left out of the measures on the grid")
+    return found, wrong, without
+
+
+def _attention_sites(
+    index: int, subject: Subject, probe: _Probe, here: Runtime
+) -> tuple[list[AttentionSite], list[str]]:
+    """Return where one subject's attention maps are read, and a line for each that cannot be."""
+    points = find_points(subject.module)
+    if not points:
+        return [], [
+            f"{subject.name} has no attention that can be read: timm's ViT and DeiT and Refiner have"
+        ]
+    with here.hosting(subject.module), here.session(), unfused(subject.module):
+        calls, _ = _watch(subject, [point.hook for point in points], probe.shape, here)
+    found, reasons = attention_sites(
+        index, points, calls, PROBE_IMAGES, subject.tokens, subject.module, probe.shape
+    )
+    return found, [
+        f"{subject.name}: {reason}; left out of the attention measures" for reason in reasons
+    ]
 
 
 def _choose_rows(

@@ -7,7 +7,7 @@ The rule, in order: a tensor is taken as it is; of a mapping (Hugging Face's `Mo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -29,11 +29,13 @@ class TokenLayout:
         patches: number of patch tokens where the model fixes it; tells a sequence with prefix tokens from
             one without (before they are prepended). `None`: every sequence has the prefix tokens.
         spatial: how a 4-d output lies: `nchw` (channels second, convolutional networks) or `nhwc`.
+        stated: how the user says that outputs lie; one with other axes is then refused where tokens are read.
     """
 
     prefix: int = 0
     patches: int | None = None
     spatial: Literal["nchw", "nhwc"] = "nchw"
+    stated: Format | None = field(default=None, compare=False)
 
 
 def tensor_of(output: Any) -> torch.Tensor | None:
@@ -56,12 +58,17 @@ def tokens_of(tensor: torch.Tensor, layout: TokenLayout) -> tuple[torch.Tensor, 
     A `(batch, dim)` output is one patch token; the positions of a 4-d output are its patch tokens.
 
     Raises:
-        LayerError: the output has no token axis (not 2-, 3- or 4-dimensional).
+        LayerError: the output has no token axis (not 2-, 3- or 4-dimensional), or not those that were stated.
     """
+    if layout.stated is not None and tensor.ndim == (4 if layout.stated == "nlc" else 3):
+        raise LayerError(
+            f"an output of shape {tuple(tensor.shape)} is not {layout.stated}, as its tokens are said to lie: "
+            "give Subject.from_module other tokens"
+        )
     if tensor.ndim == 2:
         return tensor.unsqueeze(1), 0
     if tensor.ndim == 3:
-        bare = layout.patches is not None and tensor.shape[1] != layout.prefix + layout.patches
+        bare = tensor.shape[1] == layout.patches
         return tensor, 0 if bare else min(layout.prefix, tensor.shape[1])
     if tensor.ndim == 4:
         channels_last = tensor if layout.spatial == "nhwc" else tensor.permute(0, 2, 3, 1)
@@ -91,6 +98,8 @@ def features_of(tensor: torch.Tensor, layout: TokenLayout, readout: Readout) -> 
             raise LayerError("there is no class token to read: use --tokens all, patch or mean")
         return tokens[:, 0]
     patches = tokens[:, prefix:]
+    if not patches.shape[1]:
+        raise LayerError("there are no patch tokens to read: use --tokens all or cls")
     return _flat(patches) if readout == "patch" else patches.mean(1)
 
 

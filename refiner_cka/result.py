@@ -18,10 +18,14 @@ import numpy.typing as npt
 
 from . import estimate
 from .errors import ResultError
-from .estimate import Array, Contrast, Curve, Normalize
+from .estimate import Array, Contrast, Curve, Means, Normalize
 
 GROUPS = 20
 """Groups the sums are kept in: batch k of the whole run belongs to group k mod 20, in whichever shard."""
+
+
+ATTENTION = "attention_"
+"""Names of measures of attention maps begin so: their rows are blocks with maps, not layers."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,45 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class AttentionLayer:
+    """One block whose attention maps were measured.
+
+    Attributes:
+        model: name of the model.
+        path: dotted path of the attention module.
+        maps: `softmax`, or `refined` (Refiner's refined maps).
+        index: position among the model's blocks with such maps, from 0.
+        depth: relative depth among them, 0 the first and 1 the last.
+    """
+
+    model: str
+    path: str
+    maps: str
+    index: int
+    depth: float
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMaps:
+    """How alike the patches of one image are to a chosen patch, at a few layers of a model.
+
+    Attributes:
+        model: name of the model.
+        layers: dotted paths.
+        image: `(height, width, 3)`, from 0 to 1, as the model sees it.
+        patch: place of the chosen patch in the image, from the top and from the left, 0 to 1.
+        cosines: of each layer, `(rows, columns)`: cosine of each patch with the chosen one; NaN for a token
+            of zeros.
+    """
+
+    model: str
+    layers: tuple[str, ...]
+    image: Array
+    patch: tuple[float, float]
+    cosines: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
 class Unreadable:
     """An image that was left out: its name in the source and why."""
 
@@ -59,7 +102,10 @@ class Result:
         layers: the rows of the matrix in order; models one after the other.
         sums: named float64 sums with the group first: `hsic` `(groups, L, L)` HSIC products; `images`
             `(groups,)` images; `correct` and `labelled` `(groups, models)` images whose class the model
-            predicted, and images whose class it could have.
+            predicted, and images whose class it could have; `smoothing/<measure>/total`, `.../squares` and
+            `.../images` `(groups, L)`, or `(groups, A)` for attention: values of a measure, their squares and
+            how many; `.../kept` `(groups, L, places)` and `smoothing/kept_images` `(groups,)`: the values of
+            the first images one by one.
         batches: `(B,)` int64, sorted: which batches of the run the sums hold.
         total_batches: how many batches the whole run has.
         unreadable: images left out.
@@ -67,6 +113,7 @@ class Result:
         provenance: JSON types only: models, preprocessing, images, batch size, seed, precision, versions,
             command.
         fingerprint: SHA-256 of what determines the numbers; results merge if it is equal.
+        attention: the blocks whose attention maps were measured.
     """
 
     layers: tuple[Layer, ...]
@@ -77,6 +124,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    attention: tuple[AttentionLayer, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -165,6 +213,66 @@ class Result:
             self._own_sums(model, tokens), self._own_sums(other, tokens), _checked(normalize)
         )
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the over-smoothing measures that the result holds, sorted."""
+        names = [name.split("/") for name in self.sums if name.startswith("smoothing/")]
+        return tuple(sorted(parts[1] for parts in names if parts[2:] == ["total"]))
+
+    def smoothing(
+        self,
+        measure: str,
+        model: str | None = None,
+        *,
+        tokens: str | None = None,
+        maps: str = "softmax",
+    ) -> Means:
+        """Return an over-smoothing measure along one model's depth, with errors over images.
+
+        Args:
+            measure: one of `measures`; what it means is in `smoothing.MEASURES` and `attention.MEASURES`.
+            model: name of the model; every layer (or block with maps) of the result if none is named.
+            tokens: of a token measure: readout whose layers are meant. The measure does not depend on it.
+            maps: of an attention measure: `softmax` or `refined`.
+
+        Raises:
+            ResultError: not measured; no such model, readout or maps.
+        """
+        rows, depth = self._places(measure, model, tokens, maps)
+        total, squares, images = (
+            self._sum(measure, part).sum(0) for part in ("total", "squares", "images")
+        )
+        if total.ndim == 2:
+            pairs = np.ix_(rows, rows)
+            kept = np.empty((0, len(rows)))
+            return estimate.means(total[pairs], squares[pairs], images[pairs], depth, kept)
+        kept = self._kept(measure)[:, rows]
+        return estimate.means(total[rows], squares[rows], images[rows], depth, kept)
+
+    def smoothing_contrast(
+        self,
+        measure: str,
+        model: str,
+        other: str,
+        *,
+        tokens: str | None = None,
+        maps: str = "softmax",
+    ) -> Contrast:
+        """Return a measure of `model` minus that of `other` over relative depth, with its paired error."""
+        first = self._groups(measure, *self._places(measure, model, tokens, maps))
+        second = self._groups(measure, *self._places(measure, other, tokens, maps))
+        return estimate.mean_contrast(first, second)
+
+    def smoothing_change(
+        self, measure: str, model: str, *, tokens: str | None = None, maps: str = "softmax"
+    ) -> Contrast:
+        """Return a measure at a model's last layer minus that at its first, with its paired error."""
+        total, images, _ = self._groups(measure, *self._places(measure, model, tokens, maps))
+        end = np.ones(1)
+        return estimate.mean_contrast(
+            (total[:, -1:], images[:, -1:], end), (total[:, :1], images[:, :1], end)
+        )
+
     def top1(self, model: str) -> float | None:
         """Return the fraction of images whose class the model predicted, or `None` if classes are unknown."""
         column = self.models.index(self._known(model))
@@ -217,6 +325,60 @@ class Result:
     def _own_sums(self, model: str, tokens: str | None) -> Array:
         rows = self.rows(model, tokens=tokens)
         return self._held[:, rows[:, None], rows]
+
+    def _sum(self, measure: str, part: str) -> Array:
+        """Return one sum of a measure.
+
+        Raises:
+            ResultError: it was not measured.
+        """
+        name = f"smoothing/{measure}/{part}"
+        if name not in self.sums:
+            held = ", ".join(self.measures) or "no over-smoothing measures"
+            raise ResultError(
+                f"{measure!r} was not measured; the result holds {held}: analyse again with --smoothing or "
+                "--attention"
+            )
+        return self.sums[name]
+
+    def _places(
+        self, measure: str, model: str | None, tokens: str | None, maps: str
+    ) -> tuple[npt.NDArray[np.intp], Array]:
+        """Return where in a measure's sums one model's layers are, and their relative depth."""
+        self._sum(measure, "total")
+        if not measure.startswith(ATTENTION):
+            rows = self.rows(model, tokens=tokens)
+            return rows, np.array([self.layers[row].depth for row in rows])
+        found = [
+            row
+            for row, block in enumerate(self.attention)
+            if model is None or (block.model, block.maps) == (model, maps)
+        ]
+        if not found:
+            held = ", ".join(dict.fromkeys(f"{at.model} ({at.maps})" for at in self.attention))
+            raise ResultError(
+                f"no {maps} attention maps of {model!r} in this result; it holds {held}"
+            )
+        return np.array(found), np.array([self.attention[row].depth for row in found])
+
+    def _groups(
+        self, measure: str, rows: npt.NDArray[np.intp], depth: Array
+    ) -> tuple[Array, Array, Array]:
+        """Return a measure's sums and images per group at the layers where it is defined."""
+        total, images = self._sum(measure, "total")[:, rows], self._sum(measure, "images")[:, rows]
+        measured = np.isfinite(total.sum(0)) & (images.sum(0) > 0)
+        if not measured.any():
+            raise ResultError(f"{measure} is defined at no layer")
+        held = self._sum(measure, "images").reshape(len(total), -1).any(1)
+        return total[held][:, measured], images[held][:, measured], depth[measured]
+
+    def _kept(self, measure: str) -> Array:
+        """Return the values of the first images one by one, `(K, rows)`."""
+        counts = self.sums["smoothing/kept_images"].astype(int)
+        groups = self._sum(measure, "kept")
+        return np.concatenate(
+            [group[:, :count].T for group, count in zip(groups, counts, strict=True)]
+        )
 
 
 def _checked(normalize: Normalize) -> Normalize:

@@ -79,6 +79,7 @@ def token_site(
     if count < 2:
         return None
     height, width = image[-2:]
+    grid: Grid | None
     if output.ndim == 4:
         grid = _checked_grid(output, layout, height, width)
     else:

@@ -144,10 +144,12 @@ class Tokens:
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     def _blocks(self) -> Iterator[torch.Tensor]:
+        import torch
+
         for chunk in self._chunks:
             image_bytes = 4 * chunk[0].numel()
             size = _BLOCK_BYTES.get(chunk.device.type, _ACCELERATOR_BLOCK_BYTES)
-            for block in chunk.split(max(1, size // image_bytes)):
+            for block in torch.split(chunk, max(1, size // image_bytes)):
                 yield block.float()
 
 
@@ -210,7 +212,7 @@ def effective_rank(tokens: Tokens) -> torch.Tensor:
     floor = torch.finfo(torch.float32).eps ** 2 * squares[:, -1:]
     singular = squares.where(squares > floor, 0.0).sqrt()
     shares = singular / singular.sum(1, keepdim=True)
-    values[: tokens.dear] = torch.special.entr(shares).sum(1).exp().to(values)
+    values[: tokens.dear] = shares.xlogy(shares).sum(1).neg().exp().to(values)
     return values
 
 
@@ -221,7 +223,7 @@ def dirichlet_energy(tokens: Tokens) -> torch.Tensor:
         raise ValueError("the Dirichlet energy needs the patch grid")
 
     def energy(x: torch.Tensor) -> torch.Tensor:
-        x = x[:, -grid[0] * grid[1] :].unflatten(1, grid)
+        x = x[:, -grid[0] * grid[1] :].view(len(x), *grid, -1)
         edges = x.diff(dim=1).square().sum((1, 2, 3)) + x.diff(dim=2).square().sum((1, 2, 3))
         return edges / x.square().sum((1, 2, 3))
 
@@ -359,10 +361,9 @@ def _mean_cosine(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
 
 def _norms(block: torch.Tensor) -> torch.Tensor:
     """Return the lengths of tokens `(images, tokens, dim)`."""
-    import torch
-
     if block.stride(2) == 1:
-        return torch.linalg.vector_norm(block, dim=2)
+        norms: torch.Tensor = block.norm(dim=2)
+        return norms
     # Channels first: torch's norm along a stride is several times slower than this.
     return (block * block).sum(2).sqrt()
 

@@ -14,8 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from .estimate import MIN_GROUPS, Curve
+from .estimate import MIN_GROUPS, Array, Contrast, Curve
 from .result import Result
+from .smoothing import MEASURES
+
+MEANING = (
+    "CKA near 1 and cosine near 1 are different things: CKA near 1 between two layers says that they tell the "
+    "images apart in the same way (nothing new along depth); cosine near 1 within a layer says that the tokens "
+    "of an image have become alike (collapse inside the layer). Neither implies the other."
+)
+"""Printed wherever both are."""
 
 SIMILAR = 0.9
 """CKA with the last layer from which on the summary calls a layer similar to it."""
@@ -74,12 +82,60 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Smoothing:
+    """The headline measure of over-smoothing of one model: at its first and last layer with tokens.
+
+    Attributes:
+        model: its name.
+        measure: which measure.
+        first: path of the first layer where it is defined.
+        last: path of the last.
+        first_value: value at the first.
+        first_se: its standard error over images.
+        last_value: value at the last.
+        last_se: its standard error over images.
+        change: last minus first.
+        change_se: paired jackknife error of that.
+        lower: lower end of its 95 % interval.
+        upper: upper end.
+    """
+
+    model: str
+    measure: str
+    first: str
+    last: str
+    first_value: float
+    first_se: float
+    last_value: float
+    last_se: float
+    change: float
+    change_se: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class SmoothingComparison:
+    """The headline measure at the last layers of two models: first minus second, paired over images."""
+
+    model: str
+    other: str
+    measure: str
+    difference: float
+    se: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a result says, ready to print."""
 
     result: Result
     findings: tuple[Finding, ...]
     comparisons: tuple[Comparison, ...]
+    smoothing: tuple[Smoothing, ...] = ()
+    smoothing_comparisons: tuple[SmoothingComparison, ...] = ()
 
     @property
     def headers(self) -> list[str]:
@@ -126,6 +182,8 @@ class Summary:
             "unreadable": [vars(entry) for entry in result.unreadable],
             "models": [_json(vars(finding)) for finding in self.findings],
             "contrasts": [_json(vars(comparison)) for comparison in self.comparisons],
+            "smoothing": [_json(vars(entry)) for entry in self.smoothing],
+            "smoothing_contrasts": [_json(vars(entry)) for entry in self.smoothing_comparisons],
             "warnings": list(result.warnings),
             "fingerprint": result.fingerprint,
         }
@@ -158,6 +216,10 @@ class Summary:
             yield from self._about(finding)
         for comparison in self.comparisons:
             yield self._compared(comparison)
+        yield from map(_smoothed, self.smoothing)
+        yield from map(_smoother, self.smoothing_comparisons)
+        if self.smoothing:
+            yield MEANING
 
     def _about(self, finding: Finding) -> Iterator[str]:
         name = finding.model + (f" ({finding.tokens})" if len(self.result.tokens) > 1 else "")
@@ -209,7 +271,86 @@ def summarize(result: Result) -> Summary:
         for first, second in itertools.combinations(result.models, 2)
     ]
     defined = [entry for entry in comparisons if math.isfinite(entry.difference)]
-    return Summary(result, tuple(findings), tuple(defined))
+    smoothing = _smoothing(result)
+    return Summary(
+        result,
+        tuple(findings),
+        tuple(defined),
+        smoothing,
+        _smoothing_comparisons(result, smoothing),
+    )
+
+
+def _smoothing(result: Result) -> tuple[Smoothing, ...]:
+    """Return the headline of every model that has it at two layers or more."""
+    headline = [name for name in MEASURES if name in result.measures][:1]
+    found = []
+    for measure, model in itertools.product(headline, result.models):
+        tokens = next(layer.tokens for layer in result.layers if layer.model == model)
+        means = result.smoothing(measure, model, tokens=tokens)
+        paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
+        defined = np.flatnonzero(np.isfinite(means.values))
+        if len(defined) < 2:
+            continue
+        first, last = int(defined[0]), int(defined[-1])
+        change = result.smoothing_change(measure, model, tokens=tokens)
+        numbers = (
+            means.values[first],
+            means.se[first],
+            means.values[last],
+            means.se[last],
+            *_only(change),
+        )
+        found.append(Smoothing(model, measure, paths[first], paths[last], *map(float, numbers)))
+    return tuple(found)
+
+
+def _smoothing_comparisons(
+    result: Result, smoothing: tuple[Smoothing, ...]
+) -> tuple[SmoothingComparison, ...]:
+    found = []
+    for first, second in itertools.combinations(smoothing, 2):
+        contrast = result.smoothing_contrast(first.measure, first.model, second.model)
+        numbers = (values[-1] for values in _parts(contrast))
+        found.append(
+            SmoothingComparison(first.model, second.model, first.measure, *map(float, numbers))
+        )
+    return tuple(found)
+
+
+def _parts(contrast: Contrast) -> tuple[Array, Array, Array, Array]:
+    return contrast.values, contrast.se, contrast.lower, contrast.upper
+
+
+def _only(contrast: Contrast) -> list[float]:
+    """Return value, error and interval of a contrast at one depth."""
+    return [float(values[0]) for values in _parts(contrast)]
+
+
+def _smoothed(entry: Smoothing) -> str:
+    label = MEASURES[entry.measure].label
+    ends = (
+        f"{entry.model}: {label[0].lower()}{label[1:]} is {_with_se(entry.first_value, entry.first_se)} at "
+        f"{entry.first} and {_with_se(entry.last_value, entry.last_se)} at {entry.last}"
+    )
+    change = _with_se(entry.change, entry.change_se)
+    if not math.isfinite(entry.change_se):
+        return f"{ends}."
+    if entry.lower <= 0 <= entry.upper:
+        return f"{ends}: no change beyond the error ({change})."
+    return f"{ends}: a change of {change}."
+
+
+def _smoother(entry: SmoothingComparison) -> str:
+    label = MEASURES[entry.measure].label
+    names = f"At the last layer, {label[0].lower()}{label[1:]} of"
+    difference = _with_se(abs(entry.difference), entry.se)
+    if entry.lower <= 0 <= entry.upper:
+        return f"{names} {entry.model} and {entry.other} is equal within the error (it differs by {difference})."
+    if not math.isfinite(entry.se):
+        return f"{names} {entry.model} less that of {entry.other} is {entry.difference:.3f}, without an error."
+    higher, lower = (entry.model, entry.other)[:: 1 if entry.difference > 0 else -1]
+    return f"{names} {higher} is higher than of {lower} by {difference}."
 
 
 def _finding(result: Result, model: str, tokens: str) -> Finding:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refiner_cka.result import GROUPS, Layer, Result, Unreadable
+from refiner_cka import attention, smoothing
+from refiner_cka.result import ATTENTION, GROUPS, AttentionLayer, Layer, Result, Unreadable
 
 Array = npt.NDArray[np.float64]
 
@@ -115,3 +117,39 @@ def synthetic_result(
         provenance={"batch_size": batch_size, "seed": seed} if provenance is None else provenance,
         fingerprint="5" * 64,
     )
+
+
+def with_smoothing(result: Result, *, refined: Collection[str] = (), seed: int = 0) -> Result:
+    """Return the result with random over-smoothing sums: every measure, and attention of every model.
+
+    Args:
+        result: from `synthetic_result`.
+        refined: models whose refined maps are measured too.
+        seed: of the values.
+    """
+    rng = np.random.default_rng(seed)
+    rows = result.rows(tokens=result.tokens[0])
+    blocks = tuple(
+        AttentionLayer(layer.model, f"{layer.path}.attn", maps, layer.index, layer.depth)
+        for maps in ("softmax", "refined")
+        for layer in (result.layers[row] for row in rows)
+        if maps == "softmax" or layer.model in refined
+    )
+    images = result.sums["images"]
+    sums = dict(result.sums)
+    for name in [*smoothing.MEASURES, *attention.MEASURES, attention.BLOCK_SIMILARITY]:
+        places = [*blocks] if name.startswith(ATTENTION) else [*result.layers]
+        means = np.array([0.2 + 0.5 * place.depth for place in places])
+        if name == attention.BLOCK_SIMILARITY:
+            means = 1 - np.abs(means[:, None] - means)
+        shape = (len(images), *means.shape)
+        count = np.broadcast_to(images.reshape(-1, *[1] * means.ndim), shape)
+        total = count * means + np.sqrt(count) * 0.1 * rng.normal(size=shape)
+        sums[f"smoothing/{name}/total"] = total
+        sums[f"smoothing/{name}/squares"] = count * (means**2 + 0.01)
+        sums[f"smoothing/{name}/images"] = np.array(count)
+        if means.ndim == 1:
+            kept = means[:, None] + 0.1 * rng.normal(size=(*shape, 3))
+            sums[f"smoothing/{name}/kept"] = kept
+    sums["smoothing/kept_images"] = np.where(images > 0, 3.0, 0.0)
+    return replace(result, sums=sums, attention=blocks)

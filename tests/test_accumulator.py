@@ -83,3 +83,13 @@ def test_refuses_a_batch_twice_and_a_forgotten_sum():
 def test_a_device_without_float64_keeps_its_sums_on_the_cpu():
     assert sums_device(torch.device("mps")) == CPU
     assert sums_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+
+
+def test_a_batch_that_fails_half_way_adds_nothing():
+    sums = accumulator()
+    sums.add(0, values(0))
+    before = sums.sums()
+    with pytest.raises(TypeError):
+        sums.add(3, {"square": torch.ones(2, 2), "count": "not a number"})
+    np.testing.assert_array_equal(sums.sums()["square"], before["square"])
+    assert sums.batches == {0}

@@ -16,10 +16,20 @@ ROOT = Path(__file__).parents[1]
 # Bottom to top; a module imports only from levels below its own. Modules of one level do not know one another.
 LEVELS = [
     {"errors"},
-    {"atomic", "decoding", "estimate", "accumulator", "hsic", "readout", "preprocessing", "hooks"},
-    {"result", "sources", "subjects", "minibatch", "runtime", "refiner"},
-    {"formats", "plots", "summary", "images"},
-    {"preparation"},
+    {
+        "atomic",
+        "decoding",
+        "estimate",
+        "accumulator",
+        "hsic",
+        "readout",
+        "preprocessing",
+        "hooks",
+        "smoothing",
+    },
+    {"result", "sources", "subjects", "minibatch", "runtime", "refiner", "attention"},
+    {"formats", "plots", "summary", "images", "sites"},
+    {"preparation", "oversmoothing", "maps"},
     {"engine"},
     {"__init__"},
     {"cli"},
@@ -145,6 +155,7 @@ def test_public_names():
         "prepare",
         "subjects",
         "summarize",
+        "token_maps",
     ]
     assert all(getattr(rc, name) is not None for name in rc.__all__)
     assert set(rc.__all__) <= set(dir(rc))

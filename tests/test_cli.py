@@ -81,6 +81,7 @@ def test_analyze_writes_the_result_and_the_figures_and_prints_what_was_found():
         "cka_vit",
         "cka_vit_test_resnet-random",
         "curves",
+        "smoothing",
     ]
     expected = {f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png")} | {"analysis.h5"}
     assert {path.name for path in Path("results").iterdir()} == expected
@@ -348,6 +349,9 @@ def test_ctrl_c_saves_what_was_measured_and_says_how_to_go_on():
     part = rc.load("results/analysis.partial.h5")
     assert part.batches.tolist() == [0, 1, 2, 3]
     assert not Path("results/analysis.h5").exists()
+    assert "go on with --resume" in refused(*arguments)
+    assert "another run" in refused(*arguments, "--seed", 1)
+    assert rc.load("results/analysis.partial.h5").batches.tolist() == [0, 1, 2, 3]
     succeed(*arguments, "--resume", "--quiet")
     assert rc.load("results/analysis.h5").complete
     assert not Path("results/analysis.partial.h5").exists()
@@ -355,3 +359,49 @@ def test_ctrl_c_saves_what_was_measured_and_says_how_to_go_on():
     np.testing.assert_array_equal(
         rc.load("results/analysis.h5").sums["hsic"], rc.load("whole/analysis.h5").sums["hsic"]
     )
+
+
+def test_there_must_be_something_to_resume():
+    assert "nothing to resume" in refused("analyze", *MODEL, *SMALL, "--resume")
+
+
+def test_part_of_a_run_does_not_replace_the_whole():
+    succeed("analyze", *MODEL, *SMALL, "--quiet")
+    succeed("analyze", *MODEL, *SMALL, "--quiet", "--shard", "1/2")
+    assert "3 batches" in refused("merge", "results/analysis.1-of-2.h5")
+    assert rc.load("results/analysis.h5").complete
+
+
+def test_a_figure_that_cannot_be_written_loses_nothing():
+    Path("results/curves.pdf").mkdir(parents=True)
+    done = command("analyze", *MODEL, *SMALL)
+    assert done.exit_code == 1
+    assert "CKA(first, last)" in done.stdout
+    assert "refiner-cka plot results/analysis.h5 --out FOLDER" in done.stderr
+    assert rc.load("results/analysis.h5").complete
+
+
+def test_a_result_that_cannot_be_written_is_saved_elsewhere(monkeypatch, tmp_path):
+    save = rc.Result.save
+
+    def full(self, path):
+        if "results" in str(path):
+            raise rc.ResultFileError(f"cannot write {path}: No space left on device")
+        save(self, path)
+
+    monkeypatch.setattr(rc.Result, "save", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "refuge"))
+    Path("refuge").mkdir()
+    line = refused("analyze", *MODEL, *SMALL)
+    assert "nothing is lost" in line
+    assert rc.load(next(Path("refuge").glob("*.h5"))).complete
+
+
+def test_what_a_factory_prints_does_not_reach_stdout():
+    Path("chatty.py").write_text(
+        "print('imported')\nfrom torch import nn\ndef build():\n    print('built')\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+    )
+    done = succeed("analyze", "--model", "chatty:build", "--layers", "*", *SMALL, "--json")
+    assert json.loads(done.stdout)["images"] == 48
+    assert "built" in done.stderr

@@ -110,3 +110,11 @@ def test_chunks_of_a_batch_are_the_batch():
 def test_a_large_offset_of_wide_features_stays_finite_in_half_precision():
     features = torch.ones(8, 75_648, dtype=torch.float16) * 100 + torch.randn(8, 75_648).half()
     assert torch.isfinite(gram(features, torch.float32)).all()
+
+
+def test_half_precision_features_with_a_large_offset_are_no_constant():
+    x = (torch.randn(32, 2000) + 100).bfloat16()
+    y = (torch.randn(32, 2000) + 100).bfloat16()
+    products = stack_products(x, y + x, dtype=torch.float32)
+    measured = products[0, 1] / np.sqrt(products[0, 0] * products[1, 1])
+    assert abs(measured - exact_cka(x.float(), (y + x).float())) < CKA_TOLERANCE

@@ -47,6 +47,15 @@ def test_a_sequence_before_its_prefix_tokens_are_added_is_all_patches():
         features_of(SEQUENCE, layout, "cls")
 
 
+def test_a_sequence_of_prefix_tokens_alone_has_no_patches():
+    layout = TokenLayout(prefix=1, patches=9)
+    alone = SEQUENCE[:, :1]
+    assert torch.equal(features_of(alone, layout, "cls"), alone[:, 0])
+    for readout in ("patch", "mean"):
+        with pytest.raises(LayerError, match="no patch tokens"):
+            features_of(alone, layout, readout)
+
+
 @pytest.mark.parametrize(("spatial", "axes"), [("nchw", (2, 3)), ("nhwc", (1, 2))])
 def test_the_positions_of_a_map_are_its_tokens(spatial, axes):
     layout = TokenLayout(spatial=spatial)

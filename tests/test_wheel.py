@@ -22,7 +22,9 @@ def wheel(tmp_path_factory):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     built = tmp_path_factory.mktemp("wheel")
-    done = subprocess.run([*command, "--wheel-dir", built, source], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--wheel-dir", built, source], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return next(built.glob("refiner_cka-*.whl"))
 
@@ -49,14 +51,32 @@ def test_the_main_job_runs_from_it_in_an_empty_folder(wheel, tmp_path):
 
     def run(*arguments):
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=empty, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, *arguments],
+            cwd=empty,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert run("-c", "import refiner_cka; print(refiner_cka.__file__)").strip().startswith(str(site))
+    assert (
+        run("-c", "import refiner_cka; print(refiner_cka.__file__)").strip().startswith(str(site))
+    )
     command = "from refiner_cka.cli.app import main; main()"
-    arguments = ["--data", "digits", "--images", "16", "--batch-size", "8", "--workers", "0", "--device", "cpu"]
+    arguments = [
+        "--data",
+        "digits",
+        "--images",
+        "16",
+        "--batch-size",
+        "8",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
     found = run("-c", command, "analyze", "--model", "test_vit=random,img_size=32", *arguments)
     assert "CKA(first, last)" in found
     assert (empty / "results" / "analysis.h5").exists()

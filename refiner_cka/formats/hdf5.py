@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from .. import attention, smoothing
 from ..atomic import write_whole
 from ..errors import ResultFileError
-from ..result import Layer, Result, Unreadable
+from ..result import ATTENTION, AttentionLayer, Layer, Result, Unreadable
 
 Array = npt.NDArray[np.float64]
 _Kind = TypeVar("_Kind")
@@ -80,6 +81,7 @@ def _write(file: h5py.File, result: Result) -> None:
     for name, values in result.sums.items():
         dataset = file.create_dataset(SUMS.get(name, name), data=values)
         dataset.attrs["additive"] = True
+    _write_smoothing(file, result)
     file["batches"] = result.batches
     file["unreadable/image"] = _encoded(entry.image for entry in result.unreadable)
     file["unreadable/reason"] = _encoded(entry.reason for entry in result.unreadable)
@@ -87,6 +89,26 @@ def _write(file: h5py.File, result: Result) -> None:
     provenance = file.create_group("provenance", track_order=True)
     for key, value in result.provenance.items():
         provenance.attrs[key] = _to_attribute(value)
+
+
+def _write_smoothing(file: h5py.File, result: Result) -> None:
+    """Write what follows from the sums of over-smoothing, and what the measures are."""
+    about = {**smoothing.MEASURES, **attention.MEASURES}
+    for name in result.measures:
+        means = result.smoothing(name)
+        group = file[f"smoothing/{name}"]
+        group["values"], group["se"] = means.values, means.se
+        if name in about:
+            group.attrs["about"] = about[name].about
+            group.attrs["smoother"] = about[name].smoother or ""
+            group.attrs["source"] = about[name].source
+    if result.attention:
+        blocks = result.attention
+        file["attention/model"] = _encoded(block.model for block in blocks)
+        file["attention/path"] = _encoded(block.path for block in blocks)
+        file["attention/maps"] = _encoded(block.maps for block in blocks)
+        file["attention/index"] = np.array([block.index for block in blocks], np.int64)
+        file["attention/depth"] = np.array([block.depth for block in blocks], np.float64)
 
 
 def _encoded(texts: Iterable[str]) -> npt.NDArray[np.bytes_]:
@@ -170,10 +192,30 @@ def _read(file: h5py.File) -> Result:
         warnings=_texts(file, "warnings"),
         provenance=_provenance(file),
         fingerprint=_attribute(file, "fingerprint", str),
+        attention=_attention(file),
     )
+    _check_smoothing(file, result)
     _check_counts(file, result)
     _check_derived(file, result)
     return result
+
+
+def _attention(file: h5py.File) -> tuple[AttentionLayer, ...]:
+    if "attention" not in file:
+        return ()
+    models = _texts(file, "attention/model")
+    count = len(models)
+    return tuple(
+        AttentionLayer(model, path, maps, int(index), float(depth))
+        for model, path, maps, index, depth in zip(
+            models,
+            _texts(file, "attention/path", count),
+            _texts(file, "attention/maps", count),
+            _numbers(file, "attention/index", np.int64, (count,)).tolist(),
+            _numbers(file, "attention/depth", np.float64, (count,)).tolist(),
+            strict=True,
+        )
+    )
 
 
 def _sums(file: h5py.File, layers: int, models: int) -> dict[str, Array]:
@@ -217,6 +259,29 @@ def _check_derived(file: h5py.File, result: Result) -> None:
         raise _fault(file, SUMS["hsic"], "is not symmetric")
     if not np.allclose(stored, matrix, rtol=0.0, atol=AGREEMENT, equal_nan=True):
         raise _fault(file, "cka", f"does not follow from {SUMS['hsic']}")
+
+
+def _check_smoothing(file: h5py.File, result: Result) -> None:
+    """Refuse sums of over-smoothing that do not fit the layers, or one another."""
+    for name in result.measures:
+        rows = len(result.attention if name.startswith(ATTENTION) else result.layers)
+        total = result.sums[f"smoothing/{name}/total"]
+        for part in ("total", "squares", "images"):
+            path = f"smoothing/{name}/{part}"
+            if path not in result.sums:
+                raise _fault(file, path, "is missing")
+            shape = result.sums[path].shape
+            if shape != total.shape or len(shape) < 2 or set(shape[1:]) != {rows}:
+                raise _fault(
+                    file, path, f"has shape {shape}, not {rows} in every axis but the first"
+                )
+    kept = result.sums.get("smoothing/kept_images", np.zeros(0))
+    for path in (f"smoothing/{name}/kept" for name in result.measures):
+        places = result.sums[path].shape[2:] if path in result.sums else ()
+        if path in result.sums and not (
+            len(places) == kept.ndim == 1 and ((kept >= 0) & (kept <= places)).all()
+        ):
+            raise _fault(file, path, "does not hold the images that smoothing/kept_images counts")
 
 
 def _check_counts(file: h5py.File, result: Result) -> None:

@@ -8,22 +8,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError
 from ..estimate import Normalize
-from ..result import Result
+from ..result import ATTENTION, Result
 from .heatmaps import heatmap as heatmap
 from .lines import compare as compare
 from .lines import contrast as contrast
 from .lines import curves as curves
+from .smoothing import attention as attention
+from .smoothing import attention_blocks as attention_blocks
+from .smoothing import smoothing as smoothing
+from .smoothing import token_maps as token_maps
 from .style import holders
 from .style import save_figure as save_figure
 
 __all__ = [
     "PLOTS",
     "Plot",
+    "attention",
+    "attention_blocks",
     "compare",
     "contrast",
     "curves",
@@ -31,6 +38,8 @@ __all__ = [
     "figures",
     "heatmap",
     "save_figure",
+    "smoothing",
+    "token_maps",
 ]
 
 
@@ -59,6 +68,11 @@ PLOTS: dict[str, Plot] = {
     ),
     "heatmap": Plot(
         heatmap, "CKA between the layers of one model, of two, or of all", (0, 2), False
+    ),
+    "smoothing": Plot(smoothing, "over-smoothing of the tokens over relative depth", None, False),
+    "attention": Plot(attention, "attention measures over relative depth", None, False),
+    "attention_blocks": Plot(
+        attention_blocks, "similarity of attention maps between blocks", (1, 1), False
     ),
 }
 """Name -> plot."""
@@ -99,7 +113,8 @@ def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[
     """Yield every figure of a run with the stem of its file, one at a time.
 
     `curves` compares the models, `cka_<model>` and `cka_<model>_<other>` are heatmaps; with several readouts
-    each once per readout, which the stem names at its end.
+    each once per readout, which the stem names at its end. `smoothing`, and where it was measured `attention`
+    and `attention_<model>`, are over-smoothing.
 
     Args:
         result: what was measured.
@@ -113,6 +128,21 @@ def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[
         for pair in [*((model,) for model in models), *itertools.combinations(models, 2)]:
             stem = _stem("_".join(["cka", *map(_safe, pair)]) + ending, taken)
             yield stem, draw(result, "heatmap", pair, tokens=tokens)
+    yield from ((_stem(stem, taken), figure) for stem, figure in _smoothing_figures(result))
+
+
+def _smoothing_figures(result: Result) -> Iterator[tuple[str, Figure]]:
+    measured = [name for name in result.measures if not name.startswith(ATTENTION)]
+    if any(np.isfinite(result.smoothing(name).values).any() for name in measured):
+        yield "smoothing", smoothing(result)
+    if not result.attention:
+        return
+    yield "attention", attention(result)
+    for model, maps in dict.fromkeys((block.model, block.maps) for block in result.attention):
+        ending = "" if maps == "softmax" else f"_{maps}"
+        figure = attention_blocks(result, model, maps=maps).get_figure(root=True)
+        assert isinstance(figure, Figure)
+        yield f"attention_{_safe(model)}{ending}", figure
 
 
 def _safe(name: str) -> str:

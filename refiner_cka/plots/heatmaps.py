@@ -50,7 +50,7 @@ def heatmap(
     matrix = result.cka()[np.ix_(rows, columns)]
     with paper():
         ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
-        _cells(ax, matrix)
+        draw_cells(ax, matrix, "CKA")
         _name(ax, ax.yaxis, result, rows)
         _name(ax, ax.xaxis, result, columns)
         if np.isnan(matrix).any():
@@ -58,7 +58,8 @@ def heatmap(
     return ax
 
 
-def _cells(ax: Axes, matrix: npt.NDArray[np.float64]) -> None:
+def draw_cells(ax: Axes, matrix: npt.NDArray[np.float64], label: str) -> None:
+    """Draw a matrix on the scale 0 to 1, what is undefined hatched."""
     image = ax.imshow(
         np.ma.masked_invalid(matrix),
         cmap=mpl.colormaps[COLOUR_MAP].with_extremes(bad=(0.0, 0.0, 0.0, 0.0)),
@@ -74,7 +75,7 @@ def _cells(ax: Axes, matrix: npt.NDArray[np.float64]) -> None:
         # The background shows through where there is no value.
         ax.patch.set(facecolor="0.92", edgecolor="0.55", hatch="//////", linewidth=0.0)
     bar = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
-    ax.figure.colorbar(image, cax=bar, label="CKA", ticks=[0.0, 0.5, 1.0])
+    ax.figure.colorbar(image, cax=bar, label=label, ticks=[0.0, 0.5, 1.0])
 
 
 def _name(ax: Axes, axis: Axis, result: Result, rows: npt.NDArray[np.intp]) -> None:
@@ -83,9 +84,14 @@ def _name(ax: Axes, axis: Axis, result: Result, rows: npt.NDArray[np.intp]) -> N
     models = list(dict.fromkeys(layer.model for layer in layers))
     if len(models) > 1:
         _name_models(ax, axis, [layer.model for layer in layers])
-        return
-    where, labels = common_path([layer.path for layer in layers])
-    axis.set_label_text(f"{shortened(models, 28)[0]}{where and ': '}{where}", parse_math=False)
+    else:
+        name_layers(ax, axis, models[0], [layer.path for layer in layers])
+
+
+def name_layers(ax: Axes, axis: Axis, model: str, paths: Sequence[str]) -> None:
+    """Label one axis with the layers of one model."""
+    where, labels = common_path(paths)
+    axis.set_label_text(f"{shortened([model], 28)[0]}{where and ': '}{where}", parse_math=False)
     # Numbers stand upright on both axes, in steps that suit both; paths are written upwards on the lower.
     numbers = all(label.isdecimal() for label in labels)
     longest = max(map(len, labels))

@@ -136,9 +136,9 @@ def contrast(
     with paper():
         ax = new_figure(COLUMN, 2.3).subplots() if ax is None else ax
         ax.axhline(0.0, color=GREY, linewidth=0.6)
-        _line(ax, difference, 0, 1)
+        draw_line(ax, difference, 0, 1)
         first, second = shortened([model, other], 24)
-        _depth_axis(ax)
+        depth_axis(ax)
         ax.set_ylabel(f"Difference in {FORMULA[normalize].partition(' =')[0]}")
         note(ax, f"{first} minus {second}")
     return ax
@@ -157,21 +157,23 @@ def caption(result: Result) -> str:
 
 
 def _lines(ax: Axes, drawn: Sequence[Curve], normalize: Normalize) -> list[Line2D]:
-    lines = [_line(ax, curve, number, len(drawn)) for number, curve in enumerate(drawn)]
+    lines = [draw_line(ax, curve, number, len(drawn)) for number, curve in enumerate(drawn)]
     ax.set_ylim(*_limits(drawn, normalize))
     ax.set_ylabel(FORMULA[normalize])
-    _depth_axis(ax)
+    depth_axis(ax)
     return lines
 
 
-def _depth_axis(ax: Axes) -> None:
+def depth_axis(ax: Axes) -> None:
+    """Make the horizontal axis relative depth."""
     ax.set_xlim(-0.02, 1.02)
     ax.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "0.25", "0.5", "0.75", "1"])
     ax.set_xlabel(DEPTH)
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _line(ax: Axes, curve: Curve | Contrast, number: int, of: int) -> Line2D:
+def draw_line(ax: Axes, curve: Curve | Contrast, number: int, of: int) -> Line2D:
+    """Draw line `number` of so many with its band, dashed if it is unresolved."""
     step = -(-len(curve.values) // _MARKED) if len(curve.values) > 1.5 * _MARKED else 1
     (line,) = ax.plot(
         curve.depth,

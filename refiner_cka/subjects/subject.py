@@ -96,6 +96,8 @@ def _layout(
     module: nn.Module, tokens: Format | TokenLayout | None, prefix_tokens: int | None
 ) -> TokenLayout:
     layout = tokens if isinstance(tokens, TokenLayout) else timm_models.layout(module)
+    if isinstance(tokens, str):
+        layout = replace(layout, stated=tokens)
     if tokens in ("nchw", "nhwc"):
         layout = replace(layout, spatial=tokens)
     return layout if prefix_tokens is None else replace(layout, prefix=prefix_tokens)

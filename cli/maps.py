@@ -1,0 +1,49 @@
+"""`refiner-cka maps`: see how alike the patches of one image are, at a few depths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import refiner_cka as rc
+
+from . import options, output
+from .console import note
+
+
+def maps(
+    model: Annotated[str, typer.Option(metavar="NAME[=WEIGHTS]", help="A model, as in analyze.")],
+    data: Annotated[str, typer.Option(help="Images, as in analyze.")],
+    image: Annotated[int, typer.Option(min=0, help="Which image, in the source's order.")] = 0,
+    patch: Annotated[
+        tuple[float, float], typer.Option(help="The patch: from the top and from the left, 0 to 1.")
+    ] = (0.5, 0.5),
+    layers: Annotated[
+        str | None, typer.Option(help="Layers with commas; four blocks by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the figure.")] = Path("results"),
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the input in pixels; the model's own if none."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of untrained weights.")] = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw an image and, layer by layer, the cosine of each of its patches with a chosen patch."""
+    rc.formats.check_writable(out / "maps.pdf")
+    shown = rc.token_maps(
+        model,
+        data,
+        image=image,
+        patch=patch,
+        layers=layers.split(",") if layers else None,
+        image_size=image_size,
+        device=device,
+        seed=seed,
+    )
+    files = list(rc.plots.save_figure(rc.plots.token_maps(shown), out / "maps"))
+    if not quiet:
+        note(output.written(files))

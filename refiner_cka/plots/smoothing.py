@@ -1,0 +1,248 @@
+"""Over-smoothing along depth: small multiples, one panel a measure, with an arrow towards smoother."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .. import attention as attention_measures
+from .. import smoothing as token_measures
+from ..errors import ResultError
+from ..estimate import Contrast, Means
+from ..result import Result, TokenMaps
+from ..smoothing import Measure
+from .heatmaps import COLOUR_MAP, draw_cells, name_layers
+from .lines import depth_axis, draw_line
+from .style import COLUMN, GREY, PAGE, SMALL, checked_models, new_figure, paper, plural, shortened
+
+_COLUMNS = 3
+_HEIGHT = 1.75
+"""Panels in a row, and the height of one in inches."""
+
+
+def smoothing(
+    result: Result, *, models: Sequence[str] | None = None, tokens: str | None = None
+) -> Figure:
+    """Draw the token measures over relative depth, a panel each, with 95 % bands over images.
+
+    Args:
+        result: what was measured.
+        models: the models to draw; all if none are named.
+        tokens: readout whose layers are drawn; the first of the run if none is named.
+
+    Raises:
+        ResultError: no such model or readout; no token measures in this result.
+    """
+    names = checked_models(result, models, tokens)
+    panels = {
+        measure: {name: result.smoothing(measure, name, tokens=tokens) for name in names}
+        for measure in token_measures.MEASURES
+        if measure in result.measures
+    }
+    return _small_multiples(result, panels, token_measures.MEASURES)
+
+
+def attention(
+    result: Result, *, models: Sequence[str] | None = None, tokens: str | None = None
+) -> Figure:
+    """Draw the attention measures over relative depth, a panel each, with 95 % bands over images.
+
+    Refiner's refined maps are lines of their own.
+
+    Args:
+        result: what was measured.
+        models: the models to draw; all whose maps were measured if none are named.
+        tokens: taken as by every plot; maps do not depend on it.
+
+    Raises:
+        ResultError: no attention measures in this result, or none of these models.
+    """
+    lines = dict.fromkeys(
+        (block.model, block.maps)
+        for block in result.attention
+        if models is None or block.model in models
+    )
+    panels = {
+        measure: {
+            model if maps == "softmax" else f"{model} ({maps})": result.smoothing(
+                measure, model, maps=maps
+            )
+            for model, maps in lines
+        }
+        for measure, row in attention_measures.MEASURES.items()
+        # Row sums and negative shares of softmax maps are 1 and 0.
+        if measure in result.measures
+        and (row.smoother or any(kind == "refined" for _, kind in lines))
+    }
+    return _small_multiples(result, panels, attention_measures.MEASURES)
+
+
+def attention_blocks(
+    result: Result,
+    model: str,
+    *,
+    maps: str = "softmax",
+    tokens: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how alike the attention maps of a model's blocks are, as a matrix on the scale 0 to 1.
+
+    Args:
+        result: what was measured.
+        model: whose blocks.
+        maps: `softmax` or `refined`.
+        tokens: taken as by every plot; maps do not depend on it.
+        ax: where to draw; a new figure of one column's width if not given.
+
+    Raises:
+        ResultError: no such maps in this result.
+    """
+    similar = result.smoothing(attention_measures.BLOCK_SIMILARITY, model, maps=maps)
+    paths = [block.path for block in result.attention if (block.model, block.maps) == (model, maps)]
+    with paper():
+        ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
+        draw_cells(ax, similar.values, f"Cosine of {maps} maps")
+        for axis in (ax.yaxis, ax.xaxis):
+            name_layers(ax, axis, model, paths)
+    return ax
+
+
+def token_maps(maps: TokenMaps) -> Figure:
+    """Draw an image and, at a few depths, the cosine of each of its patches with a chosen one.
+
+    Where a model smooths, the maps become of one colour.
+
+    Args:
+        maps: from `refiner_cka.token_maps`.
+    """
+    count = len(maps.layers) + 1
+    with paper():
+        figure = new_figure(PAGE, PAGE / count + 0.35)
+        axes = figure.subplots(1, count, squeeze=False)[0]
+        height, width = maps.image.shape[:2]
+        # All panels in pixels of the image, so that the chosen patch has one place in all of them.
+        extent = (0.0, float(width), float(height), 0.0)
+        axes[0].imshow(maps.image, extent=extent, interpolation="nearest")
+        axes[0].set_title(shortened([maps.model], 22)[0], parse_math=False)
+        for ax, path, cosines in zip(axes[1:], maps.layers, maps.cosines, strict=True):
+            drawn = ax.imshow(
+                cosines, cmap=COLOUR_MAP, vmin=0.0, vmax=1.0, extent=extent, interpolation="nearest"
+            )
+            ax.set_title(f"{path}\nmean {np.nanmean(cosines):.2f}", parse_math=False)
+        for ax in axes:
+            _mark(ax, maps)
+            ax.set_axis_off()
+        below = any(np.nanmin(cosines) < 0 for cosines in maps.cosines)
+        figure.colorbar(
+            drawn,
+            ax=list(axes),
+            label="Cosine",
+            ticks=[0.0, 0.5, 1.0],
+            extend="min" if below else "neither",
+            fraction=0.05,
+            pad=0.01,
+        )
+    return figure
+
+
+def _mark(ax: Axes, maps: TokenMaps) -> None:
+    """Mark the chosen patch by a ring that shows on any colour."""
+    height, width = maps.image.shape[:2]
+    rows, columns = maps.cosines[0].shape
+    row, column = (
+        min(int(place * side), side - 1)
+        for place, side in zip(maps.patch, (rows, columns), strict=True)
+    )
+    place = ((column + 0.5) * width / columns, (row + 0.5) * height / rows)
+    for size, colour in ((6.0, "black"), (4.5, "white")):
+        ax.plot(*place, "o", markersize=size, markerfacecolor="none", markeredgecolor=colour)
+
+
+def _small_multiples(
+    result: Result, panels: Mapping[str, Mapping[str, Means]], table: Mapping[str, Measure]
+) -> Figure:
+    drawn = {
+        measure: lines
+        for measure, lines in panels.items()
+        if any(np.isfinite(means.values).any() for means in lines.values())
+    }
+    if not drawn:
+        raise ResultError("no over-smoothing measures to draw in this result")
+    columns = min(_COLUMNS, len(drawn))
+    rows = math.ceil(len(drawn) / columns)
+    names = list(next(iter(drawn.values())))
+    with paper():
+        width = PAGE if columns == _COLUMNS else COLUMN * columns
+        figure = new_figure(width, _HEIGHT * rows + 0.55)
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+        for ax, (measure, lines) in zip(axes, drawn.items(), strict=False):
+            _panel(ax, table[measure], list(lines.values()))
+        for number, ax in enumerate(axes):
+            if number >= len(drawn):
+                ax.set_axis_off()
+            below = number + columns >= len(drawn)
+            ax.tick_params(labelbottom=below)
+            ax.set_xlabel("Relative depth" if below and number < len(drawn) else "")
+        figure.legend(
+            handles=axes[0].get_lines(),
+            labels=shortened(names, 28),
+            loc="outside upper center",
+            ncols=min(len(names), 4),
+            frameon=False,
+            fontsize=SMALL,
+        )
+        figure.supxlabel(_caption(result), fontsize=SMALL, color=GREY)
+    return figure
+
+
+def _panel(ax: Axes, measure: Measure, lines: Sequence[Means]) -> None:
+    for number, means in enumerate(lines):
+        curve = Contrast(means.depth, means.values, means.se, means.lower, means.upper, True, 0)
+        draw_line(ax, curve, number, len(lines))
+    depth_axis(ax)
+    span = 0.1 if measure.range == (-1.0, 1.0) else 0.05 * max(map(abs, ax.get_ylim()))
+    _widen(ax, span, measure.range[1])
+    label = measure.label
+    if measure.dear:
+        label += f"\n({plural(int(max(means.images.max() for means in lines)), 'image')})"
+    ax.set_ylabel(label)
+    if measure.smoother is not None:
+        _arrow(ax, up=measure.smoother == "higher")
+
+
+def _widen(ax: Axes, span: float, most: float | None) -> None:
+    """Have the vertical axis span at least so much: magnified, rounding and noise look like findings."""
+    low, high = ax.get_ylim()
+    if high - low < span:
+        top = (low + high + span) / 2
+        if most is not None:
+            top = max(high, min(top, most + 0.04 * span))
+        ax.set_ylim(top - span, top)
+
+
+def _arrow(ax: Axes, *, up: bool) -> None:
+    """Say on the right of the axes which way is smoother."""
+    foot, head = (0.62, 0.92) if up else (0.38, 0.08)
+    ax.annotate(
+        "smoother",
+        xy=(1.045, head),
+        xytext=(1.045, foot),
+        xycoords="axes fraction",
+        ha="center",
+        va="top" if up else "bottom",
+        rotation=90,
+        fontsize=SMALL - 1,
+        color=GREY,
+        arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 0.7, "shrinkA": 1.0},
+    )
+
+
+def _caption(result: Result) -> str:
+    parts = [plural(result.images, "image"), "95 % bands over images"]
+    if "batch_size" in result.provenance:
+        parts.insert(1, f"batches of {result.provenance['batch_size']}")
+    return "; ".join(parts)

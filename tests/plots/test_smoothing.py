@@ -1,0 +1,118 @@
+"""The figures of over-smoothing: what they show, and that they show it whatever the result."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import refiner_cka as rc
+from refiner_cka import attention, plots, smoothing
+from refiner_cka.result import TokenMaps
+from tests.synthetic import synthetic_result, with_smoothing
+
+
+@pytest.fixture
+def result():
+    return with_smoothing(synthetic_result({"vit_s": 12, "deit_s": 8}), refined=["deit_s"])
+
+
+def panels(figure):
+    return [ax for ax in figure.axes if ax.lines]
+
+
+def test_a_panel_for_each_measure_with_a_line_for_each_model(result):
+    shown = panels(plots.smoothing(result))
+    assert len(shown) == len(smoothing.MEASURES)
+    for ax, (name, measure) in zip(shown, smoothing.MEASURES.items(), strict=True):
+        assert ax.get_ylabel().startswith(measure.label)
+        drawn = {tuple(line.get_ydata()) for line in ax.lines}
+        assert drawn == {tuple(result.smoothing(name, model).values) for model in result.models}
+        assert len(ax.collections) == 2  # the bands
+        arrows = [text.get_text() for text in ax.texts]
+        assert arrows == (["smoother"] if measure.smoother else [])
+
+
+def test_arrows_point_to_smoother(result):
+    for ax, measure in zip(
+        panels(plots.smoothing(result)), smoothing.MEASURES.values(), strict=True
+    ):
+        for text in ax.texts:
+            upwards = text.xy[1] > text.get_position()[1]
+            assert upwards == (measure.smoother == "higher")
+
+
+def test_one_depth_axis_for_all(result):
+    limits = {ax.get_xlim() for ax in panels(plots.smoothing(result))}
+    assert len(limits) == 1
+
+
+def test_rounding_is_not_magnified_to_a_finding():
+    flat = with_smoothing(synthetic_result({"vit_s": 3}))
+    sums = dict(flat.sums)
+    images = sums["smoothing/patch_cosine/images"]
+    sums["smoothing/patch_cosine/total"] = images * 0.5
+    sums["smoothing/patch_cosine/squares"] = images * 0.25
+    figure = plots.smoothing(replace(flat, sums=sums))
+    ax = panels(figure)[list(smoothing.MEASURES).index("patch_cosine")]
+    low, high = ax.get_ylim()
+    assert high - low == pytest.approx(0.1)
+
+
+def test_refined_maps_are_lines_of_their_own_and_bring_row_sums(result):
+    figure = plots.attention(result)
+    assert len(panels(figure)) == len(attention.MEASURES)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["vit_s", "deit_s", "deit_s (refined)"]
+    plain = plots.attention(result, models=["vit_s"])
+    # A softmax's rows sum to 1 and hold nothing negative: no panels for that.
+    assert len(panels(plain)) == 3
+
+
+def test_similarity_between_blocks_is_a_matrix(result):
+    ax = plots.attention_blocks(result, "deit_s", maps="refined")
+    drawn = ax.images[0].get_array()
+    expected = result.smoothing("attention_block_similarity", "deit_s", maps="refined").values
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_a_model_that_was_not_measured_leaves_the_others(result):
+    sums = {name: value.copy() for name, value in result.sums.items()}
+    for name in sums:
+        if name.startswith("smoothing/token_norm/"):
+            sums[name][:] = 0
+    figure = plots.smoothing(replace(result, sums=sums))
+    labels = [ax.get_ylabel() for ax in panels(figure)]
+    assert len(labels) == len(smoothing.MEASURES) - 1
+    assert "Token norm" not in labels
+
+
+def test_nothing_measured_is_refused():
+    with pytest.raises(rc.ResultError, match="no over-smoothing measures to draw"):
+        plots.smoothing(synthetic_result())
+    with pytest.raises(rc.ResultError, match="no over-smoothing measures to draw"):
+        plots.attention(synthetic_result())
+
+
+def test_a_run_draws_what_it_measured(result):
+    stems = [stem for stem, _ in plots.figures(result)]
+    assert stems[-5:] == [
+        "smoothing",
+        "attention",
+        "attention_vit_s",
+        "attention_deit_s",
+        "attention_deit_s_refined",
+    ]
+
+
+def test_token_maps_show_the_image_and_the_cosines_on_one_scale():
+    cosines = tuple(np.full((rows, rows), 0.5) for rows in (8, 4))
+    maps = TokenMaps("vit", ("blocks.0", "blocks.1"), np.zeros((32, 32, 3)), (0.5, 0.25), cosines)
+    figure = plots.token_maps(maps)
+    image, *shown = [ax for ax in figure.axes if ax.images][:3]
+    assert image.get_title() == "vit"
+    for ax, values in zip(shown, cosines, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), values)
+        assert ax.images[0].get_clim() == (0.0, 1.0)
+        assert ax.get_title().endswith("mean 0.50")
+    # The ring lies in the middle of the chosen patch of the first layer's grid.
+    assert tuple(shown[0].lines[0].get_xydata()[0]) == (10.0, 18.0)
