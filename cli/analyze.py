@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import sys
@@ -105,41 +106,53 @@ def analyze(
     suffix = "" if part == (1, 1) else f".{part[0]}-of-{part[1]}"
     target = output.Target(out, f"analysis{suffix}", overwrite=overwrite)
     target.check_folder()
-    analysis = rc.prepare(
-        model,
-        data,
-        layers=layers,
-        tokens=tokens,
-        smoothing=smoothing,
-        smoothing_prefix=smoothing_prefix,
-        attention=attention,
-        batch_size=batch_size,
-        images=images,
-        image_size=image_size,
-        device=device,
-        precision=precision.value,
-        workers=workers,
-        seed=seed,
-        shard=part,
-        command=shlex.join(["refiner-cka", *sys.argv[1:]]),
-    )
-    writes = analysis.runtime.rank == 0
-    target.check_fingerprint(analysis.fingerprint)
-    before = target.load_partial() if resume else None
-    if writes and not quiet:
+    # What a model's own code prints is not data.
+    with contextlib.redirect_stdout(sys.stderr):
+        analysis = rc.prepare(
+            model,
+            data,
+            layers=layers,
+            tokens=tokens,
+            smoothing=smoothing,
+            smoothing_prefix=smoothing_prefix,
+            attention=attention,
+            batch_size=batch_size,
+            images=images,
+            image_size=image_size,
+            device=device,
+            precision=precision.value,
+            workers=workers,
+            seed=seed,
+            shard=part,
+            command=shlex.join(["refiner-cka", *sys.argv[1:]]),
+        )
+        target.check(analysis.fingerprint, resume=resume)
+        before = target.load_partial() if resume else None
+        result = _measure(analysis, before, target, quiet=quiet)
+    if analysis.runtime.rank == 0:
+        output.finish(
+            target,
+            result,
+            normalize=normalize.value,
+            draw=part == (1, 1),
+            as_json=json,
+            quiet=quiet,
+        )
+
+
+def _measure(
+    analysis: Analysis, before: Result | None, target: output.Target, *, quiet: bool
+) -> Result:
+    """Measure, showing how it goes; an interrupted run is saved."""
+    silent = quiet or analysis.runtime.rank > 0
+    if not silent:
         _introduce(analysis)
     try:
-        with console.progress(quiet=quiet or not writes) as update:
-            result = rc.measure(analysis, resume=before, progress=update)
+        with console.progress(quiet=silent) as update:
+            return rc.measure(analysis, resume=before, progress=update)
     except rc.Interrupted as interrupt:
         _keep(target, interrupt.result)
         raise typer.Exit(130) from None
-    if not writes:
-        return
-    written = [target.save(result)]
-    if part == (1, 1):
-        written += output.save_figures(result, out, normalize=normalize.value)
-    output.print_summary(result, as_json=json, files=written, quiet=quiet)
 
 
 def _shard(text: str | None) -> tuple[int, int]:
@@ -155,12 +168,12 @@ def _shard(text: str | None) -> tuple[int, int]:
 
 def _introduce(analysis: Analysis) -> None:
     """Say what is about to be measured."""
-    for subject in analysis.subjects:
-        loaded = subject.origin.get("tensors_loaded")
-        weights = f"{loaded[0]} of {loaded[1]} tensors loaded" if loaded else "untrained weights"
-        if subject.trained and not loaded:
-            weights = str(subject.origin.get("weights", "weights as given"))
-        console.note(f"{subject.name}: {len(subject.layers)} layers, {weights}")
+    for index, subject in enumerate(analysis.subjects):
+        loaded = (
+            subject.origin.get("loading") or f"{subject.origin.get('weights', 'given')} weights"
+        )
+        layers = len({row.path for row in analysis.rows if row.subject == index})
+        console.note(f"{subject.name}: {layers} layers, {loaded}")
     count = sum(len(batch) for batch in analysis.plan.batches)
     console.note(
         f"{count} images of {analysis.source.description} in {len(analysis.plan.batches)} batches of "

@@ -15,6 +15,8 @@ def show(file: options.ResultFile, json: options.Json = False) -> None:
     output.print_summary(result, as_json=json, files=[])
     if json:
         return
+    for line in result.warnings:
+        typer.echo(f"warning: {line}")
     typer.echo("")
     for key, text in output.flatten(dict(result.provenance)):
         typer.echo(f"{key}: {text if len(text) <= 160 else text[:157] + '...'}")

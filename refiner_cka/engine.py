@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -28,9 +28,9 @@ from .hooks import Lockstep, capture
 from .images import Batch, load_batches
 from .minibatch import GramStack
 from .oversmoothing import AttentionTally, TokenTally
-from .preparation import Analysis, Row, prepare
+from .preparation import Analysis, Options, Row, prepare
 from .readout import Readout, features_of, tensor_of
-from .result import GROUPS, AttentionLayer, Layer, Result, Unreadable
+from .result import GROUPS, AttentionLayer, Layer, Result, Unreadable, degenerate_lines
 from .smoothing import MEASURES
 from .subjects import Subject
 
@@ -52,7 +52,7 @@ def analyze(
     *,
     resume: Result | None = None,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Result:
     """Measure how the representations of models change with depth, in one pass over the images.
 
@@ -186,9 +186,9 @@ class Measurement:
 
     def add(self, batch: Batch) -> None:
         """Measure one batch and add it to the sums, wholly or not at all."""
+        self._note_unreadable(batch)
         images = batch.images
         if images < hsic.MIN_BATCH:
-            self._note_unreadable(batch)
             self.accumulator.skip(batch.index)
             return
         device = self._analysis.runtime.device
@@ -221,7 +221,6 @@ class Measurement:
                 **self._attention.sums(batch.index),
             },
         )
-        self._note_unreadable(batch)
 
     def all_reduce(self) -> None:
         """Replace the state by its total over all processes."""
@@ -240,7 +239,8 @@ class Measurement:
             sums=sums,
             batches=np.array(sorted(self.accumulator.batches), dtype=np.int64),
             total_batches=len(analysis.plan.batches),
-            unreadable=tuple(sorted(self._unreadable, key=lambda entry: entry.image)),
+            # A set: an interruption may fall between an image being noted and its batch being held.
+            unreadable=tuple(sorted(set(self._unreadable), key=lambda entry: entry.image)),
             warnings=analysis.warnings,
             provenance=analysis.provenance,
             fingerprint=analysis.fingerprint,
@@ -365,18 +365,8 @@ def _checked(result: Result, analysis: Analysis) -> Result:
             f"fewer than {hsic.MIN_BATCH} images could be read{first}; CKA needs at least "
             f"{hsic.MIN_BATCH} in a batch"
         )
-    own = np.diagonal(result.sums["hsic"].sum(0))
-    undefined = set(result.degenerate()) if result.images else set()
-    lines = []
-    for position, layer in enumerate(result.layers):
-        if layer in undefined:
-            cause = "do not vary between images" if np.isfinite(own[position]) else "are not finite"
-            lines.append(
-                f"{layer.model}: the features of layer {layer.path} ({layer.tokens}) {cause}; "
-                "its CKA is undefined (NaN)"
-            )
-    lines.extend(_undefined(result, analysis))
-    for line in lines:
+    lines = [*degenerate_lines(result), *_undefined(result, analysis)]
+    for line in lines if analysis.runtime.rank == 0 else []:
         warnings.warn(line, AnalysisWarning, stacklevel=3)
     return replace(result, warnings=(*result.warnings, *lines))
 

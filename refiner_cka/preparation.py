@@ -9,9 +9,10 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from torch import nn
 
 from . import hsic, runtime
 from .attention import find_points, unfused
@@ -81,6 +82,24 @@ class Analysis:
         return left[self.runtime.rank :: self.runtime.world]
 
 
+class Options(TypedDict, total=False):
+    """The options of `analyze` and `prepare`, explained there."""
+
+    layers: str
+    tokens: str
+    smoothing: str | None
+    smoothing_prefix: bool
+    attention: bool
+    batch_size: int
+    images: int | None
+    image_size: int | tuple[int, int] | None
+    device: str | None
+    precision: Precision
+    workers: int | None
+    seed: int
+    shard: tuple[int, int]
+
+
 def prepare(
     models: Iterable[str | Subject] | str | Subject,
     data: Any,
@@ -110,20 +129,12 @@ def prepare(
     here = runtime.detect(device, precision)
     source = open_source(data)
     plan = plan_batches(source, batch_size=batch_size, images=images, seed=seed)
-    wanted = [models] if isinstance(models, str | Subject) else list(models)
-    if not wanted:
-        raise ModelError("no model to analyse: name at least one")
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    resolved = [
-        subject
-        for model in wanted
-        for subject in (
-            [model]
-            if isinstance(model, Subject)
-            else resolve(model, layers=layers, image_size=size, seed=seed)
+    if shard[0] > len(plan.batches):
+        raise DataError(
+            f"--shard {shard[0]}/{shard[1]} would be empty: the run has {len(plan.batches)} batches"
         )
-    ]
-    subjects = tuple(name_apart(resolved))
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    subjects = _subjects(models, layers, size, seed)
     rows: list[Row] = []
     maps: list[AttentionSite] = []
     left_out: list[str] = []
@@ -143,7 +154,7 @@ def prepare(
             left_out.extend(dropped)
     if attention and not maps:
         raise LayerError(f"--attention: {left_out[-1]}")
-    for line in left_out:
+    for line in left_out if here.rank == 0 else []:
         warnings.warn(line, AnalysisWarning, stacklevel=2)
     identity = {
         **_identity(subjects, rows, source, plan, here),
@@ -169,6 +180,36 @@ def prepare(
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
         provenance={**identity, **_circumstances(source, plan, here, shard, command)},
     )
+
+
+def _subjects(
+    models: Iterable[str | Subject] | str | Subject,
+    layers: str,
+    image_size: tuple[int, int] | None,
+    seed: int,
+) -> tuple[Subject, ...]:
+    """Return the models as subjects with unique names.
+
+    Raises:
+        ModelError: there is none, or one is neither a name nor a subject.
+    """
+    if isinstance(models, nn.Module):
+        models = [models]  # type: ignore[list-item]  # refused below, like one in a list
+    wanted = [models] if isinstance(models, str | Subject) else list(models)
+    if not wanted:
+        raise ModelError("no model to analyse: name at least one")
+    found: list[Subject] = []
+    for model in wanted:
+        if isinstance(model, Subject):
+            found.append(model)
+        elif isinstance(model, str):
+            found.extend(resolve(model, layers=layers, image_size=image_size, seed=seed))
+        else:
+            raise ModelError(
+                f"a {type(model).__name__} is no model name: wrap a module as "
+                "rc.Subject.from_module(module, layers)"
+            )
+    return tuple(name_apart(found))
 
 
 @dataclass(frozen=True)
@@ -283,45 +324,48 @@ def _choose_rows(
     order = list(probe.calls) if subject.pattern else list(subject.layers)
     order += [path for path in subject.layers if path not in probe.calls and path not in order]
     rows: list[tuple[Readout, str]] = []
-    dropped: list[str] = []
+    obstacles: dict[tuple[str, str], list[str]] = {}
     for readout, path in itertools.product(readouts, order):
-        reason = _obstacle(subject, probe.calls.get(path, []), readout)
+        reason, of_readout = _obstacle(subject, probe.calls.get(path, []), readout)
         if reason is None:
             rows.append((readout, path))
-            continue
-        line = f"{subject.name}: layer {path} {reason}"
-        if not subject.pattern:
-            raise LayerError(f"{line}; choose other layers")
-        if f"{line}; left out" not in dropped:
-            dropped.append(f"{line}; left out")
+        elif not subject.pattern:
+            raise LayerError(f"{subject.name}: layer {path} {reason}; choose other layers")
+        else:
+            place = f"left out of --tokens {readout}" if of_readout else "left out"
+            paths = obstacles.setdefault((reason, place), [])
+            paths.extend([] if path in paths else [path])
+    lines = [
+        f"{subject.name}: layer{'s' if len(paths) > 1 else ''} {', '.join(paths)} {reason}; {place}"
+        for (reason, place), paths in obstacles.items()
+    ]
     for readout in readouts:
         if not any(chosen == readout for chosen, _ in rows):
-            raise LayerError(
-                f"no layer is left to read as {readout!r}: {dropped[0].removesuffix('; left out')}"
-            )
-    return rows, dropped
+            raise LayerError(f"no layer is left to read as {readout!r}: {lines[-1]}")
+    return rows, lines
 
 
 def _obstacle(
     subject: Subject, calls: Sequence[torch.Tensor | None], readout: Readout
-) -> str | None:
-    """Return why a layer cannot be a row, or `None`."""
+) -> tuple[str | None, bool]:
+    """Return why a layer cannot be a row, or `None`, and whether that is so for this readout only."""
     if not calls:
-        return "is never called"
+        return "is never called", False
     if len(calls) > 1:
-        return f"is called {len(calls)} times in one forward pass"
+        return f"is called {len(calls)} times in one forward pass", False
     output = calls[0]
     if output is None:
-        return "returns no tensor"
+        return "returns no tensor", False
     if not output.is_floating_point():
-        return f"returns {output.dtype}, not floating-point features"
+        return f"returns {output.dtype}, not floating-point features", False
     if output.ndim < 2 or output.shape[0] != PROBE_IMAGES:
-        return f"returns {tuple(output.shape)} for {PROBE_IMAGES} images: the first axis must be the images"
+        shape = f"{tuple(output.shape)} for {PROBE_IMAGES} images"
+        return f"returns {shape}: the first axis must be the images", False
     try:
         features_of(output, subject.tokens, readout)
     except LayerError as error:
-        return f"cannot be read: {error}"
-    return None
+        return f"cannot be read: {error}", True
+    return None, False
 
 
 def _class_map(subject: Subject, source: ImageSource, logits: int | None) -> tuple[int, ...] | None:

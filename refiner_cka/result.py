@@ -94,7 +94,7 @@ class Unreadable:
     reason: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """Everything measured in one analysis, or in part of one.
 
@@ -125,6 +125,13 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     attention: tuple[AttentionLayer, ...] = ()
+
+    def __repr__(self) -> str:
+        """Name what it holds; the sums themselves would fill pages."""
+        return (
+            f"<Result: {', '.join(self.models)}; {len(self.layers)} layers, {self.images} images, "
+            f"{len(self.batches)} of {self.total_batches} batches>"
+        )
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -409,10 +416,38 @@ def merge(results: Sequence[Result]) -> Result:
         raise ResultError(
             f"batch {unique[counts > 1][0]} is in two of the results; merge each shard once"
         )
-    return replace(
+    merged = replace(
         first,
         sums={name: np.sum([r.sums[name] for r in results], axis=0) for name in first.sums},
         batches=unique,
-        unreadable=tuple(image for result in results for image in result.unreadable),
-        warnings=tuple(dict.fromkeys(line for result in results for line in result.warnings)),
+        unreadable=tuple(
+            sorted(
+                {image for r in results for image in r.unreadable}, key=lambda entry: entry.image
+            )
+        ),
+        provenance={
+            **first.provenance,
+            "shard": [1, 1],
+            "command": "; ".join(dict.fromkeys(str(r.provenance.get("command")) for r in results)),
+        },
     )
+    # What is undefined in a part need not be in the whole.
+    lasting = [
+        line for part in results for line in part.warnings if line not in degenerate_lines(part)
+    ]
+    return replace(merged, warnings=tuple(dict.fromkeys([*lasting, *degenerate_lines(merged)])))
+
+
+def degenerate_lines(result: Result) -> list[str]:
+    """Return a line for each layer whose CKA is undefined, with the cause."""
+    if not result.images:
+        return []
+    own = np.diagonal(result.sums["hsic"].sum(0))
+    undefined = set(result.degenerate())
+    return [
+        f"{layer.model}: the features of layer {layer.path} ({layer.tokens}) "
+        f"{'do not vary between images' if np.isfinite(value) else 'are not finite'}; "
+        "its CKA is undefined (NaN)"
+        for layer, value in zip(result.layers, own, strict=True)
+        if layer in undefined
+    ]

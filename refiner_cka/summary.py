@@ -180,6 +180,7 @@ class Summary:
             "complete": result.complete,
             "groups": result.groups,
             "unreadable": [vars(entry) for entry in result.unreadable],
+            "in_batches_too_small": self.too_small,
             "models": [_json(vars(finding)) for finding in self.findings],
             "contrasts": [_json(vars(comparison)) for comparison in self.comparisons],
             "smoothing": [_json(vars(entry)) for entry in self.smoothing],
@@ -189,12 +190,23 @@ class Summary:
         }
 
     @property
+    def too_small(self) -> int:
+        """Readable images whose batches were too small for the estimator; 0 while a run is incomplete."""
+        result = self.result
+        planned = result.provenance.get("images", {}).get("count")
+        if planned is None or not result.complete:
+            return 0
+        lost = planned - len(result.unreadable) - result.images
+        return int(lost + result.provenance.get("left_out", 0))
+
+    @property
     def _has_top1(self) -> bool:
         return any(finding.top1 is not None for finding in self.findings)
 
     def _sentences(self) -> Iterator[str]:
         result = self.result
-        counted = f"{result.images} images in {len(result.batches)} batches"
+        count = len(result.batches)
+        counted = f"{result.images} images in {count} {'batch' if count == 1 else 'batches'}"
         if not result.complete:
             yield f"Incomplete: {len(result.batches)} of {result.total_batches} batches."
         if result.groups >= MIN_GROUPS:
@@ -203,7 +215,14 @@ class Summary:
             yield f"{counted}; too few for errors, which take at least {MIN_GROUPS} groups of batches."
         if result.unreadable:
             first = result.unreadable[0]
-            yield f"{len(result.unreadable)} images were left out, such as {first.image}: {first.reason}."
+            yield (
+                f"{len(result.unreadable)} images could not be read, such as {first.image}: {first.reason}."
+            )
+        if self.too_small:
+            yield (
+                f"{self.too_small} readable images were left out: their batches had fewer than 4 images, "
+                "which hold no estimate."
+            )
         untrained = [
             str(model["name"])
             for model in result.provenance.get("models", [])
@@ -223,8 +242,13 @@ class Summary:
 
     def _about(self, finding: Finding) -> Iterator[str]:
         name = finding.model + (f" ({finding.tokens})" if len(self.result.tokens) > 1 else "")
+        if not self.result.images:
+            return
         if not math.isfinite(finding.first_last):
-            yield f"{name}: CKA(first, last) is undefined, since one of the two layers is degenerate."
+            yield (
+                f"{name}: CKA(first, last) is undefined: the features of {finding.first} or "
+                f"{finding.last} do not vary, or are not finite."
+            )
             return
         text = (
             f"{name}: {finding.first} and {finding.last} share CKA "
@@ -235,7 +259,9 @@ class Summary:
         else:
             text += f"; no earlier layer has CKA of {SIMILAR} with the last"
         yield text + "."
-        if not finding.resolved:
+        if not finding.resolved and not math.isfinite(finding.first_last_se):
+            yield f"{name}: s(l) is unresolved without an error of CKA(first, last): read the raw curve."
+        elif not finding.resolved:
             yield (
                 f"{name}: s(l) is unresolved, since CKA(first, last), by which it divides, is not clearly "
                 "above 0: read the raw curve."
@@ -247,6 +273,11 @@ class Summary:
         if comparison.difference < 0:
             closer, further, sign = further, closer, -1.0
         size = _with_se(sign * comparison.difference, comparison.se)
+        if not math.isfinite(comparison.se):
+            return (
+                f"At relative depth {comparison.depth:.2f}{tokens}, CKA with the last layer of {closer} is "
+                f"higher than of {further} by {size}, without an error."
+            )
         if comparison.lower <= 0 <= comparison.upper:
             return (
                 f"At relative depth {comparison.depth:.2f}{tokens}, {comparison.model} and {comparison.other} "

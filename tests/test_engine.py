@@ -7,6 +7,7 @@ import copy
 import itertools
 import subprocess
 import sys
+import warnings
 import weakref
 from pathlib import Path
 
@@ -625,3 +626,64 @@ def test_tf32_is_off_inside_and_as_before_after():
         assert torch.is_inference_mode_enabled()
     assert torch.backends.cudnn.conv.fp32_precision == before
     assert not torch.is_inference_mode_enabled()
+
+
+def test_other_pictures_of_the_same_names_and_sizes_are_another_analysis(tmp_path):
+    for name, level in (("one", 10), ("two", 200)):
+        (tmp_path / name).mkdir()
+        for index in range(6):
+            Image.new("RGB", (8, 8), (level, index, 0)).save(tmp_path / name / f"{index}.bmp")
+    module = seeded(pathological.InplaceReLU)
+    one, two = (
+        rc.prepare(subject(module, ["fc1"]), tmp_path / name, workers=0) for name in ("one", "two")
+    )
+    assert one.fingerprint != two.fingerprint
+
+
+def test_a_warning_of_a_part_that_the_whole_does_not_bear_out_is_gone_after_merging():
+    data = inputs(32)
+    module = seeded(pathological.InplaceReLU)
+    order = list(rc.prepare(subject(module, ["fc1"]), data, batch_size=8).plan.batches)
+    data[list(order[0])] = data[order[0][0]].clone()
+    data[list(order[2])] = data[order[2][0]].clone()
+    parts = []
+    for shard in ((1, 2), (2, 2)):
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            parts.append(
+                run(subject(module, ["fc1"]), data, batch_size=8, shard=shard, smoothing="none")
+            )
+    assert "undefined (NaN)" in parts[0].warnings[0]
+    merged = rc.merge(parts)
+    assert merged.warnings == ()
+    assert merged.cka() == 1
+
+
+def test_readable_images_of_batches_that_became_too_small_are_counted(tmp_path):
+    folder = image_folder(tmp_path, 15)
+    module = seeded(pathological.InplaceReLU)
+    plan = rc.prepare(subject(module, ["fc1"]), folder, batch_size=4).plan
+    for index in plan.batches[0][:2]:
+        (folder / f"{index:04d}.png").write_bytes(b"")
+    summary = rc.summarize(run(subject(module, ["fc1"]), folder, batch_size=4))
+    assert summary.result.images == 8
+    assert summary.too_small == 15 - 2 - 8
+    assert any("5 readable images were left out" in sentence for sentence in summary.sentences)
+
+
+def test_an_empty_shard_is_refused():
+    with pytest.raises(rc.DataError, match="--shard 9/9 would be empty: the run has 5 batches"):
+        run(
+            subject(seeded(pathological.InplaceReLU), ["fc1"]), inputs(), batch_size=8, shard=(9, 9)
+        )
+
+
+@pytest.mark.parametrize("wrap", [lambda module: module, lambda module: [module]])
+def test_a_bare_module_is_refused_with_the_way_to_name_it(wrap):
+    with pytest.raises(rc.ModelError, match=r"Subject\.from_module"):
+        rc.analyze(wrap(seeded(pathological.InplaceReLU)), inputs())
+
+
+def test_a_result_is_shown_in_a_line():
+    result = run(subject(seeded(pathological.InplaceReLU), ["fc1"]), inputs(), batch_size=8)
+    assert repr(result) == "<Result: model; 1 layers, 40 images, 5 of 5 batches>"

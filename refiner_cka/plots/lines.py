@@ -27,7 +27,7 @@ from .style import (
     shortened,
 )
 
-DEPTH = "Relative depth (first to last block)"
+DEPTH = "Relative depth (first to last layer)"
 FORMULA: dict[Normalize, str] = {
     "first-last": "$s(l)$ = CKA($l$, last) / CKA(first, last)",
     "min-max": "CKA($l$, last), least 0 to greatest 1",

@@ -148,7 +148,7 @@ def test_lines_and_bands_are_the_curves(normalize):
 def test_axes_are_named_by_formula():
     result = synthetic_result()
     ax = plots.curves(result)
-    assert ax.get_xlabel() == "Relative depth (first to last block)"
+    assert ax.get_xlabel() == "Relative depth (first to last layer)"
     assert ax.get_ylabel() == "$s(l)$ = CKA($l$, last) / CKA(first, last)"
     assert plots.curves(result, normalize="none").get_ylabel() == "CKA($l$, last)"
 
