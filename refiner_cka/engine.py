@@ -24,7 +24,7 @@ from .attention import CHUNK_IMAGES, unfused
 from .attention import MEASURES as ATTENTION_MEASURES
 from .errors import AnalysisWarning, DataError, DeviceError, LayerError
 from .estimate import relative_depth
-from .hooks import Lockstep, capture
+from .hooks import Diverged, Lockstep, capture
 from .images import Batch, load_batches
 from .minibatch import GramStack
 from .oversmoothing import AttentionTally, TokenTally
@@ -36,6 +36,10 @@ from .subjects import Subject
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the images done by this process and those it has in all."""
+
+
+CPU_CHUNK = 8
+"""Images of one forward pass on a CPU, whose caches then hold the activations. `make bench` shows the gain."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -140,7 +144,8 @@ class Measurement:
             device=device,
         )
         self._grams = GramStack(layers, max(sizes), device)
-        self._chunk = max(sizes)
+        self._chunk = min(CPU_CHUNK, max(sizes)) if device.type == "cpu" else max(sizes)
+        self._short_of_memory = False
         self._unreadable: list[Unreadable] = []
         self._hooks = ExitStack()
         self._passes = [self._lockstep(index) for index in range(models)]
@@ -290,27 +295,49 @@ class Measurement:
     def _forward(self, index: int, inputs: torch.Tensor) -> Any:
         """Return one subject's output for each chunk, halving the chunk while memory runs out.
 
-        The CKA batch stays: it is part of the estimator, and only the forward pass is split.
+        The CKA batch stays: it is part of the estimator, and only the forward pass is split. A model that
+        takes different ways for different images, or computes images from one another, gets whole batches.
         """
-        module = self._analysis.subjects[index].module
+        subject = self._analysis.subjects[index]
         has_maps = any(site.subject == index for site in self._analysis.attention_sites)
+        whole = not self._analysis.splittable[index] and not has_maps
         while True:
             chunk = min(self._chunk, CHUNK_IMAGES) if has_maps else self._chunk
+            parts = [inputs] if whole else torch.split(inputs, chunk)
             try:
-                outputs = self._passes[index].run(module, torch.split(inputs, chunk))
+                outputs = self._passes[index].run(subject.module, parts)
                 self._attention.compare(index)
                 return outputs
+            except Diverged:
+                if self._short_of_memory or has_maps:
+                    raise
+                whole = True
+                continue
             except (RuntimeError, MemoryError) as error:
                 if not runtime.is_out_of_memory(error):
                     raise
             # Outside the handler, where the failed pass's tensors are no longer held by the traceback.
-            if chunk == 1:
-                raise DeviceError(
-                    "out of memory even with one image at a time; use a device with more memory, a smaller "
-                    "--image-size or fewer --model"
-                )
-            self._chunk = math.ceil(min(chunk, len(inputs)) / 2)
-            runtime.release_memory(self._analysis.runtime.device)
+            self._save_memory(subject.name, min(chunk, len(inputs)), whole)
+
+    def _save_memory(self, name: str, chunk: int, whole: bool) -> None:
+        """Halve the chunk.
+
+        Raises:
+            DeviceError: it cannot be halved.
+        """
+        if whole:
+            raise DeviceError(
+                f"out of memory, and {name} computes its images from one another, so that a batch cannot be "
+                "split; use a smaller --batch-size"
+            )
+        if chunk == 1:
+            raise DeviceError(
+                "out of memory even with one image at a time; use a device with more memory, a smaller "
+                "--image-size or fewer --model"
+            )
+        self._short_of_memory = True
+        self._chunk = math.ceil(chunk / 2)
+        runtime.release_memory(self._analysis.runtime.device)
 
     def _score(
         self, index: int, outputs: Sequence[Any], labels: torch.Tensor | None

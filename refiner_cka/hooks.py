@@ -47,6 +47,10 @@ def capture(
             handle.remove()
 
 
+class Diverged(LayerError):
+    """Chunks of a batch took different ways through the model."""
+
+
 class Lockstep:
     """Runs a model over the chunks of a batch so that each layer is visited with all chunks at once.
 
@@ -79,7 +83,7 @@ class Lockstep:
         """Return the model's output for each chunk.
 
         Raises:
-            LayerError: chunks took different ways through the model.
+            Diverged: chunks took different ways through the model.
         """
         if len(chunks) == 1:
             return [module(chunks[0])]
@@ -89,7 +93,7 @@ class Lockstep:
         arrivals = [one.switch(chunk) for one, chunk in zip(passes, chunks, strict=True)]
         while not all(one.dead for one in passes):
             if any(one.dead for one in passes) or len({path for path, _ in arrivals}) > 1:
-                raise LayerError(
+                raise Diverged(
                     "the model calls different layers for different images, so its batches cannot be split "
                     "to save memory; use a smaller --batch-size"
                 )

@@ -56,6 +56,7 @@ class Analysis:
         measures: over-smoothing measures of the tokens.
         attention_sites: where attention maps are read.
         class_maps: for each subject the logit of each class of the source (-1: none), or `None`.
+        splittable: for each subject whether a batch may go through it in chunks.
         warnings: layers left out, one line each.
         fingerprint: SHA-256 of what determines the numbers.
         provenance: what the result file says about the run.
@@ -71,6 +72,7 @@ class Analysis:
     measures: tuple[str, ...]
     attention_sites: tuple[AttentionSite, ...]
     class_maps: tuple[tuple[int, ...] | None, ...]
+    splittable: tuple[bool, ...]
     warnings: tuple[str, ...]
     fingerprint: str
     provenance: Mapping[str, Any]
@@ -139,6 +141,7 @@ def prepare(
     maps: list[AttentionSite] = []
     left_out: list[str] = []
     class_maps = []
+    splittable = []
     for index, subject in enumerate(subjects):
         probe = _probe(subject, source, here)
         chosen, dropped = _choose_rows(subject, probe, readouts)
@@ -148,6 +151,7 @@ def prepare(
         # By default measures are taken where there are tokens; asked for, they say where there are none.
         left_out.extend([*wrong, *without] if smoothing is not None else wrong)
         class_maps.append(_class_map(subject, source, probe.logits))
+        splittable.append(probe.splittable)
         if attention:
             added, dropped = _attention_sites(index, subject, probe, here)
             maps.extend(added)
@@ -176,6 +180,7 @@ def prepare(
         measures=measures,
         attention_sites=tuple(maps),
         class_maps=tuple(class_maps),
+        splittable=tuple(splittable),
         warnings=tuple(left_out),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
         provenance={**identity, **_circumstances(source, plan, here, shard, command)},
@@ -222,6 +227,8 @@ class _Probe:
     """Number of classes the model predicts, if its output is `(images, classes)`."""
     shape: tuple[int, ...]
     """Channels, height and width of the images."""
+    splittable: bool
+    """Whether an image's output is the same without the others, so that a batch may be split."""
 
 
 def _probe(subject: Subject, source: ImageSource, here: Runtime) -> _Probe:
@@ -229,6 +236,7 @@ def _probe(subject: Subject, source: ImageSource, here: Runtime) -> _Probe:
     with here.hosting(subject.module), here.session():
         try:
             calls, returned = _watch(subject, subject.layers, shape, here)
+            fewer = subject.module(_noise(shape, here)[:2])
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(
@@ -236,7 +244,25 @@ def _probe(subject: Subject, source: ImageSource, here: Runtime) -> _Probe:
             ) from error
     logits = tensor_of(returned)
     classes = logits.shape[1] if logits is not None and logits.ndim == 2 else None
-    return _Probe(calls, classes, tuple(shape))
+    return _Probe(calls, classes, tuple(shape), _same(logits, tensor_of(fewer), here))
+
+
+def _noise(shape: Sequence[int], here: Runtime) -> torch.Tensor:
+    """Return the images of the probe: noise, since a model may treat equal images alike by chance."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(PROBE_IMAGES, *shape, generator=generator).to(here.device)
+
+
+def _same(outputs: torch.Tensor | None, fewer: torch.Tensor | None, here: Runtime) -> bool:
+    """Whether the first two images' outputs are the same without the third, up to rounding.
+
+    Batch normalisation without running statistics, for one, makes images depend on one another.
+    """
+    if outputs is None or fewer is None or outputs[:2].shape != fewer.shape:
+        return False
+    tolerance = 1e-3 if here.precision == "fp32" else 0.1
+    first, second = outputs[:2].to(torch.float32), fewer.to(torch.float32)
+    return bool((first - second).norm() <= tolerance * first.norm())
 
 
 def _watch(
@@ -245,7 +271,7 @@ def _watch(
     """Return what modules return for a few images, on the meta device, and what the model does."""
 
     def forward() -> Any:
-        return subject.module(torch.zeros(PROBE_IMAGES, *shape, device=here.device))
+        return subject.module(_noise(shape, here))
 
     def shape_of(output: Any) -> torch.Tensor | None:
         tensor = tensor_of(output)

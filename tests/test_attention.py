@@ -246,7 +246,7 @@ def test_fused_attention_is_put_back_after_success_and_after_a_failure():
 
     class Fails(torch.nn.Module):
         def forward(self, x):
-            if len(x) != 3:
+            if len(x) > 3:
                 raise RuntimeError("no such batch")
             return x
 

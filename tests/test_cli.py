@@ -324,8 +324,8 @@ class Model(nn.Module):
         self.calls = 0
 
     def forward(self, x):
-        self.calls += 1  # The first call is the one that finds the layers.
-        if self.calls == 6 and not pathlib.Path("interrupted").exists():
+        self.calls += 1  # The first two calls find out about the model.
+        if self.calls == 7 and not pathlib.Path("interrupted").exists():
             pathlib.Path("interrupted").touch()
             os.kill(os.getpid(), signal.SIGINT)
         return self.last(self.first(x))

@@ -389,10 +389,60 @@ def test_out_of_memory_splits_the_pass_and_not_the_batch():
     np.testing.assert_array_equal(split.sums["images"], whole.sums["images"])
 
 
+def test_a_model_that_takes_different_ways_is_given_whole_batches():
+    class Forks(nn.Module):
+        """A chunk goes left or right by its first image; a whole batch goes left."""
+
+        def __init__(self):
+            super().__init__()
+            self.left, self.right, self.last = (
+                nn.Linear(48, 48),
+                nn.Linear(48, 48),
+                nn.Linear(48, 8),
+            )
+            self.ways = set()
+
+        def forward(self, x):
+            x = x.flatten(1)
+            way = "right" if len(x) == engine.CPU_CHUNK and x[0, 0] > 0 else "left"
+            self.ways.add(way)
+            return self.last(self.get_submodule(way)(x))
+
+    module = seeded(Forks)
+    result = run(subject(module, ["left", "last"]), inputs(96), batch_size=32)
+    assert module.ways == {"left", "right"}
+    assert result.images == 96
+    assert np.isfinite(result.cka()).all()
+
+
+def test_a_model_whose_images_depend_on_one_another_is_given_whole_batches():
+    module = nn.Sequential(
+        nn.Flatten(), nn.BatchNorm1d(48, track_running_stats=False), nn.Linear(48, 8)
+    )
+    check_against_truth(seeded(lambda: module), ["1", "2"], inputs(64), batch_size=32)
+
+
+def test_without_memory_for_them_it_is_refused():
+    class Hungry(nn.Sequential):
+        def forward(self, x):
+            if len(x) > PROBE_IMAGES:
+                raise torch.OutOfMemoryError("no memory")
+            return super().forward(x)
+
+    module = Hungry(nn.Flatten(), nn.BatchNorm1d(48, track_running_stats=False))
+    with pytest.raises(rc.DeviceError, match="images from one another"):
+        run(subject(module.eval(), ["1"]), inputs(32))
+
+
 def test_no_memory_for_one_image_is_refused():
     class Starving(pathological.InplaceReLU):
+        """Works for the two passes that find the layers."""
+
+        calls = 0
+
         def forward(self, x):
-            if len(x) != PROBE_IMAGES:
+            self.calls += 1
+            if self.calls > 2:
                 raise torch.OutOfMemoryError("no memory")
             return super().forward(x)
 

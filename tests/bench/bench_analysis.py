@@ -2,11 +2,11 @@
 
     python tests/bench/bench_analysis.py [--quick]
 
-Each case runs in a process of its own. Times are ratios of passes that alternate over the same images in memory:
-the median of the pairs, with their range. Beside this tool run `pytorch-cka` and `torch_cka`, which compare two
-models, here a model and its copy, and are timed over two bare passes accordingly. Memory is the growth of the peak
-resident size over that of the bare pass. The error is the largest of the matrix against float64 from the same
-float32 features.
+CKA alone: `bench_smoothing.py` measures what over-smoothing adds. Each case runs in a process of its own.
+Times are ratios of passes that alternate over the same images in memory: the median of the pairs, with their
+range. Beside this tool run `pytorch-cka` and `torch_cka`, which compare two models, here a model and its
+copy, and are timed over two bare passes accordingly. Memory is the growth of the peak resident size over that
+of the bare pass. The error is the largest of the matrix against float64 from the same float32 features.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def analysis(tool, module, paths, data, size):
 
     if tool == "refiner-cka":
         subject = rc.Subject.from_module(module, paths)
-        prepared = rc.prepare(subject, data, batch_size=size, workers=0, device="cpu")
+        prepared = rc.prepare(
+            subject, data, batch_size=size, workers=0, device="cpu", smoothing="none"
+        )
         return lambda: rc.measure(prepared).cka()
     other = copy.deepcopy(module)
     if tool == "pytorch-cka":
