@@ -76,7 +76,9 @@ def draw_tokens(name):
     measure = smoothing.MEASURES[name]
     figure = Figure(figsize=(3.6, 2.0), layout="constrained")
     scale = max(2.5, max(float(tokens.abs().quantile(0.98)) for tokens in EXAMPLES[name]))
-    for ax, tokens, word in zip(figure.subplots(1, 2), EXAMPLES[name], words(measure), strict=True):
+    for ax, tokens, word in zip(
+        figure.subplots(1, 2), EXAMPLES[name], words(measure.smoother), strict=True
+    ):
         values = measure.function(smoothing.Tokens([tokens], GRID, dear=4))
         images = (0.5 + tokens / scale).clamp(0, 1).view(4, SIDE, SIDE, 3).numpy()
         framed = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1)
@@ -98,24 +100,43 @@ MAPS = {
     "attention_entropy": ([peaked(0.7)], [peaked(30.0)]),
     "attention_distance": ([peaked(0.7)], [peaked(30.0)]),
     "attention_head_similarity": ([peaked(0.8, -2), peaked(0.8, 2)], [peaked(0.8), peaked(0.9)]),
+    "attention_block_similarity": ([peaked(0.7), peaked(3.0)], [peaked(1.5), peaked(1.8)]),
+    "attention_row_sum": ([0.4 * peaked(1.0)], [1.2 * peaked(1.0)]),
+    "attention_negative": ([peaked(1.0)], [peaked(1.0) - 0.7 * peaked(1.0, 2)]),
 }
-"""Measure -> heads of a map with little smoothing, and with much."""
+"""Measure -> heads of a map (for similarity between blocks: maps of two blocks) with little smoothing, and with
+much; of the last two: with a small value and a large one."""
+
+
+def value(name, heads, table):
+    """Return what a measure says of one image's maps."""
+    if name == attention.BLOCK_SIMILARITY:
+        blocks = [attention.Maps(head[None, None], 0, "softmax", table) for head in heads]
+        columns = [attention.block_columns(block, 1) for block in blocks]
+        return float(attention.block_similarity(columns)[0, 0, 1])
+    maps = attention.Maps(torch.stack(heads).unsqueeze(0), 0, "refined", table)
+    return float(attention.MEASURES[name].function(maps)[0])
 
 
 def draw_maps(name):
     """Draw the pair of an attention measure: where the marked patch attends to, in each head."""
-    measure = attention.MEASURES[name]
+    smooths = name == attention.BLOCK_SIMILARITY or attention.MEASURES[name].smoother
     table = attention.distances(GRID, (16.0, 16.0), torch.device("cpu"))
     figure = Figure(figsize=(3.6, 2.0), layout="constrained")
-    for ax, heads, word in zip(figure.subplots(1, 2), MAPS[name], words(measure), strict=True):
-        maps = attention.Maps(torch.stack(heads).unsqueeze(0), 0, "softmax", table)
+    largest = max(float(head.max()) for heads in MAPS[name] for head in heads)
+    for ax, heads, word in zip(figure.subplots(1, 2), MAPS[name], words(smooths), strict=True):
         seen = 14 if len(heads) == 2 else 21
         rows = [head[seen].view(SIDE, SIDE).numpy() for head in heads]
-        rows = [row / row.max() if row.max() > 2 / COUNT else row / row.max() * 0.5 for row in rows]
+        if smooths:
+            rows = [row / row.max() * (1 if row.max() > 2 / COUNT else 0.5) for row in rows]
+        else:
+            rows = [row / largest for row in rows]
         framed = np.concatenate(
             [np.pad(row, ((0, 0), (0, 1)), constant_values=np.nan) for row in rows], 1
         )
-        ax.imshow(framed[:, :-1], vmin=0, vmax=1, cmap=mpl.colormaps["magma"])
+        low = -1 if name == "attention_negative" else 0
+        colours = mpl.colormaps["RdBu_r" if low else "magma"]
+        ax.imshow(framed[:, :-1], vmin=low, vmax=1, cmap=colours)
         for number in range(len(heads)):
             ax.plot(
                 seen % SIDE + number * (SIDE + 1),
@@ -125,13 +146,13 @@ def draw_maps(name):
                 mec="black",
                 ms=4,
             )
-        finish(ax, word, f"{float(measure.function(maps)[0]):.2f}")
+        finish(ax, word, f"{value(name, heads, table):.2f}")
     save(figure, name)
 
 
-def words(measure):
+def words(smooths):
     """Return what to call the first and the second of a pair."""
-    return ("less smooth", "smoother") if measure.smoother else ("small", "large")
+    return ("less smooth", "smoother") if smooths else ("small", "large")
 
 
 def finish(ax, word, value):
