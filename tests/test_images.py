@@ -637,7 +637,7 @@ def test_the_digest_of_an_array_knows_its_contents(monkeypatch: pytest.MonkeyPat
     changed[2] += 1
     assert open_source(changed).digest([0, 1]) == open_source(IMAGES).digest([0, 1])
     assert open_source(changed).digest([0, 2]) != open_source(IMAGES).digest([0, 2])
-    monkeypatch.setattr(sources, "_HASHED_ROWS", 2)  # of six: 0 and 3
+    monkeypatch.setattr(sources, "_HASHED_IMAGES", 2)  # of six: 0 and 3
     assert open_source(changed).digest(range(6)) == open_source(IMAGES).digest(range(6))
     assert open_source(changed).digest([2, 1, 0]) != open_source(IMAGES).digest([2, 1, 0])
 
