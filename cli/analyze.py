@@ -76,7 +76,8 @@ def analyze(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is by default.")
     ] = None,
     precision: Annotated[
-        options.Precision, typer.Option(help="Of the forward pass; CKA is always exact.")
+        options.Precision,
+        typer.Option(help="Of the forward pass; CKA itself is taken in fp32 and fp64."),
     ] = options.Precision.fp32,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that load images; 0 loads in this one.")
