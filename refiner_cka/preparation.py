@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from . import hsic, runtime
+from . import runtime
 from .attention import find_points, unfused
 from .errors import AnalysisWarning, DataError, LayerError, ModelError
 from .hooks import first_outputs
@@ -127,14 +127,10 @@ def prepare(
     """
     readouts = _readouts(tokens)
     measures = choose_measures(smoothing)
-    _check_counts(batch_size, images, shard)
     here = runtime.detect(device, precision)
     source = open_source(data)
     plan = plan_batches(source, batch_size=batch_size, images=images, seed=seed)
-    if shard[0] > len(plan.batches):
-        raise DataError(
-            f"--shard {shard[0]}/{shard[1]} would be empty: the run has {len(plan.batches)} batches"
-        )
+    _check_shard(shard, plan)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     subjects = _subjects(models, layers, size, seed)
     rows: list[Row] = []
@@ -481,18 +477,13 @@ def _readouts(tokens: str) -> tuple[Readout, ...]:
     return tuple(dict.fromkeys(known[name] for name in names))
 
 
-def _check_counts(batch_size: int, images: int | None, shard: tuple[int, int]) -> None:
-    if batch_size < hsic.MIN_BATCH:
+def _check_shard(shard: tuple[int, int], plan: Plan) -> None:
+    index, count = shard
+    if not 1 <= index <= count:
+        raise DataError(f"--shard {index}/{count}: the first number must be from 1 to the second")
+    if index > len(plan.batches):
         raise DataError(
-            f"--batch-size {batch_size} is too small: unbiased CKA needs at least {hsic.MIN_BATCH}"
-        )
-    if images is not None and images < hsic.MIN_BATCH:
-        raise DataError(
-            f"--images {images} is too few: unbiased CKA needs at least {hsic.MIN_BATCH}"
-        )
-    if not 1 <= shard[0] <= shard[1]:
-        raise DataError(
-            f"--shard {shard[0]}/{shard[1]}: the first number must be from 1 to the second"
+            f"--shard {index}/{count} would be empty: the run has {len(plan.batches)} batches"
         )
 
 

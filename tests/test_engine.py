@@ -467,8 +467,8 @@ def test_half_precision_stays_close():
         ({"device": "abacus"}, rc.DeviceError, "unknown device 'abacus'"),
         ({"precision": "fp8"}, rc.DeviceError, "unknown precision 'fp8'"),
         ({"tokens": "everything"}, rc.LayerError, "unknown --tokens 'everything'"),
-        ({"batch_size": 3}, rc.DataError, "--batch-size 3 is too small"),
-        ({"images": 2}, rc.DataError, "--images 2 is too few"),
+        ({"batch_size": 3}, rc.DataError, "batch size of 3 is too small"),
+        ({"images": 2}, rc.DataError, "number of images of 2 is too small"),
         ({"shard": (3, 2)}, rc.DataError, "--shard 3/2"),
     ],
 )

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelError
+from ..hooks import first_outputs
 from ..readout import tensor_of
 from . import catalogue, factories, timm_models
 from .checkpoint import first_line
@@ -34,28 +35,26 @@ def describe(
     """
     with seeded(0):
         module, input_size, chosen, device = _build(text, layers, image_size)
-    shapes: dict[str, tuple[int, ...]] = {}
 
-    def keep(name: str, output: object) -> None:
+    def shape_of(output: object) -> tuple[int, ...] | None:
         found = tensor_of(output)
-        if found is not None:
-            shapes.setdefault(name, tuple(found.shape[1:]))
+        return None if found is None else tuple(found.shape[1:])
 
-    for name in chosen:
-        module.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, output, name=name: keep(name, output)
-        )
     module.eval()
+    image = torch.zeros(1, *input_size, device=device)
     try:
         with torch.no_grad():
-            module(torch.zeros(1, *input_size, device=device))
+            calls, _ = first_outputs(module, chosen, lambda: module(image), shape_of)
     except Exception as error:
         # A forward pass on an image that does not suit may raise anything.
         size = " x ".join(map(str, input_size))
         raise ModelError(
             f"{text} does not run on an image of {size}: {first_line(error)}"
         ) from error
-    return [(name, type(module.get_submodule(name)).__name__, shapes.get(name)) for name in chosen]
+    return [
+        (name, type(module.get_submodule(name)).__name__, calls.get(name, [None])[0])
+        for name in chosen
+    ]
 
 
 def _build(
