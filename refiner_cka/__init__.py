@@ -38,9 +38,15 @@ if TYPE_CHECKING:
     from .result import merge as merge
     from .subjects import Subject as Subject
     from .summary import summarize as summarize
+    from .training import Augmentation as Augmentation
+    from .training import Recipe as Recipe
+    from .training import accuracy as accuracy
+    from .training import save_weights as save_weights
+    from .training import train as train
 
 _HOME = {
     "Analysis": "preparation",
+    "Augmentation": "training",
     "AnalysisWarning": "errors",
     "CheckpointError": "errors",
     "DataError": "errors",
@@ -49,19 +55,23 @@ _HOME = {
     "LayerError": "errors",
     "ModelError": "errors",
     "Preprocessing": "preprocessing",
+    "Recipe": "training",
     "RefinerCkaError": "errors",
     "Result": "result",
     "ResultError": "errors",
     "ResultFileError": "errors",
     "Subject": "subjects",
+    "accuracy": "training",
     "analyze": "engine",
     "cka": "minibatch",
     "load": "formats",
     "measure": "engine",
     "merge": "result",
     "prepare": "preparation",
+    "save_weights": "training",
     "summarize": "summary",
     "token_maps": "maps",
+    "train": "training",
 }
 """Public name -> the module that defines it."""
 

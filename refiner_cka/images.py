@@ -83,19 +83,21 @@ def open_source(data: object) -> ImageSource:
     """Return the images that `data` names.
 
     Args:
-        data: the word `digits` (the embedded UCI digits; a folder of that name is `./digits`); a
-            folder, flat or with class folders; a tar file, also compressed; an `.npz`, `.npy`,
-            `.h5` or `.hdf5` file that holds an array; a tensor or NumPy array; a map-style torch
-            `Dataset`; or an `ImageSource`. Arrays are uint8 or uint16 images `(images, height,
-            width[, channels])` or `(images, channels, height, width)` with 1, 3 or 4 channels
-            (last, where both could be), or floating inputs, the images first, which are fed to
-            the models as they are.
+        data: the word `digits` (the embedded UCI digits; a folder of that name is `./digits`),
+            `digits-train` or `digits-test` (the 1,437 to train on, the 360 held out); a folder,
+            flat or with class folders; a tar file, also compressed; an `.npz`, `.npy`, `.h5` or
+            `.hdf5` file that holds an array; a tensor or NumPy array; a map-style torch `Dataset`;
+            or an `ImageSource`. Arrays are uint8 or uint16 images `(images, height, width[,
+            channels])` or `(images, channels, height, width)` with 1, 3 or 4 channels (last,
+            where both could be), or floating inputs, the images first, which are fed to the
+            models as they are.
 
     Raises:
         DataError: there is nothing there, or nothing that can be read as images.
     """
     if isinstance(data, str | os.PathLike):
-        return sources.digits() if data == "digits" else _open_path(str(os.fspath(data)))
+        name = str(os.fspath(data))
+        return sources.digits(name) if name in sources.DIGITS else _open_path(name)
     if isinstance(data, torch.Tensor):
         return sources.open_array(sources.tensor_to_numpy(data), f"a tensor {tuple(data.shape)}")
     if isinstance(data, np.ndarray):
@@ -134,7 +136,7 @@ def _open_path(name: str) -> ImageSource:
 
 def _close_names(path: Path) -> str:
     """Return what is there instead of `path`, if something is called much like it."""
-    candidates = ["digits"]
+    candidates = list(sources.DIGITS)
     with suppress(OSError):
         candidates += [name for name in os.listdir(path.parent) if name[0] != "."]
     close = difflib.get_close_matches(path.name, candidates, n=3)

@@ -146,7 +146,7 @@ def prepare(
         rows.extend(Row(index, path, readout, found.get(path)) for readout, path in chosen)
         # By default measures are taken where there are tokens; asked for, they say where there are none.
         left_out.extend([*wrong, *without] if smoothing is not None else wrong)
-        class_maps.append(_class_map(subject, source, probe.logits))
+        class_maps.append(subject.class_map(source.classes, probe.logits))
         splittable.append(probe.splittable)
         if attention:
             added, dropped = _attention_sites(index, subject, probe, here)
@@ -390,23 +390,6 @@ def _obstacle(
     return None, False
 
 
-def _class_map(subject: Subject, source: ImageSource, logits: int | None) -> tuple[int, ...] | None:
-    """Return the logit of each class of the source (-1: none), or `None` where classes cannot be matched.
-
-    By name where the model's class names are known; else, for a trained model with as many classes as the
-    source, in sorted order, as training on such folders numbers them.
-    """
-    if source.classes is None or logits is None:
-        return None
-    if subject.classes is not None and len(subject.classes) == logits:
-        position = {name: index for index, name in enumerate(subject.classes)}
-        matched = tuple(position.get(name, -1) for name in source.classes)
-        return matched if any(index >= 0 for index in matched) else None
-    if subject.classes is None and subject.trained and len(source.classes) == logits:
-        return tuple(range(logits))
-    return None
-
-
 def _identity(
     subjects: Sequence[Subject], rows: Sequence[Row], source: ImageSource, plan: Plan, here: Runtime
 ) -> dict[str, Any]:
@@ -415,7 +398,7 @@ def _identity(
         "models": [
             {
                 "name": subject.name,
-                "origin": dict(subject.origin),
+                "origin": {key: of for key, of in subject.origin.items() if key != "note"},
                 "preprocessing": _preprocessing(subject.preprocessing),
                 "layers": [[row.path, row.readout] for row in rows if row.subject == index],
             }

@@ -355,19 +355,27 @@ class _Hdf5Rows:
             return np.asarray(file[self.name][index])
 
 
-def digits() -> ArrayImages:
-    """Return the embedded UCI handwritten digits: 1,797 images, 8 x 8 pixels, labelled 0 to 9."""
+DIGITS = {
+    "digits": slice(None),
+    "digits-train": slice(1437),
+    "digits-test": slice(1437, None),
+}
+"""Names of the embedded digits: all, and the fixed split into those to train on and those held out."""
+
+
+def digits(name: str = "digits") -> ArrayImages:
+    """Return the embedded UCI handwritten digits, 8 x 8 pixels, labelled 0 to 9.
+
+    Args:
+        name: one of `DIGITS`: all 1,797, the first 1,437 for training or the last 360 for testing.
+    """
     with resources.files("refiner_cka").joinpath("data/digits.npz").open("rb") as file:
         arrays = np.load(file)
         ink, labels = arrays["images"], arrays["labels"]
     pixels = np.rint(ink * (255 / 16)).astype(np.uint8)
     ids = [f"digits/{index:04}" for index in range(len(pixels))]
-    return ArrayImages("digits", ids, labels.tolist(), tuple("0123456789"), pixels)
-
-
-def digits_split() -> tuple[range, range]:
-    """Return which digits to train on (the first 1,437) and which to test on (the last 360)."""
-    return range(1437), range(1437, 1797)
+    part = DIGITS[name]
+    return ArrayImages(name, ids[part], labels[part].tolist(), tuple("0123456789"), pixels[part])
 
 
 def open_array(rows: Rows, name: str, labels: NDArray[Any] | None = None) -> ArrayImages:

@@ -25,6 +25,9 @@ MEANING = (
 )
 """Printed wherever both are."""
 
+_FEW = 4
+"""So many models are compared in sentences pair by pair. The data hold all pairs of any number."""
+
 SIMILAR = 0.9
 """CKA with the last layer from which on the summary calls a layer similar to it."""
 
@@ -231,14 +234,30 @@ class Summary:
         if untrained:
             verb = "is" if len(untrained) == 1 else "are"
             yield f"{_listed(untrained)} {verb} untrained: random weights, so the numbers describe architecture."
+        notes: dict[str, list[str]] = {}
+        for model in result.provenance.get("models", []):
+            if note := model.get("origin", {}).get("note"):
+                notes.setdefault(note, []).append(str(model["name"]))
+        for note, names in notes.items():
+            yield f"{_listed(names)}: {note}."
         for finding in self.findings:
             yield from self._about(finding)
+        compared = self._told_pairs()
         for comparison in self.comparisons:
-            yield self._compared(comparison)
+            if (comparison.model, comparison.other) in compared:
+                yield self._compared(comparison)
         yield from map(_smoothed, self.smoothing)
-        yield from map(_smoother, self.smoothing_comparisons)
+        for entry in self.smoothing_comparisons:
+            if (entry.model, entry.other) in compared:
+                yield _smoother(entry)
         if self.smoothing:
             yield MEANING
+
+    def _told_pairs(self) -> set[tuple[str, str]]:
+        """Return the pairs of models that sentences compare: all of a few; of many each with the next."""
+        models = self.result.models
+        few = len(models) <= _FEW
+        return set(itertools.combinations(models, 2) if few else itertools.pairwise(models))
 
     def _about(self, finding: Finding) -> Iterator[str]:
         name = finding.model + (f" ({finding.tokens})" if len(self.result.tokens) > 1 else "")

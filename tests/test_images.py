@@ -669,9 +669,11 @@ def test_the_word_is_the_embedded_data_and_a_path_a_folder(
 
 
 def test_the_digits_are_split_once_and_for_all() -> None:
-    train, test = sources.digits_split()
-    assert [*train, *test] == list(range(1797))
-    assert len(test) == 360
+    everything, train, test = (open_source(name) for name in sources.DIGITS)
+    assert [*train.ids, *test.ids] == list(everything.ids)
+    assert [*(train.labels or ()), *(test.labels or ())] == list(everything.labels or ())
+    assert len(test.ids) == 360
+    assert test.read(0).tobytes() == everything.read(1437).tobytes()
 
 
 # ----------------------------------------------------------------------- torch data sets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from .style import (
     checked_models,
     new_figure,
     note,
+    palette,
     paper,
     plural,
     series,
@@ -69,7 +71,7 @@ def curves(
     drawn = [result.curve(name, normalize=normalize, tokens=tokens) for name in names]
     with paper():
         ax = new_figure(COLUMN, 2.3).subplots() if ax is None else ax
-        lines = _lines(ax, drawn, normalize)
+        lines = _lines(ax, drawn, palette(result, names), normalize)
         EndLabels(ax, lines, _labels(names, drawn, 18))
         if remark := _unresolved(drawn):
             note(ax, remark)
@@ -102,7 +104,7 @@ def compare(
         figure = new_figure(PAGE if len(shown) == 2 else ALONE, 2.6)
         for ax, kind in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             drawn = [result.curve(name, normalize=kind, tokens=tokens) for name in names]
-            lines = _lines(ax, drawn, kind)
+            lines = _lines(ax, drawn, palette(result, names), kind)
         # Both panels show the same lines: their names stand at the right of the last.
         EndLabels(ax, lines, _labels(names, drawn, 24))
         remarks = [caption(result), _unresolved(drawn)]
@@ -136,7 +138,7 @@ def contrast(
     with paper():
         ax = new_figure(COLUMN, 2.3).subplots() if ax is None else ax
         ax.axhline(0.0, color=GREY, linewidth=0.6)
-        draw_line(ax, difference, 0, 1)
+        draw_line(ax, difference, series(0), 0, 1)
         first, second = shortened([model, other], 24)
         depth_axis(ax)
         ax.set_ylabel(f"Difference in {FORMULA[normalize].partition(' =')[0]}")
@@ -156,8 +158,13 @@ def caption(result: Result) -> str:
     return "; ".join(parts)
 
 
-def _lines(ax: Axes, drawn: Sequence[Curve], normalize: Normalize) -> list[Line2D]:
-    lines = [draw_line(ax, curve, number, len(drawn)) for number, curve in enumerate(drawn)]
+def _lines(
+    ax: Axes, drawn: Sequence[Curve], looks: Sequence[dict[str, Any]], normalize: Normalize
+) -> list[Line2D]:
+    lines = [
+        draw_line(ax, curve, look, number, len(drawn))
+        for number, (curve, look) in enumerate(zip(drawn, looks, strict=True))
+    ]
     ax.set_ylim(*_limits(drawn, normalize))
     ax.set_ylabel(FORMULA[normalize])
     depth_axis(ax)
@@ -172,7 +179,9 @@ def depth_axis(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def draw_line(ax: Axes, curve: Curve | Contrast, number: int, of: int) -> Line2D:
+def draw_line(
+    ax: Axes, curve: Curve | Contrast, look: dict[str, Any], number: int, of: int
+) -> Line2D:
     """Draw line `number` of so many with its band, dashed if it is unresolved."""
     step = -(-len(curve.values) // _MARKED) if len(curve.values) > 1.5 * _MARKED else 1
     (line,) = ax.plot(
@@ -182,7 +191,7 @@ def draw_line(ax: Axes, curve: Curve | Contrast, number: int, of: int) -> Line2D
         # Markers of different models at different depths, so that they do not lie on each other.
         markevery=(number * step // of, step),
         zorder=3,
-        **series(number),
+        **look,
     )
     bounded = np.isfinite(curve.lower) & np.isfinite(curve.upper)
     if bounded.any():
@@ -192,7 +201,8 @@ def draw_line(ax: Axes, curve: Curve | Contrast, number: int, of: int) -> Line2D
             curve.upper,
             where=bounded.tolist(),
             color=line.get_color(),
-            alpha=0.2,
+            # Many bands on one another would hide the lines.
+            alpha=0.2 * min(1.0, 4 / of),
             linewidth=0.0,
         )
     return line

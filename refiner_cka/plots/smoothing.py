@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +18,18 @@ from ..result import Result, TokenMaps
 from ..smoothing import Measure
 from .heatmaps import COLOUR_MAP, draw_cells, name_layers
 from .lines import depth_axis, draw_line
-from .style import COLUMN, GREY, PAGE, SMALL, checked_models, new_figure, paper, plural, shortened
+from .style import (
+    COLUMN,
+    GREY,
+    PAGE,
+    SMALL,
+    checked_models,
+    new_figure,
+    palette,
+    paper,
+    plural,
+    shortened,
+)
 
 _COLUMNS = 3
 _HEIGHT = 1.75
@@ -43,7 +55,7 @@ def smoothing(
         for measure in token_measures.MEASURES
         if measure in result.measures
     }
-    return _small_multiples(result, panels, token_measures.MEASURES)
+    return _small_multiples(result, panels, token_measures.MEASURES, palette(result, names))
 
 
 def attention(
@@ -78,7 +90,8 @@ def attention(
         if measure in result.measures
         and (row.smoother or any(kind == "refined" for _, kind in lines))
     }
-    return _small_multiples(result, panels, attention_measures.MEASURES)
+    looks = palette(result, [model for model, _ in lines])
+    return _small_multiples(result, panels, attention_measures.MEASURES, looks)
 
 
 def attention_blocks(
@@ -163,7 +176,10 @@ def _mark(ax: Axes, maps: TokenMaps) -> None:
 
 
 def _small_multiples(
-    result: Result, panels: Mapping[str, Mapping[str, Means]], table: Mapping[str, Measure]
+    result: Result,
+    panels: Mapping[str, Mapping[str, Means]],
+    table: Mapping[str, Measure],
+    looks: Sequence[dict[str, Any]],
 ) -> Figure:
     drawn = {
         measure: lines
@@ -180,7 +196,7 @@ def _small_multiples(
         figure = new_figure(width, _HEIGHT * rows + 0.55)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
         for ax, (measure, lines) in zip(axes, drawn.items(), strict=False):
-            _panel(ax, table[measure], list(lines.values()))
+            _panel(ax, table[measure], list(lines.values()), looks)
         for number, ax in enumerate(axes):
             if number >= len(drawn):
                 ax.set_axis_off()
@@ -199,10 +215,12 @@ def _small_multiples(
     return figure
 
 
-def _panel(ax: Axes, measure: Measure, lines: Sequence[Means]) -> None:
-    for number, means in enumerate(lines):
+def _panel(
+    ax: Axes, measure: Measure, lines: Sequence[Means], looks: Sequence[dict[str, Any]]
+) -> None:
+    for number, (means, look) in enumerate(zip(lines, looks, strict=True)):
         curve = Contrast(means.depth, means.values, means.se, means.lower, means.upper, True, 0)
-        draw_line(ax, curve, number, len(lines))
+        draw_line(ax, curve, look, number, len(lines))
     depth_axis(ax)
     span = 0.1 if measure.range == (-1.0, 1.0) else 0.05 * max(map(abs, ax.get_ylim()))
     _widen(ax, span, measure.range[1])

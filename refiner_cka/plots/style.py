@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -41,6 +43,13 @@ COLOURS = (
 al. 2009), and the first four far apart in lightness for grey print. Markers tell the rest apart."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*")
+
+
+SEQUENTIAL = ("viridis_r", "magma_r", "cividis_r")
+"""Colour maps for the states of one network, light to dark; one for each such network in a figure."""
+
+STATES = 3
+"""So many states of one network are drawn as its trajectory."""
 
 
 @contextlib.contextmanager
@@ -80,6 +89,42 @@ def series(number: int) -> dict[str, Any]:
     shift = number // len(COLOURS)
     marker = MARKERS[(number + shift) % len(MARKERS)]
     return {"color": COLOURS[number % len(COLOURS)], "marker": marker}
+
+
+def palette(result: Result, models: Sequence[str]) -> list[dict[str, Any]]:
+    """Return colour and marker of the line of each model.
+
+    Three or more states of one network, such as its checkpoints, share a marker and go from light to dark in the
+    order given. All others get a colour and a marker of their own.
+
+    Args:
+        result: whose provenance says which models are states of one network.
+        models: a model for each line; one that comes again has another kind of line.
+    """
+    looks = [series(number) for number in range(len(models))]
+    origins = {
+        model["name"]: model.get("origin", {}) for model in result.provenance.get("models", [])
+    }
+    families: dict[tuple[str, int], list[int]] = {}
+    for number, model in enumerate(models):
+        if network := _network(origins.get(model, {})):
+            kind = models[:number].count(model)
+            families.setdefault((network, kind), []).append(number)
+    states = [lines for lines in families.values() if len(lines) >= STATES]
+    for family, lines in enumerate(states):
+        shades = mpl.colormaps[SEQUENTIAL[family % len(SEQUENTIAL)]]
+        for share, number in zip(np.linspace(0.1, 1.0, len(lines)), lines, strict=True):
+            looks[number] = {"color": shades(share), "marker": MARKERS[family % len(MARKERS)]}
+    return looks
+
+
+def _network(origin: Mapping[str, Any]) -> str:
+    """Return what two states of one network have in common; nothing for a module that was given as it is."""
+    if "model" not in origin or origin.get("weights") == "as given":
+        return ""
+    return json.dumps(
+        [origin["model"], origin.get("arguments"), origin.get("image_size")], sort_keys=True
+    )
 
 
 def note(ax: Axes, text: str) -> None:

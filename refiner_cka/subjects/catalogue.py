@@ -28,6 +28,10 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "refiner_s": "refiner_vit_s",
         "refiner_m": "refiner_vit_m",
         "refiner_l": "refiner_vit_l",
+        "vit_nano": "vit_nano.digits",
+        "deit_nano": "deit_nano.digits",
+        "resnet_nano": "resnet_nano.digits",
+        "refiner_nano": "refiner_nano.digits",
     }
 )
 _SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
@@ -48,10 +52,9 @@ def is_factory(name: str) -> bool:
     return ":" in name and not has_source(name)
 
 
-def register(name: str) -> None:
-    """Make timm know the model of a name: importing `refiner_cka.refiner` registers its models."""
-    if name.startswith("refiner"):
-        from .. import refiner  # noqa: F401
+def register() -> None:
+    """Make timm know the models of this package: importing them registers them."""
+    from .. import nano, refiner  # noqa: F401
 
 
 def known_name(name: str) -> str:
@@ -63,7 +66,7 @@ def known_name(name: str) -> str:
     import timm
     from timm.models import get_deprecated_models
 
-    register(name)
+    register()
     name = get_deprecated_models().get(name) or name
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -80,7 +83,7 @@ def search(text: str) -> list[str]:
     """Return timm's models, with their tags, whose name contains every word of a text, in natural order."""
     import timm
 
-    register("refiner")
+    register()
     words = text.lower().split()
     return [
         name for name in timm.list_models(include_tags=True) if all(word in name for word in words)

@@ -38,7 +38,7 @@ def located(name: str) -> str:
 
 
 def published(given: str, name: str) -> Path | None:
-    """Return the cached file of a timm model's pretrained weights, `None` if it can be fetched.
+    """Return the file of a timm model's pretrained weights, in a package or cached; `None` if it can be fetched.
 
     Args:
         given: the name as the user wrote it, for messages.
@@ -53,6 +53,8 @@ def published(given: str, name: str) -> Path | None:
     config = get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ModelError(f"{_unpublished(given, name)}: give {ways}")
+    if config.file:
+        return Path(config.file)
     file = _cached_weights(config.hf_hub_id, config.hf_hub_filename, config.url)
     if file is None:
         _check_reachable(given, "" if config.hf_hub_id else str(config.url), ways)

@@ -25,12 +25,13 @@ def origin_of(
     fit: Fit | None = None,
     entry: str = "",
     seed: int | None = None,
+    note: str = "",
 ) -> dict[str, Any]:
     """Return a model's provenance, JSON types only.
 
     Always `model`, `weights`, `sha256`, `parameters` (how many numbers are learned), `image_size` and
     `arguments`. After loading also `loading` (a line in words), `tensors_loaded` (loaded, total),
-    `tensors_missing` and `tensors_unused` (names), and `checkpoint_entry`; of random weights `seed`.
+    `tensors_missing` and `tensors_unused` (names), and `checkpoint_entry`; of random weights `seed`; `note`.
 
     Args:
         module: the network with its weights.
@@ -41,6 +42,7 @@ def origin_of(
         fit: what was loaded from a file or hub; `None` where nothing was, or it is not known.
         entry: the entry of a nested checkpoint that was taken.
         seed: of random weights.
+        note: what a reader of results has to know of the weights; no part of the identity of an analysis.
     """
     origin: dict[str, Any] = {
         "model": model,
@@ -59,6 +61,8 @@ def origin_of(
         origin["checkpoint_entry"] = entry
     if seed is not None:
         origin["seed"] = seed
+    if note:
+        origin["note"] = note
     return origin
 
 

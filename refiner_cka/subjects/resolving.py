@@ -76,7 +76,7 @@ def _from_timm(spec: Spec, layers: str, image_size: Size | None, seed: int) -> S
         pattern=is_pattern,
         tokens=timm_models.layout(module),
         preprocessing=preprocessing,
-        classes=None if is_random else timm_models.imagenet_classes(module, built.fit),
+        classes=timm_models.class_names(built),
         trained=not is_random,
         origin=origin_of(
             module,
@@ -87,6 +87,7 @@ def _from_timm(spec: Spec, layers: str, image_size: Size | None, seed: int) -> S
             fit=built.fit,
             entry=built.entry,
             seed=seed if is_random else None,
+            note=timm_models.description(built),
         ),
     )
 

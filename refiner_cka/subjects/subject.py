@@ -91,6 +91,28 @@ class Subject:
             ),
         )
 
+    def class_map(
+        self, classes: Sequence[str] | None, logits: int | None
+    ) -> tuple[int, ...] | None:
+        """Return the logit of each class of a data set (-1: none), or `None` where classes cannot be matched.
+
+        By name where the model's class names are known; else, for a trained model with as many classes as
+        the data, in sorted order, as training on such folders numbers them.
+
+        Args:
+            classes: names of the classes of the data.
+            logits: how many the model returns.
+        """
+        if classes is None or logits is None:
+            return None
+        if self.classes is not None and len(self.classes) == logits:
+            position = {name: index for index, name in enumerate(self.classes)}
+            matched = tuple(position.get(name, -1) for name in classes)
+            return matched if any(index >= 0 for index in matched) else None
+        if self.classes is None and self.trained and len(classes) == logits:
+            return tuple(range(logits))
+        return None
+
 
 def _layout(
     module: nn.Module, tokens: Format | TokenLayout | None, prefix_tokens: int | None

@@ -116,19 +116,32 @@ def preprocessing(module: nn.Module, image_size: Size | None = None) -> Preproce
     )
 
 
-def imagenet_classes(module: nn.Module, fit: Fit | None) -> tuple[str, ...] | None:
-    """Return ImageNet-1k's synsets in the order of the logits if the network predicts them, else `None`.
+def class_names(built: Built) -> tuple[str, ...] | None:
+    """Return the names of the classes in the order of the logits where they are known, else `None`.
 
-    Taken as such: a classifier of 1000 classes that came with the weights.
+    Published weights may name them. A classifier of 1000 classes that came with the weights is taken as
+    ImageNet-1k's: its synsets.
     """
-    own = checkpoint.classifiers(module)
-    untrained = fit is not None and any(name.startswith(own) for name in fit.missing)
-    if getattr(module, "num_classes", None) != 1000 or untrained:
+    own = checkpoint.classifiers(built.module)
+    missing = built.fit.missing if built.fit else ()
+    if built.source == "random" or any(name.startswith(own) for name in missing):
+        return None
+    count = getattr(built.module, "num_classes", None)
+    names = getattr(built.module, "pretrained_cfg", {}).get("label_names")
+    if built.source == "pretrained" and names and len(names) == count:
+        return tuple(names)
+    if count != 1000:
         return None
     from timm.data.imagenet_info import ImageNetInfo
 
-    names: Callable[[], list[str]] = ImageNetInfo("imagenet-1k").label_names
-    return tuple(names())
+    synsets: Callable[[], list[str]] = ImageNetInfo("imagenet-1k").label_names
+    return tuple(synsets())
+
+
+def description(built: Built) -> str:
+    """Return what a model's configuration says of its published weights, if these were loaded."""
+    config: Mapping[str, Any] = getattr(built.module, "pretrained_cfg", {})
+    return str(config.get("description") or "") if built.source == "pretrained" else ""
 
 
 def _sized(

@@ -21,7 +21,7 @@ from refiner_cka.errors import ResultError, ResultFileError
 from refiner_cka.plots.heatmaps import common_path, thinned
 from refiner_cka.plots.labels import EndLabels, spread
 from refiner_cka.plots.lines import caption
-from refiner_cka.plots.style import COLOURS, MARKERS, series, shortened
+from refiner_cka.plots.style import COLOURS, MARKERS, palette, series, shortened
 from tests.synthetic import synthetic_result, with_smoothing
 
 Array = npt.NDArray[np.float64]
@@ -410,6 +410,68 @@ def test_lines_survive_grey_print():
     assert len(set(MARKERS)) == len(MARKERS) >= 10
     looks = [(series(number)["color"], series(number)["marker"]) for number in range(40)]
     assert len(set(looks)) == 40
+
+
+# Trajectories
+
+
+def states(*weights: str, model: str = "vit_nano", **others: object) -> dict[str, object]:
+    return {
+        "models": [
+            {
+                "name": f"{model}={each}",
+                "origin": {"model": model, "weights": each, "arguments": {}, "image_size": [32, 32]}
+                | others,
+            }
+            for each in weights
+        ]
+    }
+
+
+def lightness_of(looks):
+    return lab(np.array([to_rgb(look["color"]) for look in looks]))[:, 0]
+
+
+def test_states_of_one_network_go_from_light_to_dark_with_one_marker():
+    provenance = states("epoch00", "epoch05", "epoch10", "pretrained")
+    names = [model["name"] for model in provenance["models"]]
+    result = synthetic_result(dict.fromkeys(names, 6), provenance=provenance)
+    looks = palette(result, names)
+    assert (np.diff(lightness_of(looks)) < -5).all()
+    assert len({look["marker"] for look in looks}) == 1
+    drawn = plots.compare(result).axes[0]
+    assert [line.get_color() for line in data_lines(drawn)] == [look["color"] for look in looks]
+    axes = plots.smoothing(with_smoothing(result)).axes[0]
+    assert [line.get_color() for line in data_lines(axes)] == [look["color"] for look in looks]
+
+
+def test_two_networks_along_training_have_two_colour_maps_and_a_third_model_its_own_colour():
+    first, second = states("a", "b", "c"), states("a", "b", "c", model="resnet_nano")
+    provenance = {"models": [*first["models"], *second["models"]]}
+    names = [*(model["name"] for model in provenance["models"]), "deit_nano"]
+    result = synthetic_result(dict.fromkeys(names, 3), provenance=provenance)
+    looks = palette(result, names)
+    assert len({look["color"] for look in looks}) == 7
+    assert [look["marker"] for look in looks[:3]] != [look["marker"] for look in looks[3:6]]
+    assert looks[6] == series(6)
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        states("epoch00", "epoch05"),
+        states("as given", "as given", "as given"),
+        {"models": [*states("a", "b")["models"], *states("c", arguments={"depth": 6})["models"]]},
+        {},
+    ],
+)
+def test_other_models_keep_colours_of_their_own(provenance):
+    names = ["vit_nano=epoch00", "vit_nano=epoch05", "deit_nano"]
+    if provenance:
+        names = [model["name"] for model in provenance["models"]]
+    result = synthetic_result(dict.fromkeys(names, 3), provenance=provenance)
+    models = [model["name"] for model in provenance.get("models", [])] or names
+    assert palette(result, models) == [series(number) for number in range(len(models))]
 
 
 # Manners

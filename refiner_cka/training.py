@@ -1,0 +1,484 @@
+"""Training a classifier: what made the embedded networks, and a start for data of one's own.
+
+    import refiner_cka as rc
+    trained = rc.train("refiner_nano=random", "digits-train", held_out="digits-test", progress=print)
+    rc.accuracy(trained.subject, "digits-test")
+    rc.save_weights(trained.subject, "mine.safetensors")
+
+The recipe is the usual one of small vision transformers: AdamW, a warm-up and a cosine, label smoothing,
+geometric augmentation; with a teacher, hard distillation. It is meant for one device and small data.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import runtime
+from .atomic import check_writable, write_whole
+from .errors import AnalysisWarning, DataError, ModelError
+from .images import Batch, ImageSource, load_batches, open_source, plan_batches
+from .preprocessing import Preprocessing
+from .refiner import TrainingOutput, dense_supervision_loss
+from .runtime import Runtime
+from .subjects import Subject, resolve
+from .subjects.provenance import origin_of, seeded
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random affine maps of the images, drawn anew for each image and epoch, uniform within these limits.
+
+    Attributes:
+        rotation: degrees to either side.
+        scale: largest relative change of size.
+        shear: largest shear.
+        shift: largest shift, as a share of the side.
+        flip: mirror every second image, left to right: not for digits or letters.
+    """
+
+    rotation: float = 10.0
+    scale: float = 0.1
+    shear: float = 0.1
+    shift: float = 0.1
+    flip: bool = False
+
+    def draw(self, count: int) -> Tensor:
+        """Return `count` maps from places in the new image to places in the old, `(count, 2, 3)`.
+
+        In the coordinates of `affine_grid`: -1 to 1 over each side.
+        """
+        angle = self._uniform(count) * math.radians(self.rotation)
+        size = 1 + self._uniform(count) * self.scale
+        shear = self._uniform(count) * self.shear
+        across, down = (2 * self._uniform(count) * self.shift for _ in range(2))
+        mirror = 1 - 2 * (torch.rand(count) < 0.5 * self.flip).float()
+        cosine, sine = torch.cos(angle) * size, torch.sin(angle) * size
+        rows = [cosine * mirror, shear - sine, across, sine * mirror, cosine, down]
+        return torch.stack(rows, dim=1).reshape(count, 2, 3)
+
+    @staticmethod
+    def _uniform(count: int) -> Tensor:
+        return 2 * torch.rand(count) - 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the images.
+        batch_size: images per step.
+        learning_rate: at the end of the warm-up; it then falls to 0 along a cosine.
+        weight_decay: of matrices and convolutions; biases, norms and embeddings have none.
+        warmup: share of all steps; at least two.
+        label_smoothing: probability spread over all classes.
+        augmentation: of the images; `None` for none.
+    """
+
+    epochs: int = 60
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the images.
+
+    Attributes:
+        number: from 1.
+        of: how many there will be.
+        loss: mean over its steps.
+        accuracy: on the held-out images afterwards, 0 to 1; `None` without held-out images.
+        seconds: since training began.
+    """
+
+    number: int
+    of: int
+    loss: float
+    accuracy: float | None
+    seconds: float
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        held_out = "" if self.accuracy is None else f", held-out accuracy {self.accuracy:.1%}"
+        return f"epoch {self.number} of {self.of}: loss {self.loss:.3f}{held_out}, {self.seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training made.
+
+    Attributes:
+        subject: the trained network, ready for `analyze`.
+        epochs: how it went.
+        checkpoints: the files written along the way.
+    """
+
+    subject: Subject
+    epochs: tuple[Epoch, ...]
+    checkpoints: tuple[Path, ...] = ()
+
+
+def train(
+    model: str | Subject,
+    data: Any,
+    *,
+    held_out: Any = None,
+    teacher: str | Subject | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    workers: int = 0,
+    checkpoints: str | Path | None = None,
+    every: int = 5,
+    progress: Callable[[Epoch], object] | None = None,
+) -> Trained:
+    """Train a network on labelled images.
+
+    The same arguments on the same machine give the same weights on a CPU; other machines round otherwise.
+
+    Args:
+        model: as for `analyze`, `refiner_nano=random` or `deit_s` to go on from pretrained weights; or a
+            subject, whose module is trained in place. Its classifier gets as many classes as the data have.
+        data: images with classes, as for `analyze`: a folder of class folders, or `digits-train`.
+        held_out: images to measure the accuracy on after each epoch.
+        teacher: a trained classifier of the same classes; its decisions are the targets of the distillation
+            token (hard distillation of DeiT, arXiv 2012.12877).
+        recipe: how to train.
+        seed: of untrained weights, the order of the images, augmentation and dropout.
+        device: `cpu`, `cuda`, ...; the best there is by default.
+        workers: processes that load images; 0 loads in this one.
+        checkpoints: folder for `epoch00.safetensors` (untrained) and the weights after every few epochs.
+        every: epochs from one checkpoint to the next; the last epoch is saved too.
+        progress: called after each epoch; `print` prints a line.
+
+    Raises:
+        DataError: images without classes, or held-out images of other classes.
+        ModelError: the network cannot be built, does not fit the classes or the teacher, or its loss is no
+            number any more.
+        ResultFileError: a checkpoint cannot be written.
+    """
+    recipe = _checked(recipe or Recipe(), every)
+    source = _labelled(data)
+    tests = None if held_out is None else _labelled(held_out)
+    here = runtime.detect(device, "fp32")
+    writer = _Checkpoints(checkpoints, every, recipe.epochs)
+    with seeded(seed):
+        subject = _with_classes(_subject(model, seed), source)
+        taught_by = None if teacher is None else _teacher(teacher, subject, source)
+        with ExitStack() as hosts:
+            for each in filter(None, (subject, taught_by)):
+                hosts.enter_context(here.hosting(each.module))
+            lessons = _Lessons(subject, taught_by, source, recipe, here, workers, seed)
+            writer.save(subject, 0)
+            epochs: list[Epoch] = []
+            start = time.monotonic()
+            for number in range(1, recipe.epochs + 1):
+                loss = lessons.epoch(number)
+                score = None if tests is None else _accuracy(subject, tests, here, workers)
+                epochs.append(Epoch(number, recipe.epochs, loss, score, time.monotonic() - start))
+                writer.save(subject, number)
+                if progress is not None:
+                    progress(epochs[-1])
+    return Trained(_finished(subject, recipe, seed), tuple(epochs), tuple(writer.written))
+
+
+def accuracy(
+    model: str | Subject, data: Any, *, device: str | None = None, workers: int = 0
+) -> float:
+    """Return the share of images, 0 to 1, whose class the model predicts.
+
+    Raises:
+        DataError: images without classes, or of classes that the model does not predict.
+    """
+    subject = _subject(model, 0)
+    source = _labelled(data)
+    here = runtime.detect(device, "fp32")
+    with here.hosting(subject.module):
+        return _accuracy(subject, source, here, workers)
+
+
+def save_weights(model: Subject | nn.Module, path: str | Path) -> Path:
+    """Write a network's weights as safetensors, whole or not at all, for `--model NAME=FILE`.
+
+    Raises:
+        ResultFileError: it cannot be written.
+    """
+    from safetensors.torch import save
+
+    module = model.module if isinstance(model, Subject) else model
+    # Cloned: safetensors refuses parameters that share their memory.
+    state = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+    write_whole(path, save(state))
+    return Path(path)
+
+
+class _Lessons:
+    """The optimisation: what lasts from one epoch to the next."""
+
+    def __init__(
+        self,
+        student: Subject,
+        teacher: Subject | None,
+        source: ImageSource,
+        recipe: Recipe,
+        here: Runtime,
+        workers: int,
+        seed: int,
+    ) -> None:
+        from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+
+        self.student, self.teacher, self.source = student, teacher, source
+        self.recipe, self.here, self.workers, self.seed = recipe, here, workers, seed
+        self.classes = len(source.classes or ())
+        self.optimizer = create_optimizer_v2(
+            student.module,
+            opt="adamw",
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+        )
+        # One more than will be taken: the rate ends near 0, not at it.
+        steps = -(-len(source.ids) // recipe.batch_size) * recipe.epochs + 1
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            [group["lr"] for group in self.optimizer.param_groups],
+            total_steps=steps,
+            # A rise within one step would be a division by zero.
+            pct_start=max(recipe.warmup, 2 / steps),
+            cycle_momentum=False,
+        )
+
+    def epoch(self, number: int) -> float:
+        """Take one pass over the images and return the mean loss of its steps."""
+        module = self.student.module.train()
+        losses = []
+        for images, taught, labels in self._batches(number):
+            loss = self._loss(module(images), taught, labels)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.schedule.step()
+            losses.append(loss.detach())
+        module.eval()
+        mean = torch.stack(losses).mean().item() if losses else math.nan
+        if not math.isfinite(mean):
+            raise ModelError(
+                f"{self.student.name}: the loss of epoch {number} is {mean}; lower the learning rate"
+            )
+        return mean
+
+    def _batches(self, number: int) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """Yield augmented images, the teacher's decisions on them, and labels."""
+        plan = plan_batches(
+            self.source,
+            batch_size=self.recipe.batch_size,
+            images=None,
+            seed=self.seed * 10_000 + number,
+        )
+        eyes = [self.student, *([self.teacher] if self.teacher else [])]
+        loaded = load_batches(
+            self.source,
+            plan,
+            range(len(plan.batches)),
+            [subject.preprocessing for subject in eyes],
+            workers=self.workers,
+            pin_memory=self.here.pin_memory,
+        )
+        for batch in loaded:
+            if number == 1:
+                _tell_unreadable(batch)
+            # BatchNorm has nothing to normalise in a single image.
+            if batch.images < 2 or batch.labels is None:
+                continue
+            seen = self._augmented(batch.inputs)
+            taught = None if self.teacher is None else self._decisions(self.teacher, seen)
+            own = self.student.preprocessing
+            yield own.normalize(seen[own]), taught, batch.labels.to(self.here.device)
+
+    def _augmented(self, inputs: Mapping[Preprocessing, Tensor]) -> dict[Preprocessing, Tensor]:
+        """Map the images of a batch at random, for student and teacher alike."""
+        moved = {key: images.to(self.here.device) for key, images in inputs.items()}
+        if self.recipe.augmentation is None:
+            return moved
+        maps = self.recipe.augmentation.draw(len(next(iter(moved.values()))))
+        return {key: _warp(images, maps.to(images.device)) for key, images in moved.items()}
+
+    @torch.no_grad()
+    def _decisions(self, teacher: Subject, seen: Mapping[Preprocessing, Tensor]) -> Tensor:
+        own = teacher.preprocessing
+        logits: Tensor = teacher.module(own.normalize(seen[own]))
+        return logits.argmax(dim=1)
+
+    def _loss(self, output: Any, taught: Tensor | None, labels: Tensor) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        if isinstance(output, TrainingOutput):
+            self._check(output.class_logits)
+            soft = F.one_hot(labels, self.classes) * (1 - smoothing) + smoothing / self.classes
+            return dense_supervision_loss(output, soft)
+        if taught is not None:
+            logits, distilled = output
+            self._check(logits)
+            own = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+            return (own + F.cross_entropy(distilled, taught)) / 2
+        self._check(output)
+        return F.cross_entropy(output, labels, label_smoothing=smoothing)
+
+    def _check(self, logits: object) -> None:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != self.classes:
+            raise ModelError(
+                f"{self.student.name} returns {shape} in training, not (images, {self.classes}) logits "
+                "of the classes"
+            )
+
+
+@dataclass
+class _Checkpoints:
+    """Where weights go along the way, if anywhere."""
+
+    folder: str | Path | None
+    every: int
+    last: int
+    written: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.folder is not None:
+            check_writable(self._path(0))
+
+    def save(self, subject: Subject, epoch: int) -> None:
+        """Save the weights after an epoch if it is one of those to save."""
+        if self.folder is not None and (epoch % self.every == 0 or epoch == self.last):
+            self.written.append(save_weights(subject, self._path(epoch)))
+
+    def _path(self, epoch: int) -> Path:
+        digits = max(2, len(str(self.last)))
+        return Path(self.folder or ".") / f"epoch{epoch:0{digits}}.safetensors"
+
+
+def _checked(recipe: Recipe, every: int) -> Recipe:
+    if recipe.epochs < 1 or recipe.batch_size < 4 or every < 1:
+        raise ModelError(
+            "training needs at least 1 epoch, batches of 4, and 1 epoch per checkpoint"
+        )
+    return recipe
+
+
+def _labelled(data: Any) -> ImageSource:
+    source = open_source(data)
+    if source.labels is None or source.classes is None or len(source.classes) < 2:
+        raise DataError(
+            f"{source.description} has no classes to learn: give a folder with a folder for each class"
+        )
+    return source
+
+
+def _subject(model: str | Subject, seed: int) -> Subject:
+    if isinstance(model, Subject):
+        return model
+    found = resolve(model, seed=seed)
+    if len(found) > 1:
+        raise ModelError(f"{model} names {len(found)} files: give one")
+    return found[0]
+
+
+def _with_classes(subject: Subject, source: ImageSource) -> Subject:
+    """Give a network's classifier the classes of the images where it can be replaced."""
+    module, count = subject.module, len(source.classes or ())
+    reset = getattr(module, "reset_classifier", None)
+    if callable(reset) and getattr(module, "num_classes", count) != count:
+        reset(count)
+    return replace(subject, classes=source.classes, trained=True)
+
+
+def _teacher(teacher: str | Subject, student: Subject, source: ImageSource) -> Subject:
+    """Return the teacher, and have the student learn by its distillation token."""
+    subject = _subject(teacher, 0)
+    enable = getattr(student.module, "set_distilled_training", None)
+    if not callable(enable):
+        raise ModelError(
+            f"{student.name} has no distillation token to be taught by {subject.name}: use a deit model "
+            "with one (deit_nano, deit_tiny_distilled_patch16_224)"
+        )
+    classes = getattr(subject.module, "num_classes", None)
+    if classes != len(source.classes or ()):
+        raise ModelError(
+            f"{subject.name} knows {classes} classes and cannot teach the {len(source.classes or ())} of "
+            f"{source.description}"
+        )
+    enable(True)
+    return subject
+
+
+def _finished(subject: Subject, recipe: Recipe, seed: int) -> Subject:
+    """Return the subject with the provenance of its new weights."""
+    distilled = getattr(subject.module, "set_distilled_training", None)
+    if callable(distilled):
+        distilled(False)
+    origin = origin_of(
+        subject.module,
+        str(subject.origin.get("model", type(subject.module).__qualname__)),
+        "trained",
+        subject.preprocessing.input_size[1:],
+        arguments=subject.origin.get("arguments"),
+        seed=seed,
+    )
+    return replace(
+        subject,
+        name=subject.name.replace("=random", "=trained", 1),
+        origin={**origin, "recipe": asdict(recipe)},
+    )
+
+
+def _accuracy(subject: Subject, source: ImageSource, here: Runtime, workers: int) -> float:
+    plan = plan_batches(source, batch_size=256, images=None, seed=0)
+    right = count = 0
+    with here.session():
+        for batch in load_batches(
+            source, plan, range(len(plan.batches)), [subject.preprocessing], workers=workers
+        ):
+            if not batch.images or batch.labels is None:
+                continue
+            images = batch.inputs[subject.preprocessing].to(here.device)
+            logits = subject.module(subject.preprocessing.normalize(images))
+            right += int((logits.argmax(1).cpu() == _targets(subject, source, logits, batch)).sum())
+            count += batch.images
+    if not count:
+        raise DataError(f"no image of {source.description} can be read")
+    return right / count
+
+
+def _targets(subject: Subject, source: ImageSource, logits: Tensor, batch: Batch) -> Tensor:
+    """Return the logit of each image's class."""
+    logit_of = subject.class_map(source.classes, logits.shape[1])
+    if logit_of is None:
+        raise DataError(f"{subject.name} does not predict the classes of {source.description}")
+    assert batch.labels is not None
+    return torch.tensor(logit_of)[batch.labels]
+
+
+def _warp(images: Tensor, maps: Tensor) -> Tensor:
+    """Return the images mapped, of the type they had; what was outside repeats the edge."""
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    warped = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    return warped if images.is_floating_point() else warped.round_().to(images.dtype)
+
+
+def _tell_unreadable(batch: Batch) -> None:
+    for image in batch.unreadable:
+        message = f"{image.id} is left out: {image.reason}"
+        warnings.warn(message, AnalysisWarning, stacklevel=2)
