@@ -96,8 +96,8 @@ def open_source(data: object) -> ImageSource:
         DataError: there is nothing there, or nothing that can be read as images.
     """
     if isinstance(data, str | os.PathLike):
-        name = str(os.fspath(data))
-        return sources.digits(name) if name in sources.DIGITS else _open_path(name)
+        is_word = isinstance(data, str) and data in sources.DIGITS
+        return sources.digits(str(data)) if is_word else _open_path(str(os.fspath(data)))
     if isinstance(data, torch.Tensor):
         return sources.open_array(sources.tensor_to_numpy(data), f"a tensor {tuple(data.shape)}")
     if isinstance(data, np.ndarray):
