@@ -1,15 +1,18 @@
-# make demo: the main job on embedded data.  make test: everything a change must pass.
+# make demo: the main job on embedded data and networks.  make test: everything a change must pass.
+# make weights: train the embedded networks again.  make notebooks: run the notebooks and store what they show.
 # Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint format bench clean
+SEED ?= 0
+
+.PHONY: demo test lint format bench weights notebooks clean
 
 demo: $(READY)
-	$(BIN)/refiner-cka analyze --model vit_ti=random --model resnet18=random --model resnet34=random \
-		--data digits --image-size 64 --out results/demo
+	$(BIN)/refiner-cka analyze --model vit_nano --model deit_nano --model resnet_nano --model refiner_nano \
+		--data digits --smoothing all --attention --out results/demo
 
 test: lint
 	$(BIN)/python -m pytest
@@ -27,6 +30,13 @@ bench: $(READY)
 	$(BIN)/python tests/bench/bench_analysis.py
 	$(BIN)/python tests/bench/bench_refiner.py
 	$(BIN)/python tests/bench/bench_smoothing.py
+
+weights: $(READY)
+	SEED=$(SEED) WEIGHTS=results/weights/seed$(SEED) $(BIN)/ipython --no-banner notebooks/5_training.ipynb
+
+notebooks: $(READY)
+	for each in 1_first_look 2_the_papers_figure 3_your_own 4_over_smoothing; do \
+		$(BIN)/jupyter execute --inplace notebooks/$$each.ipynb || exit 1; done
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -179,7 +179,7 @@ def prepare(
         splittable=tuple(splittable),
         warnings=tuple(left_out),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
-        provenance={**identity, **_circumstances(source, plan, here, shard, command)},
+        provenance={**identity, **_circumstances(subjects, source, plan, here, shard, command)},
     )
 
 
@@ -415,7 +415,12 @@ def _identity(
 
 
 def _circumstances(
-    source: ImageSource, plan: Plan, here: Runtime, shard: tuple[int, int], command: str | None
+    subjects: Sequence[Subject],
+    source: ImageSource,
+    plan: Plan,
+    here: Runtime,
+    shard: tuple[int, int],
+    command: str | None,
 ) -> dict[str, Any]:
     """Return what is worth recording and does not determine the numbers."""
     import platform
@@ -431,6 +436,9 @@ def _circumstances(
     return {
         "data": source.description,
         "left_out": plan.left_out,
+        "notes": {
+            subject.name: subject.origin["note"] for subject in subjects if "note" in subject.origin
+        },
         "device": runtime.describe(here.device),
         "processes": here.world,
         "shard": list(shard),

@@ -234,12 +234,9 @@ class Summary:
         if untrained:
             verb = "is" if len(untrained) == 1 else "are"
             yield f"{_listed(untrained)} {verb} untrained: random weights, so the numbers describe architecture."
-        notes: dict[str, list[str]] = {}
-        for model in result.provenance.get("models", []):
-            if note := model.get("origin", {}).get("note"):
-                notes.setdefault(note, []).append(str(model["name"]))
-        for note, names in notes.items():
-            yield f"{_listed(names)}: {note}."
+        notes: dict[str, str] = result.provenance.get("notes", {})
+        for note in dict.fromkeys(notes.values()):
+            yield f"{_listed([name for name, of in notes.items() if of == note])}: {note}."
         for finding in self.findings:
             yield from self._about(finding)
         compared = self._told_pairs()
@@ -400,7 +397,8 @@ def _smoother(entry: SmoothingComparison) -> str:
     if not math.isfinite(entry.se):
         return f"{names} {entry.model} less that of {entry.other} is {entry.difference:.3f}, without an error."
     higher, lower = (entry.model, entry.other)[:: 1 if entry.difference > 0 else -1]
-    return f"{names} {higher} is higher than of {lower} by {difference}."
+    alike = higher if MEASURES[entry.measure].smoother == "higher" else lower
+    return f"{names} {higher} is higher than of {lower} by {difference}: the tokens of {alike} are more alike."
 
 
 def _finding(result: Result, model: str, tokens: str) -> Finding:

@@ -32,9 +32,8 @@ def test_of_many_models_sentences_compare_neighbours_and_the_data_all():
 
 def test_what_is_known_of_the_weights_is_said_once():
     note = "trained on these very images"
-    provenance = {
-        "models": [{"name": name, "origin": {"note": note}} for name in ("a", "b")]
-        + [{"name": "c", "origin": {}}]
-    }
+    provenance = {"notes": {"a": note, "c": "of unknown origin", "b": note}}
     result = synthetic_result(dict.fromkeys("abc", 4), provenance=provenance)
-    assert f"a and b: {note}." in rc.summarize(result).sentences
+    sentences = rc.summarize(result).sentences
+    assert f"a and b: {note}." in sentences
+    assert "c: of unknown origin." in sentences

@@ -92,30 +92,38 @@ def series(number: int) -> dict[str, Any]:
 
 
 def palette(result: Result, models: Sequence[str]) -> list[dict[str, Any]]:
-    """Return colour and marker of the line of each model.
+    """Return colour and marker of the line of each model, the same in all figures of a result.
 
     Three or more states of one network, such as its checkpoints, share a marker and go from light to dark in the
-    order given. All others get a colour and a marker of their own.
+    order of the run. All others get a colour and a marker of their own.
 
     Args:
         result: whose provenance says which models are states of one network.
-        models: a model for each line; one that comes again has another kind of line.
+        models: a model for each line; one that comes again has the same colour and another marker, hollow.
     """
-    looks = [series(number) for number in range(len(models))]
-    origins = {
-        model["name"]: model.get("origin", {}) for model in result.provenance.get("models", [])
-    }
-    families: dict[tuple[str, int], list[int]] = {}
-    for number, model in enumerate(models):
-        if network := _network(origins.get(model, {})):
-            kind = models[:number].count(model)
-            families.setdefault((network, kind), []).append(number)
-    states = [lines for lines in families.values() if len(lines) >= STATES]
-    for family, lines in enumerate(states):
+    looks = {model: series(number) for number, model in enumerate(result.models)}
+    for family, states in enumerate(_trajectories(result)):
         shades = mpl.colormaps[SEQUENTIAL[family % len(SEQUENTIAL)]]
-        for share, number in zip(np.linspace(0.1, 1.0, len(lines)), lines, strict=True):
-            looks[number] = {"color": shades(share), "marker": MARKERS[family % len(MARKERS)]}
-    return looks
+        for share, model in zip(np.linspace(0.1, 1.0, len(states)), states, strict=True):
+            looks[model] = {"color": shades(share), "marker": MARKERS[family % len(MARKERS)]}
+    return [
+        _hollow(looks[model]) if model in models[:number] else looks[model]
+        for number, model in enumerate(models)
+    ]
+
+
+def _hollow(look: dict[str, Any]) -> dict[str, Any]:
+    following = MARKERS[(MARKERS.index(look["marker"]) + 1) % len(MARKERS)]
+    return look | {"marker": following, "markerfacecolor": "white"}
+
+
+def _trajectories(result: Result) -> list[list[str]]:
+    """Return the models that are states of one network, network by network, where there are enough of them."""
+    networks: dict[str, list[str]] = {}
+    for model in result.provenance.get("models", []):
+        if network := _network(model.get("origin", {})):
+            networks.setdefault(network, []).append(model["name"])
+    return [states for states in networks.values() if len(states) >= STATES]
 
 
 def _network(origin: Mapping[str, Any]) -> str:

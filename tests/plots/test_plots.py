@@ -419,11 +419,11 @@ def states(*weights: str, model: str = "vit_nano", **others: object) -> dict[str
     return {
         "models": [
             {
-                "name": f"{model}={each}",
+                "name": f"{model}={each}" + (f"#{number}" if each in weights[:number] else ""),
                 "origin": {"model": model, "weights": each, "arguments": {}, "image_size": [32, 32]}
                 | others,
             }
-            for each in weights
+            for number, each in enumerate(weights)
         ]
     }
 
@@ -472,6 +472,20 @@ def test_other_models_keep_colours_of_their_own(provenance):
     result = synthetic_result(dict.fromkeys(names, 3), provenance=provenance)
     models = [model["name"] for model in provenance.get("models", [])] or names
     assert palette(result, models) == [series(number) for number in range(len(models))]
+
+
+def test_a_model_has_one_colour_in_all_figures_of_a_run():
+    names = ["vit_s", "resnet50", "refiner_s"]
+    result = with_smoothing(
+        synthetic_result(dict.fromkeys(names, 6)), refined=["vit_s", "refiner_s"]
+    )
+    everywhere = [line.get_color() for line in data_lines(plots.compare(result).axes[0])]
+    some = data_lines(plots.curves(result, models=["refiner_s", "vit_s"]))
+    assert [line.get_color() for line in some] == [everywhere[2], everywhere[0]]
+    lines = data_lines(plots.attention(result).axes[0])
+    assert {line.get_color() for line in lines} <= set(everywhere)
+    looks = [(line.get_color(), line.get_marker()) for line in lines]
+    assert len(set(looks)) == len(looks) > len({colour for colour, _ in looks})
 
 
 # Manners
