@@ -184,12 +184,12 @@ def train(
         with ExitStack() as hosts:
             for each in filter(None, (subject, taught_by)):
                 hosts.enter_context(here.hosting(each.module))
-            lessons = _Lessons(subject, taught_by, source, recipe, here, workers, seed)
+            trainer = _Trainer(subject, taught_by, source, recipe, here, workers, seed)
             writer.save(subject, 0)
             epochs: list[Epoch] = []
             start = time.monotonic()
             for number in range(1, recipe.epochs + 1):
-                loss = lessons.epoch(number)
+                loss = trainer.epoch(number)
                 score = None if tests is None else _accuracy(subject, tests, here, workers)
                 epochs.append(Epoch(number, recipe.epochs, loss, score, time.monotonic() - start))
                 writer.save(subject, number)
@@ -228,7 +228,7 @@ def save_weights(model: Subject | nn.Module, path: str | Path) -> Path:
     return Path(path)
 
 
-class _Lessons:
+class _Trainer:
     """The optimisation: what lasts from one epoch to the next."""
 
     def __init__(
@@ -267,8 +267,8 @@ class _Lessons:
         """Take one pass over the images and return the mean loss of its steps."""
         module = self.student.module.train()
         losses = []
-        for images, taught, labels in self._batches(number):
-            loss = self._loss(module(images), taught, labels)
+        for images, teacher_labels, labels in self._batches(number):
+            loss = self._loss(module(images), teacher_labels, labels)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -290,12 +290,12 @@ class _Lessons:
             images=None,
             seed=self.seed * 10_000 + number,
         )
-        eyes = [self.student, *([self.teacher] if self.teacher else [])]
+        subjects = [self.student, *([self.teacher] if self.teacher else [])]
         loaded = load_batches(
             self.source,
             plan,
             range(len(plan.batches)),
-            [subject.preprocessing for subject in eyes],
+            [subject.preprocessing for subject in subjects],
             workers=self.workers,
             pin_memory=self.here.pin_memory,
         )
@@ -305,10 +305,10 @@ class _Lessons:
             # BatchNorm has nothing to normalise in a single image.
             if batch.images < 2 or batch.labels is None:
                 continue
-            seen = self._augmented(batch.inputs)
-            taught = None if self.teacher is None else self._decisions(self.teacher, seen)
+            views = self._augmented(batch.inputs)
+            teacher_labels = None if self.teacher is None else self._decisions(self.teacher, views)
             own = self.student.preprocessing
-            yield own.normalize(seen[own]), taught, batch.labels.to(self.here.device)
+            yield own.normalize(views[own]), teacher_labels, batch.labels.to(self.here.device)
 
     def _augmented(self, inputs: Mapping[Preprocessing, Tensor]) -> dict[Preprocessing, Tensor]:
         """Map the images of a batch at random, for student and teacher alike."""
@@ -319,22 +319,22 @@ class _Lessons:
         return {key: _warp(images, maps.to(images.device)) for key, images in moved.items()}
 
     @torch.no_grad()
-    def _decisions(self, teacher: Subject, seen: Mapping[Preprocessing, Tensor]) -> Tensor:
+    def _decisions(self, teacher: Subject, views: Mapping[Preprocessing, Tensor]) -> Tensor:
         own = teacher.preprocessing
-        logits: Tensor = teacher.module(own.normalize(seen[own]))
+        logits: Tensor = teacher.module(own.normalize(views[own]))
         return logits.argmax(dim=1)
 
-    def _loss(self, output: Any, taught: Tensor | None, labels: Tensor) -> Tensor:
+    def _loss(self, output: Any, teacher_labels: Tensor | None, labels: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing
         if isinstance(output, TrainingOutput):
             self._check(output.class_logits)
             soft = F.one_hot(labels, self.classes) * (1 - smoothing) + smoothing / self.classes
             return dense_supervision_loss(output, soft)
-        if taught is not None:
+        if teacher_labels is not None:
             logits, distilled = output
             self._check(logits)
             own = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-            return (own + F.cross_entropy(distilled, taught)) / 2
+            return (own + F.cross_entropy(distilled, teacher_labels)) / 2
         self._check(output)
         return F.cross_entropy(output, labels, label_smoothing=smoothing)
 
