@@ -1,5 +1,5 @@
 # make demo: the main job on embedded data and networks.  make test: everything a change must pass.
-# make weights: train the embedded networks again.  make notebooks: run the notebooks and store what they show.
+# make weights: train the embedded networks again.  make notebooks: run notebooks 1 to 4 and store what they show.
 # Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
 
 PYTHON ?= python3

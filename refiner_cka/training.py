@@ -15,7 +15,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,16 @@ from torch import Tensor, nn
 
 from . import runtime
 from .atomic import check_writable, write_whole
-from .errors import AnalysisWarning, DataError, ModelError
-from .images import Batch, ImageSource, load_batches, open_source, plan_batches
+from .errors import AnalysisWarning, DataError, ModelError, ResultFileError
+from .images import Batch, ImageSource, Plan, load_batches, open_source, plan_batches
 from .preprocessing import Preprocessing
 from .refiner import TrainingOutput, dense_supervision_loss
 from .runtime import Runtime
 from .subjects import Subject, resolve
 from .subjects.provenance import origin_of, seeded
+
+_EVALUATED = 256
+"""Images of a forward pass that measures accuracy."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +160,10 @@ def train(
             subject, whose module is trained in place. Its classifier gets as many classes as the data have.
         data: images with classes, as for `analyze`: a folder of class folders, or `digits-train`.
         held_out: images to measure the accuracy on after each epoch.
-        teacher: a trained classifier of the same classes; its decisions are the targets of the distillation
-            token (hard distillation of DeiT, arXiv 2012.12877).
+        teacher: a trained classifier that knows the classes of the images; its decisions are the targets of
+            the distillation token (hard distillation of DeiT, arXiv 2012.12877).
         recipe: how to train.
-        seed: of untrained weights, the order of the images, augmentation and dropout.
+        seed: of untrained weights, the order of the images and augmentation; on a CPU of dropout too.
         device: `cpu`, `cuda`, ...; the best there is by default.
         workers: processes that load images; 0 loads in this one.
         checkpoints: folder for `epoch00.safetensors` (untrained) and the weights after every few epochs.
@@ -168,22 +171,27 @@ def train(
         progress: called after each epoch; `print` prints a line.
 
     Raises:
-        DataError: images without classes, or held-out images of other classes.
-        ModelError: the network cannot be built, does not fit the classes or the teacher, or its loss is no
-            number any more.
-        ResultFileError: a checkpoint cannot be written.
+        DataError: images without classes or too few, or classes that the teacher or, of held-out images, the
+            training does not know.
+        ModelError: the network cannot be built, returns no logits, has no distillation token for the
+            teacher; or its loss is no number any more.
+        CheckpointError: weights that cannot be read or do not fit.
+        DeviceError: no such device.
+        ResultFileError: a checkpoint cannot be written, or would be mixed with those of another training.
     """
     recipe = _checked(recipe or Recipe(), every)
     source = _labelled(data)
     tests = None if held_out is None else _labelled(held_out)
+    _check_classes(source, tests)
     here = runtime.detect(device, "fp32")
     writer = _Checkpoints(checkpoints, every, recipe.epochs)
     with seeded(seed):
         subject = _with_classes(_subject(model, seed), source)
-        taught_by = None if teacher is None else _teacher(teacher, subject, source)
-        with ExitStack() as hosts:
+        taught_by = None if teacher is None else _subject(teacher, 0)
+        with ExitStack() as stack:
+            stack.enter_context(_distilling(subject, taught_by))
             for each in filter(None, (subject, taught_by)):
-                hosts.enter_context(here.hosting(each.module))
+                stack.enter_context(here.hosting(each.module))
             trainer = _Trainer(subject, taught_by, source, recipe, here, workers, seed)
             writer.save(subject, 0)
             epochs: list[Epoch] = []
@@ -195,7 +203,8 @@ def train(
                 writer.save(subject, number)
                 if progress is not None:
                     progress(epochs[-1])
-    return Trained(_finished(subject, recipe, seed), tuple(epochs), tuple(writer.written))
+    finished = _finished(subject, taught_by, source, recipe, seed)
+    return Trained(finished, tuple(epochs), tuple(writer.written))
 
 
 def accuracy(
@@ -205,6 +214,9 @@ def accuracy(
 
     Raises:
         DataError: images without classes, or of classes that the model does not predict.
+        ModelError: the model cannot be built, or is no classifier.
+        CheckpointError: weights that cannot be read or do not fit.
+        DeviceError: no such device.
     """
     subject = _subject(model, 0)
     source = _labelled(data)
@@ -222,8 +234,11 @@ def save_weights(model: Subject | nn.Module, path: str | Path) -> Path:
     from safetensors.torch import save
 
     module = model.module if isinstance(model, Subject) else model
-    # Cloned: safetensors refuses parameters that share their memory.
-    state = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+    # Safetensors refuses tensors that share their memory, and memory in another order.
+    state = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in module.state_dict().items()
+    }
     write_whole(path, save(state))
     return Path(path)
 
@@ -275,7 +290,9 @@ class _Trainer:
             self.schedule.step()
             losses.append(loss.detach())
         module.eval()
-        mean = torch.stack(losses).mean().item() if losses else math.nan
+        if not losses:
+            raise DataError(f"no two images of {self.source.description} can be read together")
+        mean = torch.stack(losses).mean().item()
         if not math.isfinite(mean):
             raise ModelError(
                 f"{self.student.name}: the loss of epoch {number} is {mean}; lower the learning rate"
@@ -315,14 +332,19 @@ class _Trainer:
         moved = {key: images.to(self.here.device) for key, images in inputs.items()}
         if self.recipe.augmentation is None:
             return moved
+        if any(images.ndim != 4 for images in moved.values()):
+            raise DataError(
+                f"{self.source.description} holds no images to augment: use Recipe(augmentation=None)"
+            )
         maps = self.recipe.augmentation.draw(len(next(iter(moved.values()))))
-        return {key: _warp(images, maps.to(images.device)) for key, images in moved.items()}
+        return {key: _warp(images, maps) for key, images in moved.items()}
 
     @torch.no_grad()
     def _decisions(self, teacher: Subject, views: Mapping[Preprocessing, Tensor]) -> Tensor:
+        """Return the class of the images that the teacher decides for."""
         own = teacher.preprocessing
-        logits: Tensor = teacher.module(own.normalize(views[own]))
-        return logits.argmax(dim=1)
+        logits = _logits(teacher, teacher.module(own.normalize(views[own])))
+        return logits[:, _logit_of(teacher, self.source, logits)].argmax(dim=1)
 
     def _loss(self, output: Any, teacher_labels: Tensor | None, labels: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing
@@ -357,13 +379,24 @@ class _Checkpoints:
     written: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.folder is not None:
-            check_writable(self._path(0))
+        """Refuse a folder that takes no files, or holds the checkpoints of a longer training."""
+        if self.folder is None:
+            return
+        check_writable(self._path(0))
+        own = {self._path(epoch) for epoch in range(self.last + 1) if self._wants(epoch)}
+        if others := sorted(set(Path(self.folder).glob("epoch*.safetensors")) - own):
+            raise ResultFileError(
+                f"{self.folder} holds {others[0].name} of another training, which `epoch*` would mix with "
+                "this one: choose another folder, or empty it"
+            )
 
     def save(self, subject: Subject, epoch: int) -> None:
         """Save the weights after an epoch if it is one of those to save."""
-        if self.folder is not None and (epoch % self.every == 0 or epoch == self.last):
+        if self.folder is not None and self._wants(epoch):
             self.written.append(save_weights(subject, self._path(epoch)))
+
+    def _wants(self, epoch: int) -> bool:
+        return epoch % self.every == 0 or epoch == self.last
 
     def _path(self, epoch: int) -> Path:
         digits = max(2, len(str(self.last)))
@@ -375,6 +408,10 @@ def _checked(recipe: Recipe, every: int) -> Recipe:
         raise ModelError(
             "training needs at least 1 epoch, batches of 4, and 1 epoch per checkpoint"
         )
+    if not (0 <= recipe.warmup <= 1 and 0 <= recipe.label_smoothing < 1):
+        raise ModelError(
+            "warm-up is a share of the steps, label smoothing one of the probability: 0 to 1"
+        )
     return recipe
 
 
@@ -385,6 +422,19 @@ def _labelled(data: Any) -> ImageSource:
             f"{source.description} has no classes to learn: give a folder with a folder for each class"
         )
     return source
+
+
+def _check_classes(source: ImageSource, tests: ImageSource | None) -> None:
+    """Refuse held-out images of classes that are not learned."""
+    unknown = [
+        name
+        for name in (tests.classes or () if tests else ())
+        if name not in (source.classes or ())
+    ]
+    if tests and unknown:
+        raise DataError(
+            f"{tests.description} holds the class {unknown[0]!r}, which {source.description} does not"
+        )
 
 
 def _subject(model: str | Subject, seed: int) -> Subject:
@@ -405,30 +455,30 @@ def _with_classes(subject: Subject, source: ImageSource) -> Subject:
     return replace(subject, classes=source.classes, trained=True)
 
 
-def _teacher(teacher: str | Subject, student: Subject, source: ImageSource) -> Subject:
-    """Return the teacher, and have the student learn by its distillation token."""
-    subject = _subject(teacher, 0)
+@contextmanager
+def _distilling(student: Subject, teacher: Subject | None) -> Iterator[None]:
+    """Have the student return the logits of its distillation token too; afterwards as it did before."""
     enable = getattr(student.module, "set_distilled_training", None)
-    if not callable(enable):
+    if teacher is not None and not callable(enable):
         raise ModelError(
-            f"{student.name} has no distillation token to be taught by {subject.name}: use a deit model "
+            f"{student.name} has no distillation token to be taught by {teacher.name}: use a deit model "
             "with one (deit_nano, deit_tiny_distilled_patch16_224)"
         )
-    classes = getattr(subject.module, "num_classes", None)
-    if classes != len(source.classes or ()):
-        raise ModelError(
-            f"{subject.name} knows {classes} classes and cannot teach the {len(source.classes or ())} of "
-            f"{source.description}"
-        )
-    enable(True)
-    return subject
+    if not callable(enable):
+        yield
+        return
+    before = getattr(student.module, "distilled_training", False)
+    enable(teacher is not None)
+    try:
+        yield
+    finally:
+        enable(before)
 
 
-def _finished(subject: Subject, recipe: Recipe, seed: int) -> Subject:
+def _finished(
+    subject: Subject, teacher: Subject | None, source: ImageSource, recipe: Recipe, seed: int
+) -> Subject:
     """Return the subject with the provenance of its new weights."""
-    distilled = getattr(subject.module, "set_distilled_training", None)
-    if callable(distilled):
-        distilled(False)
     origin = origin_of(
         subject.module,
         str(subject.origin.get("model", type(subject.module).__qualname__)),
@@ -440,42 +490,70 @@ def _finished(subject: Subject, recipe: Recipe, seed: int) -> Subject:
     return replace(
         subject,
         name=subject.name.replace("=random", "=trained", 1),
-        origin={**origin, "recipe": asdict(recipe)},
+        origin={
+            **origin,
+            "trained_on": source.description,
+            "teacher": teacher.name if teacher else None,
+            "recipe": asdict(recipe),
+        },
     )
 
 
 def _accuracy(subject: Subject, source: ImageSource, here: Runtime, workers: int) -> float:
-    plan = plan_batches(source, batch_size=256, images=None, seed=0)
-    right = count = 0
+    count = len(source.ids)
+    batches = tuple(
+        tuple(range(first, min(first + _EVALUATED, count))) for first in range(0, count, _EVALUATED)
+    )
+    plan = Plan(_EVALUATED, 0, batches, 0)
+    right = read = 0
     with here.session():
         for batch in load_batches(
-            source, plan, range(len(plan.batches)), [subject.preprocessing], workers=workers
+            source, plan, range(len(batches)), [subject.preprocessing], workers=workers
         ):
+            _tell_unreadable(batch)
             if not batch.images or batch.labels is None:
                 continue
             images = batch.inputs[subject.preprocessing].to(here.device)
-            logits = subject.module(subject.preprocessing.normalize(images))
-            right += int((logits.argmax(1).cpu() == _targets(subject, source, logits, batch)).sum())
-            count += batch.images
-    if not count:
+            logits = _logits(subject, subject.module(subject.preprocessing.normalize(images)))
+            targets = torch.tensor(_logit_of(subject, source, logits))[batch.labels]
+            right += int((logits.argmax(1).cpu() == targets).sum())
+            read += batch.images
+    if not read:
         raise DataError(f"no image of {source.description} can be read")
-    return right / count
+    return right / read
 
 
-def _targets(subject: Subject, source: ImageSource, logits: Tensor, batch: Batch) -> Tensor:
-    """Return the logit of each image's class."""
+def _logits(subject: Subject, output: Any) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        raise ModelError(f"{subject.name} returns no (images, classes) logits: it is no classifier")
+    return output
+
+
+def _logit_of(subject: Subject, source: ImageSource, logits: Tensor) -> list[int]:
+    """Return the logit of each class of the images.
+
+    Raises:
+        DataError: there is a class that the model does not predict.
+    """
     logit_of = subject.class_map(source.classes, logits.shape[1])
-    if logit_of is None:
-        raise DataError(f"{subject.name} does not predict the classes of {source.description}")
-    assert batch.labels is not None
-    return torch.tensor(logit_of)[batch.labels]
+    if logit_of is None or -1 in logit_of:
+        missing = (
+            "" if logit_of is None else f", such as {(source.classes or ())[logit_of.index(-1)]!r}"
+        )
+        raise DataError(
+            f"{subject.name} does not predict all classes of {source.description}{missing}"
+        )
+    return list(logit_of)
 
 
 def _warp(images: Tensor, maps: Tensor) -> Tensor:
     """Return the images mapped, of the type they had; what was outside repeats the edge."""
+    # Before torch 2.13 MPS cannot repeat the edge.
+    where = torch.device("cpu") if images.device.type == "mps" else images.device
+    pixels, maps = images.to(where, torch.float32), maps.to(where)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    warped = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-    return warped if images.is_floating_point() else warped.round_().to(images.dtype)
+    warped = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    return (warped if images.is_floating_point() else warped.round_()).to(images)
 
 
 def _tell_unreadable(batch: Batch) -> None:

@@ -63,7 +63,8 @@ def test_it_has_twelve_blocks_and_is_small(name):
     told = re.search(r"([\d ]+) parameters", getattr(nano, name).__doc__ or "")
     counted = sum(parameter.numel() for parameter in model.parameters())
     assert 0.25e6 < counted < 0.36e6
-    if told:
+    if name != "deit_nano":  # told as its difference from the ViT
+        assert told
         assert int(told[1].replace(" ", "")) == counted
 
 

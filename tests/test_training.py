@@ -195,7 +195,6 @@ def test_the_teachers_decisions_reach_the_distillation_token_alone(folder):
     liar[3].weight.data.neg_()
     liar[3].bias.data.neg_()
     assert rc.accuracy(subject(liar), folder) == 0.0
-    liar.num_classes = 2
     teacher = subject(liar)
     trained = rc.train(
         f"deit_nano=random,depth=2,img_size={SIDE}", folder, teacher=teacher, recipe=recipe
@@ -275,8 +274,12 @@ def test_held_out_images_of_other_classes_are_refused(folder, tmp_path):
         (tmp_path / "other" / name).mkdir(parents=True)
         for index in range(4):
             Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "other" / name / f"{index}.png")
-    with pytest.raises(rc.DataError, match="does not predict the classes of"):
-        rc.train(subject(), folder, held_out=tmp_path / "other", recipe=STILL)
+    seen = []
+    with pytest.raises(rc.DataError, match=r"holds the class 'cat', which .*images does not"):
+        rc.train(subject(), folder, held_out=tmp_path / "other", recipe=STILL, progress=seen.append)
+    assert seen == []
+    with pytest.raises(rc.DataError, match=r"does not predict all classes of .*, such as 'cat'"):
+        rc.accuracy(subject(classes=["dog", "cow"]), tmp_path / "other")
 
 
 def test_logits_of_another_number_are_refused(folder):
@@ -285,19 +288,54 @@ def test_logits_of_another_number_are_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "message"),
+    ("student", "teacher", "error", "message"),
     [
-        ("vit_nano=random,depth=1", "resnet_nano=random,num_classes=2", "no distillation token"),
+        (
+            "vit_nano=random,depth=1",
+            "resnet_nano=random,num_classes=2",
+            rc.ModelError,
+            "no distillation token",
+        ),
         (
             "deit_nano=random,depth=1",
-            "resnet_nano=random",
-            "knows 10 classes and cannot teach the 2",
+            "resnet_nano",
+            rc.DataError,
+            "resnet_nano does not predict all classes of .*images",
         ),
     ],
 )
-def test_teachers_that_cannot_teach_are_refused(folder, student, teacher, message):
-    with pytest.raises(rc.ModelError, match=message):
+def test_teachers_that_cannot_teach_are_refused(folder, student, teacher, error, message):
+    with pytest.raises(error, match=message):
         rc.train(student, folder, teacher=teacher, recipe=STILL)
+
+
+def test_a_refused_training_leaves_the_student_as_it_was(folder):
+    (student,) = rc.subjects.resolve("deit_nano=random,depth=1")
+    with pytest.raises(rc.DataError):
+        rc.train(student, folder, teacher="resnet_nano", recipe=STILL)
+    assert not student.module.distilled_training
+
+
+def test_a_teacher_with_its_classes_in_another_order_teaches_by_name(folder):
+    class Knowing(nn.Module):
+        """Bright is its logit 2, dark its logit 0."""
+
+        def forward(self, images):
+            level = images.mean((1, 2, 3))
+            return torch.stack([-level, level - 9, level], dim=1)
+
+    knowing = nn.Sequential(Knowing(), nn.Identity())
+    teacher = subject(knowing, classes=["dark", "grey", "bright"])
+    assert rc.accuracy(teacher, folder) == 1.0
+    name = f"deit_nano=random,depth=2,img_size={SIDE}"
+    recipe = Recipe(epochs=6, batch_size=8, augmentation=None)
+    student = rc.train(name, folder, teacher=teacher, recipe=recipe).subject.module
+    source = training._labelled(folder)
+    images = torch.stack([GEOMETRY.transform()(source.read(i)) for i in range(len(source.ids))])
+    student.set_distilled_training(True)
+    with torch.no_grad():
+        _, distilled = student.train()(GEOMETRY.normalize(images))
+    assert (distilled.argmax(1) == torch.tensor(source.labels)).float().mean() > 0.9
 
 
 def test_a_loss_that_is_no_number_ends_it(folder):
@@ -306,10 +344,57 @@ def test_a_loss_that_is_no_number_ends_it(folder):
         rc.train(subject(), folder, recipe=recipe)
 
 
-@pytest.mark.parametrize("recipe", [Recipe(epochs=0), Recipe(batch_size=2)])
-def test_recipes_that_train_nothing_are_refused(folder, recipe):
-    with pytest.raises(rc.ModelError, match="at least 1 epoch"):
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe(epochs=0), "at least 1 epoch"),
+        (Recipe(batch_size=2), "at least 1 epoch"),
+        (Recipe(warmup=1.5), "0 to 1"),
+        (Recipe(label_smoothing=2), "0 to 1"),
+    ],
+)
+def test_recipes_that_train_nothing_are_refused(folder, recipe, message):
+    with pytest.raises(rc.ModelError, match=message):
         rc.train(subject(), folder, recipe=recipe)
+
+
+def test_checkpoints_of_a_longer_training_are_not_mixed_with(folder, tmp_path):
+    arguments = {"checkpoints": tmp_path / "run", "every": 2}
+    longer = Recipe(epochs=4, batch_size=8)
+    rc.train(subject(), folder, recipe=longer, **arguments)
+    rc.train(subject(), folder, recipe=longer, **arguments)
+    with pytest.raises(rc.ResultFileError, match=r"holds epoch04.safetensors of another training"):
+        rc.train(subject(), folder, recipe=Recipe(epochs=2, batch_size=8), **arguments)
+
+
+def test_weights_in_another_memory_order_are_saved(tmp_path):
+    module = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    path = rc.save_weights(module, tmp_path / "conv.safetensors")
+    assert torch.equal(load_file(path)["weight"], module.weight)
+
+
+def test_every_readable_image_counts_for_accuracy(folder, monkeypatch):
+    """Also those of a last batch too small for CKA; an unreadable one is named."""
+    monkeypatch.setattr(training, "_EVALUATED", 13)
+    (folder / "dark" / "broken.png").write_bytes(b"not an image")
+    right = []
+
+    class Watching(nn.Module):
+        def forward(self, images):
+            right.append(len(images))
+            level = images.mean((1, 2, 3))
+            return torch.stack([level, -level], dim=1)
+
+    watching = nn.Sequential(nn.Identity(), Watching())
+    with pytest.warns(rc.AnalysisWarning, match=r"broken.png is left out"):
+        assert rc.accuracy(subject(watching), folder) == 1.0
+    assert sum(right) == 40
+
+
+def test_what_is_no_classifier_has_no_accuracy(folder):
+    feature_maps = nn.Sequential(nn.Identity(), nn.Conv2d(3, 4, 3))
+    with pytest.raises(rc.ModelError, match="it is no classifier"):
+        rc.accuracy(subject(feature_maps), folder)
 
 
 def test_a_place_that_takes_no_checkpoints_is_refused_before_training(folder, tmp_path):

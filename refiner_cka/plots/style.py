@@ -128,7 +128,8 @@ def _trajectories(result: Result) -> list[list[str]]:
 
 def _network(origin: Mapping[str, Any]) -> str:
     """Return what two states of one network have in common; nothing for a module that was given as it is."""
-    if "model" not in origin or origin.get("weights") == "as given":
+    # Of modules that were given as they are only the class is known.
+    if "model" not in origin or origin.get("weights") in ("as given", "trained"):
         return ""
     return json.dumps(
         [origin["model"], origin.get("arguments"), origin.get("image_size")], sort_keys=True

@@ -127,8 +127,8 @@ def class_names(built: Built) -> tuple[str, ...] | None:
     if built.source == "random" or any(name.startswith(own) for name in missing):
         return None
     count = getattr(built.module, "num_classes", None)
-    names = getattr(built.module, "pretrained_cfg", {}).get("label_names")
-    if built.source == "pretrained" and names and len(names) == count:
+    names: Any = getattr(built.module, "pretrained_cfg", {}).get("label_names")
+    if built.source == "pretrained" and isinstance(names, tuple | list) and len(names) == count:
         return tuple(names)
     if count != 1000:
         return None
