@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import types
@@ -341,7 +342,15 @@ def test_ctrl_c_saves_what_was_measured_and_says_how_to_go_on():
     arguments = ["analyze", "--model", "interrupting:build,label=mine", "--layers", "*", *SMALL]
     program = [sys.executable, "-m", "cli.app", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+    # What a shell starts in the background ignores Ctrl-C, and so would what it starts.
+    done = subprocess.run(
+        program,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert done.returncode == 130, done.stderr
     assert done.stdout == ""
     assert "interrupted after 4 of 6 batches" in done.stderr
