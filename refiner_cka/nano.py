@@ -19,14 +19,12 @@ from typing import Any, TypeVar
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.resnet import BasicBlock, ResNet
-from timm.models.vision_transformer import VisionTransformer
-from timm.models.vision_transformer import checkpoint_filter_fn as vit_filter_fn
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
-from .refiner import Refiner
-from .refiner import checkpoint_filter_fn as refiner_filter_fn
+from .refiner import Refiner, variants
 
-Network = TypeVar("Network", bound=nn.Module)
+Network = TypeVar("Network", bound=VisionTransformer)
 # Timm's usual initial weights, of deviation 0.02, are made for widths of hundreds: at 48 a network begins
 # as nearly the identity and is slow to leave it.
 _XAVIER = {"weight_init": "jax"}
@@ -85,22 +83,20 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def vit_nano(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """A vision transformer of 12 blocks of width 48 with 4 heads: 345 370 parameters."""
-    return _build(VisionTransformer, "vit_nano", pretrained, vit_filter_fn, _XAVIER | kwargs)
+    return _vit(VisionTransformer, "vit_nano", pretrained, kwargs)
 
 
 @register_model
 def deit_nano(pretrained: bool = False, **kwargs: Any) -> VisionTransformerDistilled:
     """`vit_nano` with a distillation token, the second prefix token, and a head on it."""
-    return _build(
-        VisionTransformerDistilled, "deit_nano", pretrained, vit_filter_fn, _XAVIER | kwargs
-    )
+    return _vit(VisionTransformerDistilled, "deit_nano", pretrained, kwargs)
 
 
 @register_model
 def refiner_nano(pretrained: bool = False, **kwargs: Any) -> Refiner:
     """A Refiner of 12 blocks of width 48 with 4 heads and a plain patch embedding: 263 948 parameters."""
-    arguments = {"conv_stem": False, **kwargs}
-    return _build(Refiner, "refiner_nano", pretrained, refiner_filter_fn, arguments)
+    size = {**_TRANSFORMER, "conv_stem": False}
+    return variants.build("refiner_nano", pretrained, size, kwargs)
 
 
 @register_model
@@ -109,20 +105,14 @@ def resnet_nano(pretrained: bool = False, **kwargs: Any) -> NanoResNet:
     return build_model_with_cfg(NanoResNet, "resnet_nano", pretrained, **kwargs)
 
 
-def _build(
-    network: type[Network],
-    variant: str,
-    pretrained: bool,
-    filter_fn: Any,
-    kwargs: dict[str, Any],
-) -> Network:
-    """Build a transformer with timm's loader of weights; arguments override its size."""
+def _vit(network: type[Network], variant: str, pretrained: bool, kwargs: dict[str, Any]) -> Network:
+    """Build a vision transformer with timm's loader of weights; arguments override its size."""
     model: Network = build_model_with_cfg(
         network,
         variant,
         pretrained,
-        pretrained_filter_fn=filter_fn,
+        pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-        **(_TRANSFORMER | kwargs),
+        **(_TRANSFORMER | _XAVIER | kwargs),
     )
     return model

@@ -397,8 +397,9 @@ def _smoother(entry: SmoothingComparison) -> str:
     if not math.isfinite(entry.se):
         return f"{names} {entry.model} less that of {entry.other} is {entry.difference:.3f}, without an error."
     higher, lower = (entry.model, entry.other)[:: 1 if entry.difference > 0 else -1]
-    alike = higher if MEASURES[entry.measure].smoother == "higher" else lower
-    return f"{names} {higher} is higher than of {lower} by {difference}: the tokens of {alike} are more alike."
+    text = f"{names} {higher} is higher than of {lower} by {difference}"
+    smoother = {"higher": higher, "lower": lower, None: None}[MEASURES[entry.measure].smoother]
+    return f"{text}: the tokens of {smoother} are more alike." if smoother else f"{text}."
 
 
 def _finding(result: Result, model: str, tokens: str) -> Finding:

@@ -182,7 +182,8 @@ def train(
     recipe = _checked(recipe or Recipe(), every)
     source = _labelled(data)
     tests = None if held_out is None else _labelled(held_out)
-    _check_classes(source, tests)
+    if tests is not None:
+        _check_classes(source, tests)
     here = runtime.detect(device, "fp32")
     writer = _Checkpoints(checkpoints, every, recipe.epochs)
     with seeded(seed):
@@ -349,24 +350,16 @@ class _Trainer:
     def _loss(self, output: Any, teacher_labels: Tensor | None, labels: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing
         if isinstance(output, TrainingOutput):
-            self._check(output.class_logits)
+            _logits(self.student, output.class_logits, self.classes)
             soft = F.one_hot(labels, self.classes) * (1 - smoothing) + smoothing / self.classes
             return dense_supervision_loss(output, soft)
         if teacher_labels is not None:
             logits, distilled = output
-            self._check(logits)
+            logits = _logits(self.student, logits, self.classes)
             own = F.cross_entropy(logits, labels, label_smoothing=smoothing)
             return (own + F.cross_entropy(distilled, teacher_labels)) / 2
-        self._check(output)
-        return F.cross_entropy(output, labels, label_smoothing=smoothing)
-
-    def _check(self, logits: object) -> None:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != self.classes:
-            raise ModelError(
-                f"{self.student.name} returns {shape} in training, not (images, {self.classes}) logits "
-                "of the classes"
-            )
+        logits = _logits(self.student, output, self.classes)
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 @dataclass
@@ -424,14 +417,10 @@ def _labelled(data: Any) -> ImageSource:
     return source
 
 
-def _check_classes(source: ImageSource, tests: ImageSource | None) -> None:
+def _check_classes(source: ImageSource, tests: ImageSource) -> None:
     """Refuse held-out images of classes that are not learned."""
-    unknown = [
-        name
-        for name in (tests.classes or () if tests else ())
-        if name not in (source.classes or ())
-    ]
-    if tests and unknown:
+    unknown = [name for name in tests.classes or () if name not in (source.classes or ())]
+    if unknown:
         raise DataError(
             f"{tests.description} holds the class {unknown[0]!r}, which {source.description} does not"
         )
@@ -523,10 +512,12 @@ def _accuracy(subject: Subject, source: ImageSource, here: Runtime, workers: int
     return right / read
 
 
-def _logits(subject: Subject, output: Any) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        raise ModelError(f"{subject.name} returns no (images, classes) logits: it is no classifier")
-    return output
+def _logits(subject: Subject, output: Any, classes: int | None = None) -> Tensor:
+    """Return a model's output if it is logits, of so many classes if that is known."""
+    if isinstance(output, Tensor) and output.ndim == 2 and classes in (None, output.shape[1]):
+        return output
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise ModelError(f"{subject.name} returns {shape}, not (images, {classes or 'classes'}) logits")
 
 
 def _logit_of(subject: Subject, source: ImageSource, logits: Tensor) -> list[int]:

@@ -2,7 +2,10 @@
 
 import itertools
 
+import pytest
+
 import refiner_cka as rc
+from refiner_cka.summary import SmoothingComparison, _smoother
 from tests.synthetic import synthetic_result, with_smoothing
 
 
@@ -37,3 +40,17 @@ def test_what_is_known_of_the_weights_is_said_once():
     sentences = rc.summarize(result).sentences
     assert f"a and b: {note}." in sentences
     assert "c: of unknown origin." in sentences
+
+
+@pytest.mark.parametrize(
+    ("measure", "ending"),
+    [
+        ("patch_cosine_centred", ": the tokens of b are more alike."),
+        ("rank_collapse", ": the tokens of a are more alike."),
+        ("token_norm", "."),
+    ],
+)
+def test_what_is_more_alike_follows_the_measure(measure, ending):
+    """High cosines and small residuals are smooth; the length of tokens says nothing of it."""
+    entry = SmoothingComparison("a", "b", measure, -0.5, 0.1, -0.7, -0.3)
+    assert _smoother(entry).endswith(f"of b is higher than of a by 0.500 +- 0.100{ending}")

@@ -283,7 +283,7 @@ def test_held_out_images_of_other_classes_are_refused(folder, tmp_path):
 
 
 def test_logits_of_another_number_are_refused(folder):
-    with pytest.raises(rc.ModelError, match=r"returns \(8, 3\) in training, not \(images, 2\)"):
+    with pytest.raises(rc.ModelError, match=r"returns \(8, 3\), not \(images, 2\) logits"):
         rc.train(subject(network(3)), folder, recipe=STILL)
 
 
@@ -393,7 +393,7 @@ def test_every_readable_image_counts_for_accuracy(folder, monkeypatch):
 
 def test_what_is_no_classifier_has_no_accuracy(folder):
     feature_maps = nn.Sequential(nn.Identity(), nn.Conv2d(3, 4, 3))
-    with pytest.raises(rc.ModelError, match="it is no classifier"):
+    with pytest.raises(rc.ModelError, match=r"not \(images, classes\) logits"):
         rc.accuracy(subject(feature_maps), folder)
 
 

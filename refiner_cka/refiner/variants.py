@@ -35,7 +35,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _build(variant: str, pretrained: bool, size: dict[str, Any], kwargs: dict[str, Any]) -> Refiner:
+def build(variant: str, pretrained: bool, size: dict[str, Any], kwargs: dict[str, Any]) -> Refiner:
     """Build a variant with timm's loader of weights; arguments override its size."""
     model: Refiner = build_model_with_cfg(
         Refiner,
@@ -51,7 +51,7 @@ def _build(variant: str, pretrained: bool, size: dict[str, Any], kwargs: dict[st
 @register_model
 def refiner_vit_s(pretrained: bool = False, **kwargs: Any) -> Refiner:
     """Refiner-ViT-S: 16 blocks of width 384 with 12 heads, 25 408 656 parameters."""
-    return _build(
+    return build(
         "refiner_vit_s", pretrained, {"depth": 16, "embed_dim": 384, "num_heads": 12}, kwargs
     )
 
@@ -59,7 +59,7 @@ def refiner_vit_s(pretrained: bool = False, **kwargs: Any) -> Refiner:
 @register_model
 def refiner_vit_m(pretrained: bool = False, **kwargs: Any) -> Refiner:
     """Refiner-ViT-M: 32 blocks of width 420 with 12 heads, 55 450 932 parameters."""
-    return _build(
+    return build(
         "refiner_vit_m", pretrained, {"depth": 32, "embed_dim": 420, "num_heads": 12}, kwargs
     )
 
@@ -67,6 +67,6 @@ def refiner_vit_m(pretrained: bool = False, **kwargs: Any) -> Refiner:
 @register_model
 def refiner_vit_l(pretrained: bool = False, **kwargs: Any) -> Refiner:
     """Refiner-ViT-L: 32 blocks of width 512 with 16 heads, 81 150 192 parameters."""
-    return _build(
+    return build(
         "refiner_vit_l", pretrained, {"depth": 32, "embed_dim": 512, "num_heads": 16}, kwargs
     )
