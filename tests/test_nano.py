@@ -17,6 +17,7 @@ from refiner_cka.plots.style import palette, series
 from refiner_cka.subjects import find_layers, resolve
 
 ROOT = Path(__file__).parents[1]
+COSINE = "patch_cosine_centred"
 NAMES = ["vit_nano", "deit_nano", "resnet_nano", "refiner_nano"]
 
 
@@ -74,15 +75,20 @@ def test_the_accuracies_match():
     assert max(accuracies) - min(accuracies) < 0.03
 
 
-def test_what_the_readme_and_notebook_1_say_of_them_holds():
-    result = rc.analyze(NAMES, "digits-test", batch_size=32, workers=0)
+@pytest.fixture(scope="module")
+def on_held_out():
+    return rc.analyze(NAMES, "digits-test", batch_size=32, workers=0, smoothing=COSINE)
+
+
+def test_what_the_readme_and_notebook_1_say_of_them_holds(on_held_out):
+    result = on_held_out
     vit, deit, resnet, refiner = (result.curve(name, normalize="none").values for name in NAMES)
     assert vit[0] < deit[0]
     assert max(np.ptp(vit[8:]), np.ptp(deit[8:])) < 0.1
     assert (np.diff(resnet) > 0).all()
     assert all((refiner[1:11] < other[1:11]).all() for other in (vit, deit, resnet))
     assert refiner[11] - refiner[10] > refiner[10] - refiner[0]
-    smooth = {name: result.smoothing("patch_cosine_centred", name).values for name in NAMES}
+    smooth = {name: result.smoothing(COSINE, name).values for name in NAMES}
     assert smooth["refiner_nano"][6] < 0.3 < 0.45 < smooth["vit_nano"][6]
     assert smooth["refiner_nano"][11] > smooth["vit_nano"][11]
     (contrast,) = [
@@ -91,6 +97,38 @@ def test_what_the_readme_and_notebook_1_say_of_them_holds():
         if (entry.model, entry.other) == ("vit_nano", "refiner_nano")
     ]
     assert contrast.upper < 0
+
+
+def test_the_table_of_the_documentation_is_what_was_measured(on_held_out):
+    """Of the seed that ships: the first of three numbers in a cell."""
+    result = on_held_out
+    page = (ROOT / "docs" / "nano.md").read_text()
+    for name in NAMES:
+        raw = result.curve(name, normalize="none")
+        cosines = result.smoothing(COSINE, name).values
+        middle = np.interp(0.5, raw.depth, raw.values)
+        measured = [1 / raw.values[0], middle, cosines[6], cosines[-1]]
+        (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", page, re.MULTILINE)
+        told = [float(cell.split(",")[0]) for cell in row.split("|")[3:]]
+        assert told == pytest.approx(measured, abs=0.006)
+
+
+def test_the_numbers_of_the_readme_are_what_was_measured():
+    result = rc.analyze(NAMES, "digits", smoothing=COSINE)
+
+    def half_way(line):
+        return np.interp(0.5, line.depth, line.values)
+
+    raw = {name: half_way(result.curve(name, normalize="none")) for name in NAMES}
+    cosine = {name: result.smoothing(COSINE, name) for name in ("refiner_nano", "vit_nano")}
+    measured = [
+        *raw.values(),
+        *(half_way(line) for line in cosine.values()),
+        *(line.values[-1] for line in cosine.values()),
+    ]
+    page = " ".join((ROOT / "README.md").read_text().split())
+    told = re.findall(r"(?<=[( ])0\.\d\d(?=[) ])", page[: page.index("## Install")])
+    assert [float(number) for number in told] == pytest.approx(measured, abs=0.006)
 
 
 def test_deit_has_two_prefix_tokens_and_two_heads():
