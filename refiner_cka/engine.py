@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from . import hsic, runtime
+from . import hsic, process, runtime
 from .accumulator import Accumulator
 from .attention import CHUNK_IMAGES, unfused
 from .attention import MEASURES as ATTENTION_MEASURES
@@ -30,7 +31,7 @@ from .minibatch import GramStack
 from .oversmoothing import AttentionTally, TokenTally
 from .preparation import Analysis, Options, Row, prepare
 from .readout import Readout, features_of, tensor_of
-from .result import GROUPS, AttentionLayer, Layer, Result, Unreadable, degenerate_lines
+from .result import GROUPS, AttentionLayer, Layer, Result, Unreadable, derived_lines
 from .smoothing import MEASURES
 from .subjects import Subject
 
@@ -146,6 +147,10 @@ class Measurement:
         self._grams = GramStack(layers, max(sizes), device)
         self._chunk = min(CPU_CHUNK, max(sizes)) if device.type == "cpu" else max(sizes)
         self._short_of_memory = False
+        self._whole = [bool(reason) for reason in analysis.whole]
+        self._calls: Counter[str] = Counter()
+        self._said: list[str] = []
+        self._batch = 0
         self._unreadable: list[Unreadable] = []
         self._hooks = ExitStack()
         self._passes = [self._lockstep(index) for index in range(models)]
@@ -193,6 +198,7 @@ class Measurement:
         """Measure one batch and add it to the sums, wholly or not at all."""
         self._note_unreadable(batch)
         images = batch.images
+        self._batch = batch.index
         if images < hsic.MIN_BATCH:
             self.accumulator.skip(batch.index)
             return
@@ -246,7 +252,7 @@ class Measurement:
             total_batches=len(analysis.plan.batches),
             # A set: an interruption may fall between an image being noted and its batch being held.
             unreadable=tuple(sorted(set(self._unreadable), key=lambda entry: entry.image)),
-            warnings=analysis.warnings,
+            warnings=(*analysis.warnings, *self._said),
             provenance=analysis.provenance,
             fingerprint=analysis.fingerprint,
         )
@@ -261,18 +267,26 @@ class Measurement:
             if row.subject == index:
                 rows.setdefault(row.path, []).append((position, row.readout))
         layout = self._analysis.subjects[index].tokens
-        device_type = self._analysis.runtime.device.type
 
         def visit(path: str, outputs: Sequence[Any]) -> None:
-            tensors = [_tensor(output, path) for output in outputs]
-            # Under autocast the products would be taken in half precision, where they overflow.
-            with torch.autocast(device_type, enabled=False):
+            self._calls[path] += 1
+            tensors = [_tensor(output, path).detach() for output in outputs]
+            with self._exactly():
                 for position, readout in rows[path]:
                     features = [features_of(tensor, layout, readout) for tensor in tensors]
                     self._grams.put(position, features)
                 self._tokens.put([position for position, _ in rows[path]], tensors)
 
         return Lockstep(visit)
+
+    @contextmanager
+    def _exactly(self) -> Iterator[None]:
+        """Reduce features without gradients and autocast, whatever the model's code set around its layer.
+
+        Under autocast the products would be taken in half precision, where they overflow.
+        """
+        with torch.no_grad(), torch.autocast(self._analysis.runtime.device.type, enabled=False):
+            yield
 
     def _watch_attention(self, index: int) -> None:
         """Have one subject make its attention maps, and measure each chunk's where it is made."""
@@ -286,8 +300,9 @@ class Measurement:
             return
 
         def visit(hook: str, output: Any) -> None:
-            with torch.autocast(self._analysis.runtime.device.type, enabled=False):
-                self._attention.put(sites[hook], _tensor(output, hook), Lockstep.first_image())
+            with self._exactly():
+                maps = _tensor(output, hook).detach()
+                self._attention.put(sites[hook], maps, Lockstep.first_image())
 
         self._hooks.enter_context(unfused(module))
         self._hooks.enter_context(capture(module, list(sites), visit))
@@ -296,39 +311,72 @@ class Measurement:
         """Return one subject's output for each chunk, halving the chunk while memory runs out.
 
         The CKA batch stays: it is part of the estimator, and only the forward pass is split. A model that
-        takes different ways for different images, or computes images from one another, gets whole batches.
+        takes different ways for different images, or whose chunks cannot take turns, gets whole batches.
+
+        Raises:
+            LayerError: a layer was not called just once, as it was when its row was made.
         """
         subject = self._analysis.subjects[index]
         has_maps = any(site.subject == index for site in self._analysis.attention_sites)
-        whole = not self._analysis.splittable[index] and not has_maps
+        process.seed(self._analysis.plan.seed, self._batch, inputs.device)
         while True:
             chunk = min(self._chunk, CHUNK_IMAGES) if has_maps else self._chunk
-            parts = [inputs] if whole else torch.split(inputs, chunk)
+            parts = [inputs] if self._whole[index] else torch.split(inputs, chunk)
+            self._calls.clear()
             try:
                 outputs = self._passes[index].run(subject.module, parts)
-                self._attention.compare(index)
-                return outputs
+                break
             except Diverged:
-                if self._short_of_memory or has_maps:
+                if self._short_of_memory:
                     raise
-                whole = True
+                self._go_whole(index)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not runtime.is_out_of_memory(error):
                     raise
             # Outside the handler, where the failed pass's tensors are no longer held by the traceback.
-            self._save_memory(subject.name, min(chunk, len(inputs)), whole)
+            self._save_memory(index, min(chunk, len(inputs)))
+        self._check_calls(index)
+        self._attention.compare(index)
+        return outputs
 
-    def _save_memory(self, name: str, chunk: int, whole: bool) -> None:
+    def _check_calls(self, index: int) -> None:
+        """Refuse a pass that left a row as the batch before had it, or wrote one twice.
+
+        Raises:
+            LayerError: names the layer.
+        """
+        name = self._analysis.subjects[index].name
+        for path in dict.fromkeys(row.path for row in self._analysis.rows if row.subject == index):
+            if self._calls[path] != 1:
+                raise LayerError(
+                    f"{name}: layer {path} was called {self._calls[path]} times in the pass over batch "
+                    f"{self._batch}, not once as over other images, so it has no features for the same images: "
+                    "choose other layers"
+                )
+
+    def _go_whole(self, index: int) -> None:
+        """Give a model whole batches from now on, and say so."""
+        self._whole[index] = True
+        line = (
+            f"{self._analysis.subjects[index].name}: each batch goes through the model whole, since it calls "
+            "different layers for different images"
+        )
+        self._said.append(line)
+        if self._analysis.runtime.rank == 0:
+            warnings.warn(line, AnalysisWarning, stacklevel=2)
+
+    def _save_memory(self, index: int, chunk: int) -> None:
         """Halve the chunk.
 
         Raises:
             DeviceError: it cannot be halved.
         """
-        if whole:
+        if self._whole[index]:
+            name = self._analysis.subjects[index].name
+            reason = self._analysis.whole[index] or "it calls different layers for different images"
             raise DeviceError(
-                f"out of memory, and {name} computes its images from one another, so that a batch cannot be "
-                "split; use a smaller --batch-size"
+                f"out of memory, and a batch of {name} cannot be split, since {reason}; use a smaller --batch-size"
             )
         if chunk == 1:
             raise DeviceError(
@@ -392,7 +440,7 @@ def _checked(result: Result, analysis: Analysis) -> Result:
             f"fewer than {hsic.MIN_BATCH} images could be read{first}; CKA needs at least "
             f"{hsic.MIN_BATCH} in a batch"
         )
-    lines = [*degenerate_lines(result), *_undefined(result, analysis)]
+    lines = [*derived_lines(result), *_undefined(result, analysis)]
     for line in lines if analysis.runtime.rank == 0 else []:
         warnings.warn(line, AnalysisWarning, stacklevel=3)
     return replace(result, warnings=(*result.warnings, *lines))

@@ -6,6 +6,7 @@ and keeping them would cost the memory of every layer at once.
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,26 +88,40 @@ class Lockstep:
         """
         if len(chunks) == 1:
             return [module(chunks[0])]
-        passes = [_Pass(module) for _ in chunks]
-        for one, after in zip(passes[1:], itertools.accumulate(map(len, chunks)), strict=False):
-            one.first = after
-        arrivals = [one.switch(chunk) for one, chunk in zip(passes, chunks, strict=True)]
-        while not all(one.dead for one in passes):
-            if any(one.dead for one in passes) or len({path for path, _ in arrivals}) > 1:
-                raise Diverged(
-                    "the model calls different layers for different images, so its batches cannot be split "
-                    "to save memory; use a smaller --batch-size"
-                )
-            self._visit(arrivals[0][0], [output for _, output in arrivals])
-            arrivals.clear()  # The outputs just visited are not to live through the next step.
-            arrivals.extend(one.switch() for one in passes)
-        return arrivals
+        firsts = [0, *itertools.accumulate(map(len, chunks[:-1]))]
+        passes = [_Pass(module, first) for first in firsts]
+        try:
+            arrivals = [one.switch(chunk) for one, chunk in zip(passes, chunks, strict=True)]
+            while not all(one.dead for one in passes):
+                if any(one.dead for one in passes) or len({path for path, _ in arrivals}) > 1:
+                    raise Diverged(
+                        "the model calls different layers for different images, so its batches cannot be split "
+                        "to save memory; use a smaller --batch-size"
+                    )
+                self._visit(arrivals[0][0], [output for _, output in arrivals])
+                arrivals.clear()  # The outputs just visited are not to live through the next step.
+                arrivals.extend(one.switch() for one in passes)
+            return arrivals
+        finally:
+            # A pass that is left half done leaves its contexts here, and not whenever memory is tidied up.
+            for one in reversed(passes):
+                if not one.dead:
+                    one.throw()
 
 
 class _Pass(greenlet):
-    """One chunk's forward pass; `first` is the number of its first image in the batch."""
+    """One chunk's forward pass.
 
-    first = 0
+    Args:
+        module: the model.
+        first: number of the chunk's first image in the batch.
+    """
+
+    def __init__(self, module: nn.Module, first: int) -> None:
+        super().__init__(module)
+        self.first = first
+        # A greenlet begins with no context variables; what the caller set holds inside the model too.
+        self.gr_context = contextvars.copy_context()
 
 
 def first_outputs(

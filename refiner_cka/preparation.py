@@ -17,18 +17,15 @@ from torch import nn
 from . import runtime
 from .attention import find_points, unfused
 from .errors import AnalysisWarning, DataError, LayerError, ModelError
-from .hooks import first_outputs
 from .images import ImageSource, Plan, open_source, plan_batches
 from .preprocessing import Preprocessing
-from .readout import READOUTS, Readout, features_of, tensor_of
+from .probe import PROBE_IMAGES, Probe, probe, watch
+from .readout import READOUTS, Readout, features_of
 from .runtime import Precision, Runtime
 from .sites import AttentionSite, TokenSite, as_json, attention_sites, token_site
 from .smoothing import MEASURES, dear_images
 from .smoothing import choose as choose_measures
 from .subjects import Subject, name_apart, resolve
-
-PROBE_IMAGES = 3
-"""Images of the pass that finds out which layers are called. Not 1 or 2: such an axis may be there by chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +53,7 @@ class Analysis:
         measures: over-smoothing measures of the tokens.
         attention_sites: where attention maps are read.
         class_maps: for each subject the logit of each class of the source (-1: none), or `None`.
-        splittable: for each subject whether a batch may go through it in chunks.
+        whole: for each subject why a batch must go through it whole; empty where it may go in chunks.
         warnings: layers left out, one line each.
         fingerprint: SHA-256 of what determines the numbers.
         provenance: what the result file says about the run.
@@ -72,7 +69,7 @@ class Analysis:
     measures: tuple[str, ...]
     attention_sites: tuple[AttentionSite, ...]
     class_maps: tuple[tuple[int, ...] | None, ...]
-    splittable: tuple[bool, ...]
+    whole: tuple[str, ...]
     warnings: tuple[str, ...]
     fingerprint: str
     provenance: Mapping[str, Any]
@@ -137,19 +134,22 @@ def prepare(
     maps: list[AttentionSite] = []
     left_out: list[str] = []
     class_maps = []
-    splittable = []
+    whole = []
+    faint: dict[str, str] = {}
     for index, subject in enumerate(subjects):
-        probe = _probe(subject, source, here)
-        chosen, dropped = _choose_rows(subject, probe, readouts)
+        shown = probe(subject, source.input_shape or subject.preprocessing.input_size, here)
+        left_out.extend(shown.warnings)
+        chosen, dropped = _choose_rows(subject, shown, readouts)
         left_out.extend(dropped)
-        found, wrong, without = _token_sites(subject, probe, chosen, measures, smoothing_prefix)
+        found, wrong, without = _token_sites(subject, shown, chosen, measures, smoothing_prefix)
         rows.extend(Row(index, path, readout, found.get(path)) for readout, path in chosen)
         # By default measures are taken where there are tokens; asked for, they say where there are none.
         left_out.extend([*wrong, *without] if smoothing is not None else wrong)
-        class_maps.append(subject.class_map(source.classes, probe.logits))
-        splittable.append(probe.splittable)
+        class_maps.append(subject.class_map(source.classes, shown.logits))
+        whole.append(shown.whole)
+        faint |= {subject.name: shown.faint} if shown.faint else {}
         if attention:
-            added, dropped = _attention_sites(index, subject, probe, here)
+            added, dropped = _attention_sites(index, subject, shown, here)
             maps.extend(added)
             left_out.extend(dropped)
     if attention and not maps:
@@ -176,10 +176,14 @@ def prepare(
         measures=measures,
         attention_sites=tuple(maps),
         class_maps=tuple(class_maps),
-        splittable=tuple(splittable),
+        whole=tuple(whole),
         warnings=tuple(left_out),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
-        provenance={**identity, **_circumstances(subjects, source, plan, here, shard, command)},
+        provenance={
+            **identity,
+            **_circumstances(subjects, source, plan, here, shard, command),
+            "faint_parameters": faint,
+        },
     )
 
 
@@ -213,72 +217,9 @@ def _subjects(
     return tuple(name_apart(found))
 
 
-@dataclass(frozen=True)
-class _Probe:
-    """What one forward pass of a few images showed."""
-
-    calls: Mapping[str, list[torch.Tensor | None]]
-    """Layers in the order of their first call; each call's output, on the meta device."""
-    logits: int | None
-    """Number of classes the model predicts, if its output is `(images, classes)`."""
-    shape: tuple[int, ...]
-    """Channels, height and width of the images."""
-    splittable: bool
-    """Whether an image's output is the same without the others, so that a batch may be split."""
-
-
-def _probe(subject: Subject, source: ImageSource, here: Runtime) -> _Probe:
-    shape = source.input_shape or subject.preprocessing.input_size
-    with here.hosting(subject.module), here.session():
-        try:
-            calls, returned = _watch(subject, subject.layers, shape, here)
-            fewer = subject.module(_noise(shape, here)[:2])
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(
-                f"{subject.name} fails on images of shape {'x'.join(map(str, shape))}: {reason}"
-            ) from error
-    logits = tensor_of(returned)
-    classes = logits.shape[1] if logits is not None and logits.ndim == 2 else None
-    return _Probe(calls, classes, tuple(shape), _same(logits, tensor_of(fewer), here))
-
-
-def _noise(shape: Sequence[int], here: Runtime) -> torch.Tensor:
-    """Return the images of the probe: noise, since a model may treat equal images alike by chance."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(PROBE_IMAGES, *shape, generator=generator).to(here.device)
-
-
-def _same(outputs: torch.Tensor | None, fewer: torch.Tensor | None, here: Runtime) -> bool:
-    """Whether the first two images' outputs are the same without the third, up to rounding.
-
-    Batch normalisation without running statistics, for one, makes images depend on one another.
-    """
-    if outputs is None or fewer is None or outputs[:2].shape != fewer.shape:
-        return False
-    tolerance = 1e-3 if here.precision == "fp32" else 0.1
-    first, second = outputs[:2].to(torch.float32), fewer.to(torch.float32)
-    return bool((first - second).norm() <= tolerance * first.norm())
-
-
-def _watch(
-    subject: Subject, paths: Sequence[str], shape: Sequence[int], here: Runtime
-) -> tuple[Mapping[str, list[torch.Tensor | None]], Any]:
-    """Return what modules return for a few images, on the meta device, and what the model does."""
-
-    def forward() -> Any:
-        return subject.module(_noise(shape, here))
-
-    def shape_of(output: Any) -> torch.Tensor | None:
-        tensor = tensor_of(output)
-        return None if tensor is None else torch.empty_like(tensor, device="meta")
-
-    return first_outputs(subject.module, paths, forward, shape_of)
-
-
 def _token_sites(
     subject: Subject,
-    probe: _Probe,
+    probe: Probe,
     chosen: Sequence[tuple[Readout, str]],
     measures: Sequence[str],
     prefix: bool,
@@ -317,7 +258,7 @@ def _token_sites(
 
 
 def _attention_sites(
-    index: int, subject: Subject, probe: _Probe, here: Runtime
+    index: int, subject: Subject, probe: Probe, here: Runtime
 ) -> tuple[list[AttentionSite], list[str]]:
     """Return where one subject's attention maps are read, and a line for each that cannot be."""
     points = find_points(subject.module)
@@ -326,7 +267,7 @@ def _attention_sites(
             f"{subject.name} has no attention that can be read: timm's ViT and DeiT and Refiner have"
         ]
     with here.hosting(subject.module), here.session(), unfused(subject.module):
-        calls, _ = _watch(subject, [point.hook for point in points], probe.shape, here)
+        calls = watch(subject, [point.hook for point in points], probe.shape, here)
     found, reasons = attention_sites(
         index, points, calls, PROBE_IMAGES, subject.tokens, subject.module, probe.shape
     )
@@ -336,7 +277,7 @@ def _attention_sites(
 
 
 def _choose_rows(
-    subject: Subject, probe: _Probe, readouts: Sequence[Readout]
+    subject: Subject, probe: Probe, readouts: Sequence[Readout]
 ) -> tuple[list[tuple[Readout, str]], list[str]]:
     """Return the rows of one subject and a line for each layer left out.
 
@@ -348,7 +289,7 @@ def _choose_rows(
     rows: list[tuple[Readout, str]] = []
     obstacles: dict[tuple[str, str], list[str]] = {}
     for readout, path in itertools.product(readouts, order):
-        reason, of_readout = _obstacle(subject, probe.calls.get(path, []), readout)
+        reason, of_readout = _obstacle(subject, probe, path, readout)
         if reason is None:
             rows.append((readout, path))
         elif not subject.pattern:
@@ -368,9 +309,10 @@ def _choose_rows(
 
 
 def _obstacle(
-    subject: Subject, calls: Sequence[torch.Tensor | None], readout: Readout
+    subject: Subject, probe: Probe, path: str, readout: Readout
 ) -> tuple[str | None, bool]:
     """Return why a layer cannot be a row, or `None`, and whether that is so for this readout only."""
+    calls = probe.calls.get(path, [])
     if not calls:
         return "is never called", False
     if len(calls) > 1:
@@ -387,7 +329,23 @@ def _obstacle(
         features_of(output, subject.tokens, readout)
     except LayerError as error:
         return f"cannot be read: {error}", True
+    if subject.pattern and _repeats_a_row(subject, probe, path, readout):
+        return "returns the tensor of a layer before it", True
     return None, False
+
+
+def _repeats_a_row(subject: Subject, probe: Probe, path: str, readout: Readout) -> bool:
+    """Whether a layer's tensor is that of a layer before it, which is a row: a stage returns its last block's."""
+    before = probe.repeats.get(path)
+    if before is None or _obstacle(subject, probe, before, readout)[0] is not None:
+        return False
+    # Reshaped it holds the same numbers, and other tokens.
+    return readout == "all" or _shape(probe, before) == _shape(probe, path)
+
+
+def _shape(probe: Probe, path: str) -> torch.Size | None:
+    output = probe.calls[path][0]
+    return None if output is None else output.shape
 
 
 def _identity(

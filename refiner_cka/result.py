@@ -24,6 +24,9 @@ GROUPS = 20
 """Groups the sums are kept in: batch k of the whole run belongs to group k mod 20, in whichever shard."""
 
 
+SAME = 1e-6
+"""CKA so near 1 is 1: a float32 Gram matrix is right to a few roundings of 1.2e-7."""
+
 ATTENTION = "attention_"
 """Names of measures of attention maps begin so: their rows are blocks with maps, not layers."""
 
@@ -291,6 +294,24 @@ class Result:
         undefined = np.isnan(np.diagonal(self._matrix))
         return tuple(layer for layer, bad in zip(self.layers, undefined, strict=True) if bad)
 
+    def same(self, model: str, *, tokens: str | None = None) -> list[tuple[Layer, Layer]]:
+        """Return runs of layers that CKA cannot tell apart, first and last of each.
+
+        Args:
+            model: name of the model.
+            tokens: readout; the first of the run if none is named.
+
+        Returns:
+            Pairs of layers; CKA of any two neighbours between them is within `SAME` of 1.
+        """
+        rows = self.rows(model, tokens=tokens)
+        alike = np.abs(1.0 - self._matrix[rows[:-1], rows[1:]]) < SAME
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], alike, [False]]).astype(int)))
+        return [
+            (self.layers[rows[start]], self.layers[rows[stop]])
+            for start, stop in zip(edges[::2], edges[1::2], strict=True)
+        ]
+
     def save(self, path: str | Path) -> None:
         """Write the result to an HDF5 file, whole or not at all.
 
@@ -433,15 +454,34 @@ def merge(results: Sequence[Result]) -> Result:
     )
     # What is undefined in a part need not be in the whole.
     lasting = [
-        line for part in results for line in part.warnings if line not in degenerate_lines(part)
+        line for part in results for line in part.warnings if line not in derived_lines(part)
     ]
-    return replace(merged, warnings=tuple(dict.fromkeys([*lasting, *degenerate_lines(merged)])))
+    return replace(merged, warnings=tuple(dict.fromkeys([*lasting, *derived_lines(merged)])))
+
+
+def derived_lines(result: Result) -> list[str]:
+    """Return the warnings that follow from the sums: layers without a CKA, and layers that are the same."""
+    return [*degenerate_lines(result), *_same_lines(result)] if result.images else []
+
+
+def _same_lines(result: Result) -> list[str]:
+    """Return a line for each model with layers that CKA cannot tell apart, with the likely cause."""
+    faint: Mapping[str, str] = result.provenance.get("faint_parameters", {})
+    lines = []
+    for model, tokens in dict.fromkeys((layer.model, layer.tokens) for layer in result.layers):
+        runs = [f"{first.path} to {last.path}" for first, last in result.same(model, tokens=tokens)]
+        if not runs:
+            continue
+        shown = ", ".join(runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
+        cause = f", probably since {faint[model]}" if model in faint else ""
+        lines.append(
+            f"{model}: layers {shown} ({tokens}) are the same up to rounding: CKA 1 from each to the next{cause}"
+        )
+    return lines
 
 
 def degenerate_lines(result: Result) -> list[str]:
     """Return a line for each layer whose CKA is undefined, with the cause."""
-    if not result.images:
-        return []
     own = np.diagonal(result.sums["hsic"].sum(0))
     undefined = set(result.degenerate())
     return [

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import distributed, nn
 
+from . import process
 from .errors import DeviceError
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -43,24 +44,20 @@ class Runtime:
     def session(self) -> Iterator[None]:
         """Forward passes inside run without gradients, at this precision, float32 being float32.
 
-        TF32, which PyTorch allows for convolutions by default, keeps ten bits of a number: off here, and as
-        it was afterwards.
+        TF32, which PyTorch allows for convolutions by default, keeps ten bits of a number: off here. An autocast
+        of the caller's is off too. Whatever models change of the process is as before afterwards (see `process`).
+        No inference mode, only no gradients: code that leaves inference mode cannot use the tensors made in it.
         """
-        backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
-        before = [backend.fp32_precision for backend in backends]
-        try:
-            for backend in backends:
+        with process.preserved(self.device), ExitStack() as stack:
+            for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
                 backend.fp32_precision = "ieee"
-            with ExitStack() as stack:
-                stack.enter_context(torch.inference_mode())
-                if self.precision != "fp32":
-                    stack.enter_context(
-                        torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
-                    )
-                yield
-        finally:
-            for backend, precision in zip(backends, before, strict=True):
-                backend.fp32_precision = precision
+            stack.enter_context(torch.no_grad())
+            if self.precision == "fp32":
+                torch.set_autocast_enabled(self.device.type, False)
+            else:
+                half = torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
+                stack.enter_context(half)
+            yield
 
     @contextmanager
     def hosting(self, module: nn.Module) -> Iterator[None]:

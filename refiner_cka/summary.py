@@ -241,7 +241,8 @@ class Summary:
             yield from self._about(finding)
         compared = self._told_pairs()
         for comparison in self.comparisons:
-            if (comparison.model, comparison.other) in compared:
+            pair = (comparison.model, comparison.other)
+            if pair in compared and not any(self._flat(one, comparison.tokens) for one in pair):
                 yield self._compared(comparison)
         yield from map(_smoothed, self.smoothing)
         for entry in self.smoothing_comparisons:
@@ -256,6 +257,12 @@ class Summary:
         few = len(models) <= _FEW
         return set(itertools.combinations(models, 2) if few else itertools.pairwise(models))
 
+    def _flat(self, model: str, tokens: str) -> bool:
+        """Whether CKA cannot tell any of a model's layers apart, so that its curve says nothing."""
+        rows = self.result.rows(model, tokens=tokens)
+        ends = self.result.layers[rows[0]], self.result.layers[rows[-1]]
+        return self.result.same(model, tokens=tokens) == [ends] and len(rows) > 1
+
     def _about(self, finding: Finding) -> Iterator[str]:
         name = finding.model + (f" ({finding.tokens})" if len(self.result.tokens) > 1 else "")
         if not self.result.images:
@@ -265,6 +272,9 @@ class Summary:
                 f"{name}: CKA(first, last) is undefined: the features of {finding.first} or "
                 f"{finding.last} do not vary, or are not finite."
             )
+            return
+        if self._flat(finding.model, finding.tokens):
+            yield f"{name}: all its layers are the same up to rounding: its curve says nothing about depth."
             return
         text = (
             f"{name}: {finding.first} and {finding.last} share CKA "

@@ -1,5 +1,7 @@
 """Small models, each with one habit that has broken CKA code before."""
 
+import contextlib
+
 import torch
 from torch import nn
 
@@ -48,7 +50,8 @@ class Offset(nn.Module):
 
     def forward(self, x):
         x = self.fc1(x.flatten(1)).relu()
-        x = self.shifted(x + self.offset * x.std())
+        # The standard deviation of x is about 0.33. A measured one would make images depend on one another.
+        x = self.shifted(x + self.offset * 0.33)
         return self.deep(self.fc2(x))
 
 
@@ -104,3 +107,95 @@ class TrainingMode(nn.Module):
 
     def forward(self, x):
         return self.fc2(self.drop(self.fc1(self.norm(x.flatten(1)))).relu())
+
+
+class KeepsItsInput(nn.Module):
+    """Keeps features on itself from one layer to a later one: chunks that take turns would swap theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(48, 48), nn.Linear(48, 48), nn.Linear(48, 48)
+
+    def forward(self, x):
+        self.kept = self.a(x.flatten(1))
+        return self.c(self.b(self.kept).tanh() + self.kept)
+
+
+class Surrounded(nn.Module):
+    """Enters a context around a layer: chunks that take turns leave such contexts in another order.
+
+    Args:
+        context: makes the context.
+    """
+
+    def __init__(self, context):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(48, 48), nn.Linear(48, 48), nn.Linear(48, 48)
+        self.context = context
+
+    def forward(self, x):
+        x = self.a(x.flatten(1)).tanh()
+        with self.context():
+            x = self.b(x)
+            x = x + torch.rand_like(x) if self.context is own_seed else x
+        return self.c(x.float())
+
+
+@contextlib.contextmanager
+def own_seed():
+    """Random numbers that are the same in each forward pass."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        yield
+
+
+class RandomInEvaluation(nn.Module):
+    """Masks at random in evaluation too, as masked autoencoders do."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(48, 48), nn.Linear(48, 48)
+
+    def forward(self, x):
+        return self.b(torch.nn.functional.dropout(self.a(x.flatten(1)), 0.5, training=True))
+
+
+class WritesInPlace(nn.Module):
+    """Leaves inference mode and writes to what was made before: tensors made in inference mode forbid it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(48, 48), nn.Linear(48, 48)
+
+    def forward(self, x):
+        x = self.a(x.flatten(1))
+        with torch.inference_mode(False):
+            x.mul_(2.0)
+            return self.b(x)
+
+
+class Skips(nn.Module):
+    """Skips a layer where the first image is bright: its Gram matrix would be that of the batch before."""
+
+    def __init__(self, times=0):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(48, 48), nn.Linear(48, 48), nn.Linear(48, 48)
+        self.times = times
+
+    def forward(self, x):
+        x = self.a(x.flatten(1))
+        for _ in range(self.times if bool((x > 100).any()) else 1):
+            x = self.b(x)
+        return self.c(x)
+
+
+class Stage(nn.Module):
+    """A stage of one block returns its block's very tensor; so does a module that only passes on."""
+
+    def __init__(self):
+        super().__init__()
+        self.stage1 = nn.Sequential(nn.Linear(48, 48), nn.Tanh())
+        self.stage2 = nn.Sequential(nn.Linear(48, 48))
+
+    def forward(self, x):
+        return self.stage2(self.stage1(x.flatten(1)))

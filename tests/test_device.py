@@ -86,10 +86,11 @@ def test_the_loop_neither_mixes_devices_nor_waits(
     )
     object.__setattr__(analysis, "runtime", Runtime(CUDA, precision))
     object.__setattr__(analysis, "class_maps", (tuple(range(10)), None))
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    # The session outside: it reads the generators, which fake tensors do not have.
+    with analysis.runtime.session(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         for subject in analysis.subjects:
             fake_module(subject.module, mode).eval()
-        with analysis.runtime.session(), engine.Measurement(analysis) as measurement:
+        with engine.Measurement(analysis) as measurement:
             measurement._chunk = chunk
             with NoCopyFromDevice():
                 for index in (0, 1, 2):

@@ -21,8 +21,8 @@ from torch import nn
 import refiner_cka as rc
 from refiner_cka import engine, runtime
 from refiner_cka.images import open_source
-from refiner_cka.preparation import PROBE_IMAGES
 from refiner_cka.preprocessing import Preprocessing
+from refiner_cka.probe import PROBE_IMAGES
 from tests import float64, pathological
 
 CKA_TOLERANCE = 1e-6
@@ -57,7 +57,7 @@ def grams_of(module, paths, batches):
     def keep(path):
         def hook(_module, _inputs, output):
             output = output[0] if isinstance(output, tuple) else output
-            kept[path].append(float64.gram(output.numpy()))
+            kept[path].append(float64.gram(output.float().numpy()))
 
         return hook
 
@@ -128,6 +128,7 @@ def test_a_model_in_training_mode_is_evaluated_and_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:.*are the same up to rounding")
 @pytest.mark.parametrize("zero_init_last", [True, False])
 def test_resnet50(zero_init_last):
     module = seeded(timm.create_model, "resnet50", zero_init_last=zero_init_last)
@@ -409,7 +410,9 @@ def test_a_model_that_takes_different_ways_is_given_whole_batches():
             return self.last(self.get_submodule(way)(x))
 
     module = seeded(Forks)
-    result = run(subject(module, ["left", "last"]), inputs(96), batch_size=32)
+    with pytest.warns(rc.AnalysisWarning, match="whole, since it calls different layers") as said:
+        result = run(subject(module, ["left", "last"]), inputs(96), batch_size=32)
+    assert [str(line.message) for line in said] == list(result.warnings)
     assert module.ways == {"left", "right"}
     assert result.images == 96
     assert np.isfinite(result.cka()).all()
@@ -419,7 +422,8 @@ def test_a_model_whose_images_depend_on_one_another_is_given_whole_batches():
     module = nn.Sequential(
         nn.Flatten(), nn.BatchNorm1d(48, track_running_stats=False), nn.Linear(48, 8)
     )
-    check_against_truth(seeded(lambda: module), ["1", "2"], inputs(64), batch_size=32)
+    with pytest.warns(rc.AnalysisWarning, match=r"depend on the others of its pass.* \(layer 1\)"):
+        check_against_truth(seeded(lambda: module), ["1", "2"], inputs(64), batch_size=32)
 
 
 def test_without_memory_for_them_it_is_refused():
@@ -430,19 +434,24 @@ def test_without_memory_for_them_it_is_refused():
             return super().forward(x)
 
     module = Hungry(nn.Flatten(), nn.BatchNorm1d(48, track_running_stats=False))
-    with pytest.raises(rc.DeviceError, match="images from one another"):
+    with (
+        pytest.warns(rc.AnalysisWarning, match="depend on the others of its pass"),
+        pytest.raises(
+            rc.DeviceError, match=r"cannot be split, since an image.s features depend on the others"
+        ),
+    ):
         run(subject(module.eval(), ["1"]), inputs(32))
 
 
 def test_no_memory_for_one_image_is_refused():
     class Starving(pathological.InplaceReLU):
-        """Works for the two passes that find the layers."""
+        """Works for the passes of the probe: two one after the other, and the two in turns."""
 
         calls = 0
 
         def forward(self, x):
             self.calls += 1
-            if self.calls > 2:
+            if self.calls > 4:
                 raise torch.OutOfMemoryError("no memory")
             return super().forward(x)
 
@@ -614,11 +623,11 @@ def test_no_features_are_alive_after_their_hook():
     for block in module.blocks:
         block.register_forward_hook(lambda _m, _i, output: references.append(weakref.ref(output)))
     module.norm = nn.Sequential(Watch(), module.norm)
-    run(
-        subject(module, "block", preprocessing=Preprocessing(input_size=(3, 32, 32))),
-        inputs(16, size=32),
-        batch_size=8,
-    )
+    analysed = subject(module, "block", preprocessing=Preprocessing(input_size=(3, 32, 32)))
+    prepared = rc.prepare(analysed, inputs(16, size=32), batch_size=8, workers=0, device="cpu")
+    references.clear()
+    alive.clear()
+    engine.measure(prepared)
     # Of twelve blocks only the last one's output is still alive when the final norm reads it.
     assert max(alive) == 1
 
@@ -673,9 +682,9 @@ def test_tf32_is_off_inside_and_as_before_after():
     with runtime.Runtime(torch.device("cpu")).session():
         assert torch.backends.cudnn.conv.fp32_precision == "ieee"
         assert torch.backends.cuda.matmul.fp32_precision == "ieee"
-        assert torch.is_inference_mode_enabled()
+        assert not torch.is_grad_enabled()
     assert torch.backends.cudnn.conv.fp32_precision == before
-    assert not torch.is_inference_mode_enabled()
+    assert torch.is_grad_enabled()
 
 
 def test_other_pictures_of_the_same_names_and_sizes_are_another_analysis(tmp_path):

@@ -1,0 +1,310 @@
+"""What a few forward passes show of a model: its layers in the order of their calls, and whether to split batches.
+
+On a CPU, and elsewhere when memory is short, a batch goes through a model in chunks that take turns: each waits
+at a layer for the others (`hooks.Lockstep`). That gives the numbers of whole batches only if an image's features
+do not depend on the images beside it, and if the model keeps nothing, on itself or in the process, that a chunk
+between two layers could change for another. Both are tried here rather than trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from . import process
+from .errors import ModelError
+from .hooks import Diverged, Lockstep, capture, first_outputs
+from .readout import tensor_of
+from .runtime import Runtime
+from .subjects import Subject
+
+PROBE_IMAGES = 3
+"""Images of the pass that finds out which layers are called. Not 1 or 2: such an axis may be there by chance."""
+
+_TOLERANCE = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.1}
+"""How far an image's features may lie, relative to their length, from those it has in another company: kernels for
+other numbers of images add in another order. Measured over timm's families in fp32: at most 2e-5."""
+
+_FAINT = 1e-3
+"""A branch scaled by this changes features by about as much, and CKA by its square: not more than rounding."""
+
+_SAMPLE = 4096
+"""Features of a layer that are compared, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the passes showed.
+
+    Attributes:
+        calls: layers in the order of their first call; each call's output, on the meta device.
+        repeats: of a layer that returns the very tensor of a layer before it, which.
+        logits: number of classes the model predicts, if its output is `(images, classes)`.
+        shape: channels, height and width of the images.
+        whole: why a batch must go through the model whole; empty if it may be split.
+        faint: which scales of its layers are nearly 0, in words; empty if none are.
+        warnings: what a reader of the numbers has to know, one line each.
+    """
+
+    calls: Mapping[str, list[torch.Tensor | None]]
+    repeats: Mapping[str, str]
+    logits: int | None
+    shape: tuple[int, ...]
+    whole: str
+    faint: str
+    warnings: tuple[str, ...]
+
+
+def probe(subject: Subject, shape: Sequence[int], here: Runtime) -> Probe:
+    """Run a few images of noise through a model.
+
+    Three images make a pass, and the last two of them another: an image's features have to be the same in both, up
+    to rounding. Then the two passes take turns, and every layer's output has to be the same to the last bit, and
+    the process as before.
+
+    Args:
+        subject: the model.
+        shape: channels, height and width of its images.
+        here: where it runs.
+
+    Raises:
+        ModelError: the model fails on such images.
+    """
+    images = noise(shape, here)
+    chunks = [images, images[1:]]
+    with here.hosting(subject.module), here.session():
+        try:
+            first = _pass(subject, chunks[0])
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(
+                f"{subject.name} fails on images of shape {'x'.join(map(str, shape))}: {reason}"
+            ) from error
+        whole, warnings = _obstacle_to_splitting(subject, chunks, first, here)
+    logits = first.returned.shape
+    return Probe(
+        calls={path: [output.shape for output in outputs] for path, outputs in first.calls.items()},
+        repeats=first.repeats,
+        logits=logits.shape[1] if logits is not None and logits.ndim == 2 else None,
+        shape=tuple(shape),
+        whole=whole,
+        faint=_faint(subject),
+        warnings=tuple(warnings),
+    )
+
+
+def noise(shape: Sequence[int], here: Runtime) -> torch.Tensor:
+    """Return the images of the probe: noise, since a model may treat equal images alike by chance."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(PROBE_IMAGES, *shape, generator=generator).to(here.device)
+
+
+def watch(
+    subject: Subject, paths: Sequence[str], shape: Sequence[int], here: Runtime
+) -> Mapping[str, list[torch.Tensor | None]]:
+    """Return what modules return for the images of the probe, on the meta device."""
+
+    def shape_of(output: Any) -> torch.Tensor | None:
+        tensor = tensor_of(output)
+        return None if tensor is None else torch.empty_like(tensor, device="meta")
+
+    images = noise(shape, here)
+    return first_outputs(subject.module, paths, lambda: subject.module(images), shape_of)[0]
+
+
+def _faint(subject: Subject) -> str:
+    """Return which scales in a model's layers are nearly 0: a residual branch behind one adds next to nothing.
+
+    LayerScale and the last normalisation of a residual branch begin so, and grow in training.
+    """
+    found: dict[str, float] = {}
+    for path in subject.layers:
+        for name, value in subject.module.get_submodule(path).named_parameters():
+            if name.endswith("bias") or value.numel() != max(value.shape, default=1):
+                continue
+            greatest = float(value.detach().abs().max())
+            if greatest <= _FAINT:
+                found[name] = max(greatest, found.get(name, 0.0))
+    if not found:
+        return ""
+    names = ", ".join(list(found)[:4]) + (", ..." if len(found) > 4 else "")
+    greatest = max(found.values())
+    return (
+        f"{names} in its layers {'is at most ' + format(greatest, '.0e') if greatest else 'is 0'}"
+    )
+
+
+class _Output:
+    """What is kept of a layer's output: its shape, its digest and a sample of its features."""
+
+    def __init__(self, output: Any) -> None:
+        tensor = tensor_of(output)
+        self.shape: torch.Tensor | None = None
+        self.digest = b""
+        self.sample = torch.empty(0)
+        if tensor is None:
+            return
+        self.shape = torch.empty_like(tensor, device="meta")
+        plain = tensor.detach().cpu().contiguous()
+        self.digest = hashlib.sha256(plain.flatten().view(torch.uint8).numpy().data).digest()
+        if plain.ndim and plain.shape[0]:
+            rows = plain.flatten(1) if plain.ndim > 1 else plain[:, None]
+            self.sample = rows[:, :: max(1, rows.shape[1] // _SAMPLE)].to(torch.float64)
+
+
+@dataclass
+class _Pass:
+    """What one forward pass showed."""
+
+    calls: dict[str, list[_Output]] = field(default_factory=dict)
+    repeats: dict[str, str] = field(default_factory=dict)
+    returned: _Output = field(default_factory=lambda: _Output(None))
+
+    def add(self, path: str, output: Any) -> None:
+        self.calls.setdefault(path, []).append(_Output(output))
+
+    def differs(self, other: _Pass) -> str:
+        """Return the first layer of other bits, in words; empty if there is none."""
+        if self.calls.keys() != other.calls.keys():
+            return "which layers are called"
+        for path, outputs in self.calls.items():
+            if [o.digest for o in outputs] != [o.digest for o in other.calls[path]]:
+                return f"layer {path}"
+        return "" if self.returned.digest == other.returned.digest else "its output"
+
+    def strays(self, other: _Pass, own: slice, tolerance: float) -> str:
+        """Return the first layer where images are not, up to rounding, what they are in another pass.
+
+        Args:
+            other: the other pass, over fewer images.
+            own: these images in this pass.
+            tolerance: relative to the length of an image's features.
+        """
+        if self.calls.keys() != other.calls.keys():
+            return "which layers are called"
+        pairs = [
+            (f"layer {path}", one, two)
+            for path, outputs in self.calls.items()
+            for one, two in zip(outputs, other.calls[path], strict=False)
+        ]
+        pairs.append(("its output", self.returned, other.returned))
+        # What does not have the images first (windows, say) tells nothing here, and is refused as a row.
+        return next(
+            (
+                name
+                for name, one, two in pairs
+                if len(one.sample) == PROBE_IMAGES and _far(one.sample[own], two.sample, tolerance)
+            ),
+            "",
+        )
+
+
+def _far(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
+    """Whether two samples differ by more than rounding; features that are not finite tell nothing."""
+    if one.shape != other.shape:
+        return True
+    return bool(one.isfinite().all() and (one - other).norm() > tolerance * one.norm())
+
+
+def _pass(subject: Subject, images: torch.Tensor) -> _Pass:
+    """Run one forward pass."""
+    seen = _Pass()
+    alive: list[tuple[weakref.ref[torch.Tensor], str]] = []
+
+    def visit(path: str, output: Any) -> None:
+        seen.add(path, output)
+        tensor, kept = tensor_of(output), seen.calls[path][-1]
+        if tensor is None:
+            return
+        # A tensor that is still there, at the same place and of the same content, is the same tensor.
+        for reference, name in alive:
+            before = reference()
+            if (
+                before is not None
+                and name != path
+                and before.data_ptr() == tensor.data_ptr()
+                and seen.calls[name][-1].digest == kept.digest
+            ):
+                seen.repeats.setdefault(path, seen.repeats.get(name, name))
+        alive.append((weakref.ref(tensor), path))
+
+    with capture(subject.module, subject.layers, visit):
+        seen.returned = _Output(subject.module(images))
+    return seen
+
+
+def _obstacle_to_splitting(
+    subject: Subject, chunks: Sequence[torch.Tensor], first: _Pass, here: Runtime
+) -> tuple[str, list[str]]:
+    """Return why a batch must go through the model whole, or nothing, and what has to be said."""
+    tolerance = _TOLERANCE[here.precision]
+    settings = process.settings(here.device)
+    try:
+        fewer = _pass(subject, chunks[1])
+    except Exception:  # a model's code may raise anything
+        return f"it fails on {len(chunks[1])} images where it takes {PROBE_IMAGES}", []
+    if layer := first.strays(fewer, slice(1, None), tolerance):
+        if varies := _varies(first, _pass(subject, chunks[0]), tolerance):
+            return "it is random in evaluation", [_random(subject, varies)]
+        reason = f"an image's features depend on the others of its pass, or on its place ({layer})"
+        return reason, [
+            f"{subject.name}: {reason}; so its numbers depend on the batch size, and each batch goes through it "
+            "whole"
+        ]
+    with process.preserved(here.device):
+        before = process.read(settings)
+        together = _taking_turns(subject, chunks)
+        left = process.changed(before, process.read(settings))
+    if isinstance(together, str):
+        disturbed = together
+    elif left:
+        disturbed = f"{', '.join(left)} changed"
+    else:
+        pairs = zip([first, fewer], together, strict=True)
+        disturbed = next((found for one, two in pairs if (found := one.differs(two))), "")
+    if not disturbed:
+        return "", []
+    if varies := _varies(first, _pass(subject, chunks[0]), tolerance):
+        return "it is random in evaluation", [_random(subject, varies)]
+    reason = f"passes that take turns disturb one another ({disturbed})"
+    said = f"{subject.name}: each batch goes through the model whole, since {reason}"
+    return reason, [said] if here.device.type == "cpu" else []
+
+
+def _varies(one: _Pass, other: _Pass, tolerance: float) -> str:
+    """Return the first layer where two passes over the same images differ by more than rounding."""
+    return one.strays(other, slice(None), tolerance)
+
+
+def _random(subject: Subject, layer: str) -> str:
+    return (
+        f"{subject.name}: two passes over the same images differ ({layer}): the model is random in evaluation; "
+        "its numbers are those of one draw, fixed by --seed: switch the randomness off to measure the model alone"
+    )
+
+
+def _taking_turns(subject: Subject, chunks: Sequence[torch.Tensor]) -> list[_Pass] | str:
+    """Return what the chunks' passes showed in lockstep, or why they cannot take turns."""
+    seen = [_Pass() for _ in chunks]
+
+    def visit(path: str, outputs: Sequence[Any]) -> None:
+        for one, output in zip(seen, outputs, strict=True):
+            one.add(path, output)
+
+    lockstep = Lockstep(visit)
+    try:
+        with capture(subject.module, subject.layers, lockstep.arrive):
+            returned = lockstep.run(subject.module, chunks)
+    except Diverged:
+        return "they call different layers"
+    except Exception as error:
+        # One after the other the same passes worked.
+        return type(error).__name__
+    for one, output in zip(seen, returned, strict=True):
+        one.returned = _Output(output)
+    return seen
