@@ -26,6 +26,7 @@ from .sites import AttentionSite, TokenSite, as_json, attention_sites, token_sit
 from .smoothing import MEASURES, dear_images
 from .smoothing import choose as choose_measures
 from .subjects import Subject, name_apart, resolve
+from .subjects.provenance import ASIDE
 
 PROBE_IMAGES = 3
 """Images of the pass that finds out which layers are called. Not 1 or 2: such an axis may be there by chance."""
@@ -398,7 +399,7 @@ def _identity(
         "models": [
             {
                 "name": subject.name,
-                "origin": {key: of for key, of in subject.origin.items() if key != "note"},
+                "origin": {key: of for key, of in subject.origin.items() if key not in ASIDE},
                 "preprocessing": _preprocessing(subject.preprocessing),
                 "layers": [[row.path, row.readout] for row in rows if row.subject == index],
             }
@@ -436,9 +437,8 @@ def _circumstances(
     return {
         "data": source.description,
         "left_out": plan.left_out,
-        "notes": {
-            subject.name: subject.origin["note"] for subject in subjects if "note" in subject.origin
-        },
+        "notes": _of_origins(subjects, "note"),
+        "training": _of_origins(subjects, "training"),
         "device": runtime.describe(here.device),
         "processes": here.world,
         "shard": list(shard),
@@ -446,6 +446,10 @@ def _circumstances(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
     }
+
+
+def _of_origins(subjects: Sequence[Subject], key: str) -> dict[str, Any]:
+    return {subject.name: subject.origin[key] for subject in subjects if key in subject.origin}
 
 
 def _preprocessing(value: Preprocessing) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from PIL import Image
 from typer.testing import CliRunner
 
 import refiner_cka as rc
 from cli.app import app
+from refiner_cka.plots.style import palette
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -173,17 +176,53 @@ def test_models():
     assert "197x192" in layers
 
 
-def test_replicates_of_a_glob_are_models_each():
-    for seed in (2, 10):
-        torch.manual_seed(seed)
-        import timm
+def weights(*files):
+    """Write weights of a small ViT, each its own."""
+    import timm
 
-        torch.save(timm.create_model("test_vit", img_size=32).state_dict(), f"epoch{seed}.pth")
+    for seed, file in enumerate(files):
+        torch.manual_seed(seed)
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(timm.create_model("test_vit", img_size=32).state_dict(), file)
+
+
+def colours(models):
+    """Return the markers and lightness of the models' lines in a figure drawn from the file."""
+    looks = palette(rc.load("results/analysis.h5"), models)
+    return {look["marker"] for look in looks}, [sum(to_rgb(look["color"])) for look in looks]
+
+
+def test_checkpoints_of_a_glob_are_a_trajectory():
+    weights(*(f"epoch{epoch}.pth" for epoch in (2, 10, 30)))
     succeed("analyze", "--model", "test_vit=epoch*.pth,img_size=32", *SMALL, "--quiet")
-    assert rc.load("results/analysis.h5").models == (
-        "test_vit=epoch2,img_size=32",
-        "test_vit=epoch10,img_size=32",
-    )
+    models = rc.load("results/analysis.h5").models
+    assert models == tuple(f"test_vit=epoch{epoch},img_size=32" for epoch in (2, 10, 30))
+    markers, lightness = colours(models)
+    assert len(markers) == 1
+    assert lightness == sorted(lightness, reverse=True)
+
+
+def test_seeds_of_a_glob_have_names_and_colours_of_their_own():
+    """They were `epoch04`, `epoch04#2` and `epoch04#3`, drawn as if one came from the other."""
+    weights(*(f"run{seed}/epoch04.pth" for seed in (1, 2, 3)))
+    succeed("analyze", "--model", "test_vit=run*/epoch04.pth,img_size=32", *SMALL, "--quiet")
+    models = rc.load("results/analysis.h5").models
+    assert models == tuple(f"test_vit=run{seed},img_size=32" for seed in (1, 2, 3))
+    assert len(colours(models)[0]) == 3
+
+
+def test_where_a_file_lies_is_no_part_of_what_is_measured():
+    weights("epoch1.pth")
+    for out, folder in (("one", "."), ("other", "moved")):
+        Path(folder).mkdir(exist_ok=True)
+        shutil.copy("epoch1.pth", Path(folder) / "copy_epoch1.pth")
+        model = f"test_vit={folder}/copy_epoch1.pth,img_size=32"
+        succeed("analyze", "--model", model, *SMALL, "--quiet", "--out", out)
+    one, other = (rc.load(f"{out}/analysis.h5") for out in ("one", "other"))
+    assert one.fingerprint == other.fingerprint
+    assert [list(result.provenance["training"].values()) for result in (one, other)] == [
+        [{"run": f"{folder}copy_epoch#.pth", "time": [1]}] for folder in ("", "moved/")
+    ]
 
 
 class Namespace(types.SimpleNamespace):
