@@ -58,7 +58,7 @@ class Analysis:
         attention_sites: where attention maps are read.
         class_maps: for each subject the logit of each class of the source (-1: none), or `None`.
         splittable: for each subject whether a batch may go through it in chunks.
-        warnings: layers left out, one line each.
+        warnings: what was assumed, and layers left out, one line each.
         fingerprint: SHA-256 of what determines the numbers.
         provenance: what the result file says about the run.
     """
@@ -136,7 +136,7 @@ def prepare(
     subjects = _subjects(models, layers, size, seed)
     rows: list[Row] = []
     maps: list[AttentionSite] = []
-    left_out: list[str] = []
+    left_out = _assumptions(subjects, source)
     class_maps = []
     splittable = []
     for index, subject in enumerate(subjects):
@@ -439,6 +439,9 @@ def _circumstances(
         "left_out": plan.left_out,
         "notes": _of_origins(subjects, "note"),
         "training": _of_origins(subjects, "training"),
+        "preprocessing_assumed": [
+            subject.name for subject in subjects if subject.assumption(source.input_shape)
+        ],
         "device": runtime.describe(here.device),
         "processes": here.world,
         "shard": list(shard),
@@ -446,6 +449,11 @@ def _circumstances(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
     }
+
+
+def _assumptions(subjects: Sequence[Subject], source: ImageSource) -> list[str]:
+    lines = (subject.assumption(source.input_shape) for subject in subjects)
+    return [line for line in lines if line is not None]
 
 
 def _of_origins(subjects: Sequence[Subject], key: str) -> dict[str, Any]:

@@ -486,6 +486,20 @@ def test_a_result_that_cannot_be_written_is_saved_elsewhere(monkeypatch, tmp_pat
     assert rc.load(next(Path("refuge").glob("*.h5"))).complete
 
 
+def test_the_preprocessing_assumed_of_ones_own_model_is_said_in_one_line():
+    Path("lab.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+    )
+    np.save("floats.npy", np.random.default_rng(0).random((48, 3, 8, 8), dtype=np.float32))
+    own = ["--model", "lab:build,label=mine", "--layers", "*", "--smoothing", "none"]
+    done = succeed("analyze", *own, *SMALL, "--image-size", 24)
+    [line] = [line for line in done.stderr.splitlines() if "assumed" in line]
+    assert line.startswith("warning: mine: preprocessing assumed: 24 x 24, bicubic, crop 0.875")
+    assert 'preprocessing_assumed: ["mine"]' in succeed("show", "results/analysis.h5").stdout
+    arguments = ["--data", "floats.npy", *SMALL[2:], "--overwrite"]
+    assert "assumed" not in succeed("analyze", *own, *arguments).stderr
+
+
 def test_what_a_factory_prints_does_not_reach_stdout():
     Path("chatty.py").write_text(
         "print('imported')\nfrom torch import nn\ndef build():\n    print('built')\n"
