@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import refiner_cka as rc
 
@@ -42,6 +43,21 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from None
 
 
+class Command(TyperCommand):
+    """Refuses an option of one value that is given twice, of which the parser alone keeps the last."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; 2 for an option given twice."""
+        *_, order = self.make_parser(ctx).parse_args(args=list(args))
+        options = [param for param in order if isinstance(param, TyperOption)]
+        single = Counter(option for option in options if not (option.multiple or option.is_flag))
+        for option, count in single.items():
+            if count > 1 and not ctx.resilient_parsing:
+                times = "twice" if count == 2 else f"{count} times"
+                ctx.fail(f"{option.opts[0]} is given {times}: give it once.")
+        return super().parse_args(ctx, args)
+
+
 def _raise_if_debugging(ctx: Any) -> None:
     if ctx.params.get("debug"):
         raise
@@ -53,13 +69,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How a network's representations change with depth: minibatch CKA, over-smoothing, figures.",
 )
-app.command()(analyze.analyze)
-app.command()(plot.plot)
-app.command()(show.show)
-app.command()(merge.merge)
-app.command()(models.models)
-app.command()(export.export)
-app.command()(maps.maps)
+for _command in (
+    analyze.analyze,
+    plot.plot,
+    show.show,
+    merge.merge,
+    models.models,
+    export.export,
+    maps.maps,
+):
+    app.command(cls=Command)(_command)
 
 
 def _version(wanted: bool) -> None:

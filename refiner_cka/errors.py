@@ -9,7 +9,7 @@ RefinerCkaError            a refusal; the message is one line: what is wrong and
 ├── ResultError            a question that a result cannot answer; results that do not merge
 └── ResultFileError        a result file that cannot be read, written or replaced
 
-AnalysisWarning            the analysis goes on, and something in it is undefined or was left out
+AnalysisWarning            the analysis goes on, and something in it is undefined, was left out or assumed
 """
 
 
@@ -46,4 +46,4 @@ class ResultFileError(RefinerCkaError):
 
 
 class AnalysisWarning(UserWarning):
-    """Something in the result is undefined or was left out; the rest stands."""
+    """Something in the result is undefined, was left out or assumed; the rest stands."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from . import runtime
-from .errors import DataError, LayerError
+from .errors import AnalysisWarning, DataError, LayerError
 from .hooks import first_outputs
 from .images import ImageSource, UnreadableImage, open_source
 from .readout import tensor_of
@@ -56,6 +57,8 @@ def token_maps(
     source = open_source(data)
     if not 0 <= image < len(source.ids):
         raise DataError(f"there is no image {image}; {source.description} has {len(source.ids)}")
+    if line := subject.assumption(source.input_shape):
+        warnings.warn(line, AnalysisWarning, stacklevel=2)
     here = runtime.detect(device, "fp32")
     pixels = _pixels(source, image, subject)
     inputs = subject.preprocessing.normalize(pixels.unsqueeze(0).to(here.device))

@@ -26,6 +26,7 @@ from .sites import AttentionSite, TokenSite, as_json, attention_sites, token_sit
 from .smoothing import MEASURES, dear_images
 from .smoothing import choose as choose_measures
 from .subjects import Subject, name_apart, resolve
+from .subjects.provenance import ASIDE
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class Analysis:
         attention_sites: where attention maps are read.
         class_maps: for each subject the logit of each class of the source (-1: none), or `None`.
         whole: for each subject why a batch must go through it whole; empty where it may go in chunks.
-        warnings: layers left out, one line each.
+        warnings: what was assumed, and layers left out, one line each.
         fingerprint: SHA-256 of what determines the numbers.
         provenance: what the result file says about the run.
     """
@@ -132,7 +133,7 @@ def prepare(
     subjects = _subjects(models, layers, size, seed)
     rows: list[Row] = []
     maps: list[AttentionSite] = []
-    left_out: list[str] = []
+    left_out = _assumptions(subjects, source)
     class_maps = []
     whole = []
     faint: dict[str, str] = {}
@@ -356,7 +357,7 @@ def _identity(
         "models": [
             {
                 "name": subject.name,
-                "origin": {key: of for key, of in subject.origin.items() if key != "note"},
+                "origin": {key: of for key, of in subject.origin.items() if key not in ASIDE},
                 "preprocessing": _preprocessing(subject.preprocessing),
                 "layers": [[row.path, row.readout] for row in rows if row.subject == index],
             }
@@ -394,9 +395,11 @@ def _circumstances(
     return {
         "data": source.description,
         "left_out": plan.left_out,
-        "notes": {
-            subject.name: subject.origin["note"] for subject in subjects if "note" in subject.origin
-        },
+        "notes": _of_origins(subjects, "note"),
+        "training": _of_origins(subjects, "training"),
+        "preprocessing_assumed": [
+            subject.name for subject in subjects if subject.assumption(source.input_shape)
+        ],
         "device": runtime.describe(here.device),
         "processes": here.world,
         "shard": list(shard),
@@ -404,6 +407,15 @@ def _circumstances(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
     }
+
+
+def _assumptions(subjects: Sequence[Subject], source: ImageSource) -> list[str]:
+    lines = (subject.assumption(source.input_shape) for subject in subjects)
+    return [line for line in lines if line is not None]
+
+
+def _of_origins(subjects: Sequence[Subject], key: str) -> dict[str, Any]:
+    return {subject.name: subject.origin[key] for subject in subjects if key in subject.origin}
 
 
 def _preprocessing(value: Preprocessing) -> dict[str, Any]:

@@ -7,7 +7,7 @@ the bytes to move, and the same numbers as normalising first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from PIL import Image
@@ -31,6 +31,7 @@ class Preprocessing:
         interpolation: `bicubic`, `bilinear`, ... as timm names them.
         crop_pct: side of the centre crop over the side of the resized image.
         crop_mode: `center`, `squash` or `border`, as timm defines them.
+        assumed: whether nobody stated it; no part of what makes two preprocessings equal.
 
     Raises:
         DataError: `mean` or `std` does not have one value per channel.
@@ -42,6 +43,7 @@ class Preprocessing:
     interpolation: str = "bicubic"
     crop_pct: float = 0.875
     crop_mode: str = "center"
+    assumed: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what would broadcast to another number of channels."""

@@ -192,6 +192,7 @@ def train(
         with ExitStack() as stack:
             stack.enter_context(_distilling(subject, taught_by))
             for each in filter(None, (subject, taught_by)):
+                _tell_assumed(each, source)
                 stack.enter_context(here.hosting(each.module))
             trainer = _Trainer(subject, taught_by, source, recipe, here, workers, seed)
             writer.save(subject, 0)
@@ -221,6 +222,7 @@ def accuracy(
     """
     subject = _subject(model, 0)
     source = _labelled(data)
+    _tell_assumed(subject, source)
     here = runtime.detect(device, "fp32")
     with here.hosting(subject.module):
         return _accuracy(subject, source, here, workers)
@@ -479,6 +481,8 @@ def _finished(
     return replace(
         subject,
         name=subject.name.replace("=random", "=trained", 1),
+        # What it was trained with is what it expects.
+        preprocessing=replace(subject.preprocessing, assumed=False),
         origin={
             **origin,
             "trained_on": source.description,
@@ -545,6 +549,11 @@ def _warp(images: Tensor, maps: Tensor) -> Tensor:
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     warped = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
     return (warped if images.is_floating_point() else warped.round_()).to(images)
+
+
+def _tell_assumed(subject: Subject, source: ImageSource) -> None:
+    if line := subject.assumption(source.input_shape):
+        warnings.warn(line, AnalysisWarning, stacklevel=3)
 
 
 def _tell_unreadable(batch: Batch) -> None:

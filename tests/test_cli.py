@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import typer
+from matplotlib.colors import to_rgb
 from PIL import Image
+from typer.core import TyperOption
 from typer.testing import CliRunner
 
 import refiner_cka as rc
 from cli.app import app
+from refiner_cka.plots.style import palette
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -173,17 +178,53 @@ def test_models():
     assert "197x192" in layers
 
 
-def test_replicates_of_a_glob_are_models_each():
-    for seed in (2, 10):
-        torch.manual_seed(seed)
-        import timm
+def weights(*files):
+    """Write weights of a small ViT, each its own."""
+    import timm
 
-        torch.save(timm.create_model("test_vit", img_size=32).state_dict(), f"epoch{seed}.pth")
+    for seed, file in enumerate(files):
+        torch.manual_seed(seed)
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(timm.create_model("test_vit", img_size=32).state_dict(), file)
+
+
+def colours(models):
+    """Return the markers and lightness of the models' lines in a figure drawn from the file."""
+    looks = palette(rc.load("results/analysis.h5"), models)
+    return {look["marker"] for look in looks}, [sum(to_rgb(look["color"])) for look in looks]
+
+
+def test_checkpoints_of_a_glob_are_a_trajectory():
+    weights(*(f"epoch{epoch}.pth" for epoch in (2, 10, 30)))
     succeed("analyze", "--model", "test_vit=epoch*.pth,img_size=32", *SMALL, "--quiet")
-    assert rc.load("results/analysis.h5").models == (
-        "test_vit=epoch2,img_size=32",
-        "test_vit=epoch10,img_size=32",
-    )
+    models = rc.load("results/analysis.h5").models
+    assert models == tuple(f"test_vit=epoch{epoch},img_size=32" for epoch in (2, 10, 30))
+    markers, lightness = colours(models)
+    assert len(markers) == 1
+    assert lightness == sorted(lightness, reverse=True)
+
+
+def test_seeds_of_a_glob_have_names_and_colours_of_their_own():
+    """They were `epoch04`, `epoch04#2` and `epoch04#3`, drawn as if one came from the other."""
+    weights(*(f"run{seed}/epoch04.pth" for seed in (1, 2, 3)))
+    succeed("analyze", "--model", "test_vit=run*/epoch04.pth,img_size=32", *SMALL, "--quiet")
+    models = rc.load("results/analysis.h5").models
+    assert models == tuple(f"test_vit=run{seed},img_size=32" for seed in (1, 2, 3))
+    assert len(colours(models)[0]) == 3
+
+
+def test_where_a_file_lies_is_no_part_of_what_is_measured():
+    weights("epoch1.pth")
+    for out, folder in (("one", "."), ("other", "moved")):
+        Path(folder).mkdir(exist_ok=True)
+        shutil.copy("epoch1.pth", Path(folder) / "copy_epoch1.pth")
+        model = f"test_vit={folder}/copy_epoch1.pth,img_size=32"
+        succeed("analyze", "--model", model, *SMALL, "--quiet", "--out", out)
+    one, other = (rc.load(f"{out}/analysis.h5") for out in ("one", "other"))
+    assert one.fingerprint == other.fingerprint
+    assert [list(result.provenance["training"].values()) for result in (one, other)] == [
+        [{"run": f"{folder}copy_epoch#.pth", "time": [1]}] for folder in ("", "moved/")
+    ]
 
 
 class Namespace(types.SimpleNamespace):
@@ -304,6 +345,45 @@ def test_the_parser_refuses_with_code_2():
     assert command("analyze", *MODEL, *SMALL, "--shard", "one").exit_code == 2
 
 
+SINGLE = {
+    (name, option.opts[0]): option
+    for name, each in typer.main.get_command(app).commands.items()
+    for option in each.params
+    if isinstance(option, TyperOption) and not (option.multiple or option.is_flag)
+}
+
+
+def test_options_of_one_value_are_known():
+    wanted = [
+        ("analyze", "--data"),
+        ("analyze", "--seed"),
+        ("models", "--search"),
+        ("maps", "--model"),
+    ]
+    assert set(wanted) <= set(SINGLE)
+    assert ("analyze", "--model") not in SINGLE
+
+
+@pytest.mark.parametrize(("name", "option"), SINGLE)
+def test_an_option_of_one_value_given_twice_is_refused(name, option):
+    """Also with equal values: whoever writes one twice means something else by one of them."""
+    given = [option, *["1"] * SINGLE[name, option].nargs]
+    done = command(name, *given, *given)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    [line] = [line for line in done.stderr.splitlines() if " twice" in line]
+    assert f"{option} is given twice: give it once." in line
+
+
+def test_an_option_given_twice_is_found_however_it_is_written():
+    twice = ["--seed=0", "--seed", "0"]
+    assert "--seed is given twice" in command("analyze", *MODEL, *SMALL, *twice).stderr
+    assert "--seed is given 3 times" in command("analyze", *twice, "--seed=1").stderr
+    # A flag says the same thing twice; what stands after `--` is no option.
+    assert command("show", "--json", "--json", "none.h5").exit_code == 1
+    assert "twice" not in command("models", "--search=a", "--", "--search", "b").stderr
+
+
 def test_an_unexpected_error_is_one_line_without_debug(monkeypatch):
     def fail(*_args, **_kwargs):
         raise ZeroDivisionError("by\nzero")
@@ -404,6 +484,20 @@ def test_a_result_that_cannot_be_written_is_saved_elsewhere(monkeypatch, tmp_pat
     line = refused("analyze", *MODEL, *SMALL)
     assert "nothing is lost" in line
     assert rc.load(next(Path("refuge").glob("*.h5"))).complete
+
+
+def test_the_preprocessing_assumed_of_ones_own_model_is_said_in_one_line():
+    Path("lab.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+    )
+    np.save("floats.npy", np.random.default_rng(0).random((48, 3, 8, 8), dtype=np.float32))
+    own = ["--model", "lab:build,label=mine", "--layers", "*", "--smoothing", "none"]
+    done = succeed("analyze", *own, *SMALL, "--image-size", 24)
+    [line] = [line for line in done.stderr.splitlines() if "assumed" in line]
+    assert line.startswith("warning: mine: preprocessing assumed: 24 x 24, bicubic, crop 0.875")
+    assert 'preprocessing_assumed: ["mine"]' in succeed("show", "results/analysis.h5").stdout
+    arguments = ["--data", "floats.npy", *SMALL[2:], "--overwrite"]
+    assert "assumed" not in succeed("analyze", *own, *arguments).stderr
 
 
 def test_what_a_factory_prints_does_not_reach_stdout():

@@ -77,6 +77,17 @@ def test_it_learns_an_image_folder_and_the_result_is_ready_to_analyse(folder):
     assert finding.top1 == 1.0
 
 
+def test_assumed_preprocessing_is_said_and_after_training_is_a_fact(folder):
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(SIDE), network())
+    own = rc.Subject.from_module(module, ["0"], name="mine")
+    with pytest.warns(rc.AnalysisWarning, match=r"^mine: preprocessing assumed: 224 x 224") as said:
+        trained = rc.train(own, folder, held_out=folder, recipe=STILL)
+    assert len(said) == 1
+    with pytest.warns(rc.AnalysisWarning, match="preprocessing assumed"):
+        rc.accuracy(rc.Subject("mine", module, ("0",)), folder)
+    assert rc.accuracy(trained.subject, folder) == trained.epochs[-1].accuracy
+
+
 def test_provenance_tells_of_the_new_weights(folder):
     before = subject()
     trained = rc.train(before, folder, recipe=STILL, seed=3)

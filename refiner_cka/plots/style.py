@@ -46,10 +46,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*")
 
 
 SEQUENTIAL = ("viridis_r", "magma_r", "cividis_r")
-"""Colour maps for the states of one network, light to dark; one for each such network in a figure."""
+"""Colour maps for the states of one training, light to dark; one for each training in a figure."""
 
 STATES = 3
-"""So many states of one network are drawn as its trajectory."""
+"""So many states of one training are drawn as its trajectory."""
 
 
 @contextlib.contextmanager
@@ -94,11 +94,11 @@ def series(number: int) -> dict[str, Any]:
 def palette(result: Result, models: Sequence[str]) -> list[dict[str, Any]]:
     """Return colour and marker of the line of each model, the same in all figures of a result.
 
-    Three or more states of one network, such as its checkpoints, share a marker and go from light to dark in the
-    order of the run. All others get a colour and a marker of their own.
+    Three or more states of one network along one training share a marker and go from light to dark, the earliest
+    first. All others get a colour and a marker of their own, also the same network trained several times.
 
     Args:
-        result: whose provenance says which models are states of one network.
+        result: whose provenance says which models are states of one training.
         models: a model for each line; one that comes again has the same colour and another marker, hollow.
     """
     looks = {model: series(number) for number, model in enumerate(result.models)}
@@ -118,22 +118,23 @@ def _hollow(look: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trajectories(result: Result) -> list[list[str]]:
-    """Return the models that are states of one network, network by network, where there are enough of them."""
-    networks: dict[str, list[str]] = {}
+    """Return the models that are states of one training, earliest first, for each training with enough of them."""
+    moments = result.provenance.get("training", {})
+    trainings: dict[str, dict[str, tuple[int, ...]]] = {}
     for model in result.provenance.get("models", []):
-        if network := _network(model.get("origin", {})):
-            networks.setdefault(network, []).append(model["name"])
-    return [states for states in networks.values() if len(states) >= STATES]
+        if moment := moments.get(model["name"]):
+            training = json.dumps([moment["run"], *_network(model["origin"])], sort_keys=True)
+            trainings.setdefault(training, {})[model["name"]] = tuple(moment["time"])
+    return [
+        sorted(times, key=times.__getitem__)
+        for times in trainings.values()
+        if len(set(times.values())) >= STATES
+    ]
 
 
-def _network(origin: Mapping[str, Any]) -> str:
-    """Return what two states of one network have in common; nothing for a module that was given as it is."""
-    # Of modules that were given as they are only the class is known.
-    if "model" not in origin or origin.get("weights") in ("as given", "trained"):
-        return ""
-    return json.dumps(
-        [origin["model"], origin.get("arguments"), origin.get("image_size")], sort_keys=True
-    )
+def _network(origin: Mapping[str, Any]) -> list[Any]:
+    """Return what two states of one network have in common."""
+    return [origin.get("model"), origin.get("arguments"), origin.get("image_size")]
 
 
 def note(ax: Axes, text: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,16 @@ import torch
 from torch import nn
 
 from .checkpoint import Fit
+
+ASIDE = ("note", "training")
+"""Entries of an origin that are worth knowing and determine no number."""
+
+_TIME = re.compile(
+    r"(epoch|step|iter(?:ation)?|checkpoint|ckpt|(?<![a-z\d])(?:ep|e|it))([-_=. ]*)(\d+)",
+    re.IGNORECASE,
+)
+"""A number that counts training time, and the word before it that says so. Any other number may as well be a
+seed: what it counts is not guessed."""
 
 
 def origin_of(
@@ -25,13 +37,15 @@ def origin_of(
     fit: Fit | None = None,
     entry: str = "",
     seed: int | None = None,
+    file: Path | None = None,
     note: str = "",
 ) -> dict[str, Any]:
     """Return a model's provenance, JSON types only.
 
     Always `model`, `weights`, `sha256`, `parameters` (how many numbers are learned), `image_size` and
     `arguments`. After loading also `loading` (a line in words), `tensors_loaded` (loaded, total),
-    `tensors_missing` and `tensors_unused` (names), and `checkpoint_entry`; of random weights `seed`; `note`.
+    `tensors_missing` and `tensors_unused` (names), and `checkpoint_entry`; of random weights `seed`; of a file
+    that names a moment of a training `training`, see `moment`; `note`.
 
     Args:
         module: the network with its weights.
@@ -42,6 +56,7 @@ def origin_of(
         fit: what was loaded from a file or hub; `None` where nothing was, or it is not known.
         entry: the entry of a nested checkpoint that was taken.
         seed: of random weights.
+        file: the weights were read from.
         note: what a reader of results has to know of the weights; no part of the identity of an analysis.
     """
     origin: dict[str, Any] = {
@@ -61,9 +76,23 @@ def origin_of(
         origin["checkpoint_entry"] = entry
     if seed is not None:
         origin["seed"] = seed
+    if file is not None and (training := moment(file)):
+        origin["training"] = training
     if note:
         origin["note"] = note
     return origin
+
+
+def moment(file: Path) -> dict[str, Any] | None:
+    """Return the moment of a training that a checkpoint's path names; `None` if it names none.
+
+    Returns:
+        `run`: the path with `#` for the numbers that count time, the same for all files of one training;
+        `time`: these numbers. Of `run1/epoch04.pth` they are `run1/epoch#.pth` and `[4]`.
+    """
+    path = file.as_posix()
+    time = [int(found[3]) for found in _TIME.finditer(path)]
+    return {"run": _TIME.sub(r"\1\2#", path), "time": time} if time else None
 
 
 def _json(value: Any) -> Any:

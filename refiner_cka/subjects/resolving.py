@@ -87,6 +87,7 @@ def _from_timm(spec: Spec, layers: str, image_size: Size | None, seed: int) -> S
             fit=built.fit,
             entry=built.entry,
             seed=seed if is_random else None,
+            file=spec.weights if isinstance(spec.weights, Path) else None,
             note=timm_models.description(built),
         ),
     )
@@ -116,6 +117,7 @@ def _from_factory(spec: Spec, layers: str, image_size: Size | None, seed: int) -
         fit=fit,
         entry=entry,
         seed=seed if source == "random" else None,
+        file=spec.weights if isinstance(spec.weights, Path) else None,
     )
     trained = source != "random" and (subject.trained or fit is not None)
     return replace(subject, name=spec.label, trained=trained, origin={**subject.origin, **origin})

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ast
 import glob
+import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Spec:
 def parse(text: str) -> list[Spec]:
     """Take a `--model` text apart; a glob of weights gives one `Spec` per file, in natural order.
 
+    The labels of a glob's files say what tells them apart (see `told_apart`): `vit_s=run1/epoch04`.
+
     Raises:
         ModelError: no name, or an option given twice.
         CheckpointError: a glob that matches no file.
@@ -63,8 +66,12 @@ def parse(text: str) -> list[Spec]:
         return [Spec(name, "random" if has_weights else None, arguments, label or shown + tail)]
     if not files:
         raise CheckpointError(f"no file matches {weights!r} in --model {text!r}")
+    if label and len(files) == 1:
+        return [Spec(name, files[0], arguments, label)]
+    head, tail = (label, "") if label else (name, tail)
     return [
-        Spec(name, file, dict(arguments), label or f"{name}={stem(file)}{tail}") for file in files
+        Spec(name, file, dict(arguments), f"{head}={text}{tail}")
+        for file, text in zip(files, told_apart(files), strict=True)
     ]
 
 
@@ -72,6 +79,28 @@ def stem(file: Path) -> str:
     """Return a checkpoint's file name without its suffix (`epoch05.pth.tar` -> `epoch05`)."""
     suffix = next((known for known in _SUFFIXES if file.name.lower().endswith(known)), "")
     return file.name[: -len(suffix)] if suffix else file.name
+
+
+def told_apart(files: Sequence[Path]) -> list[str]:
+    """Return for each of different files the parts of its path that tell it from the others, joined by `/`.
+
+    Of `run1/last.pth` and `run2/last.pth` these are `run1` and `run2`. Files at different depths keep all of
+    their paths below the folder that they share; a suffix stays only where nothing else differs. One file
+    alone is its stem.
+    """
+    if len(files) == 1:
+        return [stem(files[0])]
+    short = _differing([(*file.parent.parts, stem(file)) for file in files])
+    return short if len(set(short)) == len(files) else _differing([file.parts for file in files])
+
+
+def _differing(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    if len({len(path) for path in paths}) > 1:
+        folders = zip(*(path[:-1] for path in paths), strict=False)
+        shared = len(list(itertools.takewhile(lambda parts: len(set(parts)) == 1, folders)))
+        return ["/".join(path[shared:]) for path in paths]
+    kept = [place for place, parts in enumerate(zip(*paths, strict=True)) if len(set(parts)) > 1]
+    return ["/".join(path[place] for place in kept) for path in paths]
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -96,7 +125,7 @@ def _files(weights: str, options: list[str]) -> tuple[str, list[str], list[Path]
         path = os.path.expanduser(written)
         if os.path.exists(path):
             return written, options[taken:], [Path(path)]
-        if glob.has_magic(path) and (found := glob.glob(path, recursive=True)):
+        if glob.has_magic(path) and (found := set(glob.glob(path, recursive=True))):
             return written, options[taken:], [Path(each) for each in sorted(found, key=natural)]
     if weights == "random" or glob.has_magic(weights):
         return weights, options, []

@@ -26,7 +26,7 @@ class Subject:
         pattern: true if `layers` came from a pattern: one that is never called is then left out with a
             warning, where a layer named by hand is refused.
         tokens: how tokens lie in the layers' outputs.
-        preprocessing: what the model expects of an image.
+        preprocessing: what the model expects of an image; ImageNet's usual is assumed if it is not stated.
         classes: names of the classes the model predicts, in the order of its logits (ImageNet synsets), or
             `None` where they are not known.
         trained: false if the weights are random.
@@ -39,7 +39,7 @@ class Subject:
     layers: tuple[str, ...]
     pattern: bool = False
     tokens: TokenLayout = field(default_factory=TokenLayout)
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    preprocessing: Preprocessing = field(default_factory=lambda: Preprocessing(assumed=True))
     classes: tuple[str, ...] | None = None
     trained: bool = True
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -63,7 +63,8 @@ class Subject:
             module: called with `(batch, channels, height, width)`; its weights are taken as they are.
             layers: dotted module paths, or a pattern (`block`, `attn`, `mlp`, `all`, a glob).
             name: how results call it; the class's name if not given.
-            preprocessing: what it expects of an image; timm's if it is a timm model, else ImageNet's usual.
+            preprocessing: what it expects of an image; timm's if it is a timm model, else ImageNet's usual, which
+                is said when images are read.
             tokens: how its layers' outputs lie: `nlc` (batch, tokens, dim), `nchw`, `nhwc`, or a `TokenLayout`;
                 if not given, what timm's attributes say, else `nchw` for outputs with four axes.
             prefix_tokens: class, distillation and register tokens before the patch tokens.
@@ -76,7 +77,9 @@ class Subject:
         chosen, is_pattern = choose_layers(module, layers)
         is_timm = isinstance(getattr(module, "pretrained_cfg", None), Mapping)
         if preprocessing is None:
-            preprocessing = timm_models.preprocessing(module) if is_timm else Preprocessing()
+            preprocessing = (
+                timm_models.preprocessing(module) if is_timm else Preprocessing(assumed=True)
+            )
         return cls(
             name=name or type(module).__name__,
             module=module,
@@ -89,6 +92,22 @@ class Subject:
             origin=origin_of(
                 module, type(module).__qualname__, "as given", preprocessing.input_size[1:]
             ),
+        )
+
+    def assumption(self, input_shape: Sequence[int] | None) -> str | None:
+        """Return a line that says which preprocessing is assumed; `None` if it is stated, or not applied.
+
+        Args:
+            input_shape: of floating inputs, which are fed as they are; `None` for pictures.
+        """
+        assumed = self.preprocessing
+        if not assumed.assumed or input_shape is not None:
+            return None
+        _, height, width = assumed.input_size
+        return (
+            f"{self.name}: preprocessing assumed: {height} x {width}, {assumed.interpolation}, crop "
+            f"{assumed.crop_pct:g}, ImageNet's mean and standard deviation; state it by "
+            "Subject.from_module(preprocessing=...), which a factory may return"
         )
 
     def class_map(

@@ -2,21 +2,30 @@
 
     python tests/bench/bench_refiner.py            # ten alternating pairs of each
     python tests/bench/bench_refiner.py --quick    # three
+    python tests/bench/bench_refiner.py --tiny     # small networks and one pair: whether it runs
 
-Prints the time of S over that of timm's DeiT-S, the plain path's time over the fast path's, and the
-peak activation memory of both paths as torch's allocator sees it, weights excluded.
+Prints the time of S over that of timm's DeiT-S, the plain path's time over the fast path's (medians, and of the
+pairs' ratios their range), and the peak activation memory of both paths as torch's allocator sees it, weights
+excluded.
 """
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import timm
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from refiner_cka.refiner import Refiner, refiner_vit_s
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import refiner_cka.nano  # noqa: F401  (registers the small networks)
+from refiner_cka.refiner import Refiner
+
+TINY = ("refiner_nano", "deit_nano")
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -26,15 +35,16 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare(first: Callable[[], object], second: Callable[[], object], pairs: int) -> list[float]:
-    """Median seconds of both over alternating pairs, and the median of the pairs' ratios."""
+def compare(first: Callable[[], object], second: Callable[[], object], pairs: int) -> str:
+    """Median seconds of both over alternating pairs, and the pairs' ratios: their median and range."""
     first(), second()
     timings = [(seconds(first), seconds(second)) for _ in range(pairs)]
-    return [
-        statistics.median(a for a, _ in timings),
-        statistics.median(b for _, b in timings),
-        statistics.median(a / b for a, b in timings),
-    ]
+    one, other = (statistics.median(times) for times in zip(*timings, strict=True))
+    ratios = [a / b for a, b in timings]
+    return (
+        f"{one:.3f} s / {other:.3f} s, ratio {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f})"
+    )
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
@@ -64,16 +74,18 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three pairs instead of ten")
+    parser.add_argument("--tiny", action="store_true", help="small networks and one pair")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    pairs = 3 if args.quick else 10
-    torch.set_num_threads(args.threads)
+    pairs = 1 if args.tiny else 3 if args.quick else 10
+    batch, threads = (2, 1) if args.tiny else (args.batch, args.threads)
+    names = TINY if args.tiny else ("refiner_vit_s", "deit_small_patch16_224")
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
 
-    refiner = refiner_vit_s().eval()
-    deit = timm.create_model("deit_small_patch16_224").eval()
-    images = torch.randn(args.batch, 3, 224, 224)
+    refiner, deit = (timm.create_model(name).eval() for name in names)
+    images = torch.randn(batch, *deit.pretrained_cfg["input_size"])
     fast = evaluation(refiner, images, fast=True)
     plain = evaluation(refiner, images, fast=False)
 
@@ -81,14 +93,12 @@ def main() -> None:
         with torch.inference_mode():
             return deit(images)
 
-    print(f"batch {args.batch}, {args.threads} threads, torch {torch.__version__}, {pairs} pairs")
-    s, d, ratio = compare(fast, reference, pairs)
-    print(f"refiner_vit_s / deit_small_patch16_224: {s:.3f} s / {d:.3f} s, ratio {ratio:.2f}")
-    p, f, ratio = compare(plain, fast, pairs)
-    print(f"plain path / fast path:                 {p:.3f} s / {f:.3f} s, ratio {ratio:.2f}")
+    print(f"batch {batch}, {threads} threads, torch {torch.__version__}, {pairs} pairs")
+    print(f"{' / '.join(names)}: {compare(fast, reference, pairs)}")
+    print(f"plain path / fast path: {compare(plain, fast, pairs)}")
     memory_plain, memory_fast = (peak_bytes(run) / 2**20 for run in (plain, fast))
     print(
-        f"peak activations, plain / fast:         {memory_plain:.0f} MiB / {memory_fast:.0f} MiB, "
+        f"peak activations, plain / fast: {memory_plain:.1f} MiB / {memory_fast:.1f} MiB, "
         f"ratio {memory_plain / memory_fast:.2f}"
     )
 

@@ -1,10 +1,12 @@
 """What the over-smoothing measures cost: CPU time of an analysis with them over one without.
 
     python tests/bench/bench_smoothing.py [--pairs 5]
+    python tests/bench/bench_smoothing.py --tiny    # a small model and one pair: whether it runs
 
-One thread, and CPU time rather than wall-clock time, so that other programs on the machine matter little. Batches
-with and without alternate over the same images; the ratio is the median of the pairs, with their range. Effective
-rank is measured on a few images only, so its cost is taken of one image and spread over the images that share it.
+One thread, and CPU time rather than wall-clock time, so that other programs on the machine matter little. Analyses
+with and without alternate over the same batch of inputs; the ratio is the median of the pairs, with their range.
+Effective rank is measured on a few images of a run only, so its cost is taken of one image and spread over the
+images that share it; it is part of every ratio.
 """
 
 from __future__ import annotations
@@ -13,105 +15,112 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import timm
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import timm
-
 import refiner_cka as rc
-from refiner_cka import engine, smoothing
-from refiner_cka.images import Batch
+from refiner_cka import smoothing
 
+RANK = "effective_rank"
+MODELS = ("deit_small_patch16_224", "resnet50")
 BATCH = 32
-LATE = 25
-"""Number of a batch of which no image is kept and none has its effective rank taken."""
+TINY_MODELS = ("test_vit",)
+TINY_BATCH = 8
 
 
-def measurement(name, measures, attention=False):
+def build(name: str) -> nn.Module:
+    """An untrained network."""
     torch.manual_seed(0)
-    subject = rc.Subject.from_module(timm.create_model(name), "block", name=name)
-    images = torch.zeros(BATCH * (LATE + 1), 8, 8, 3, dtype=torch.uint8)
-    analysis = rc.prepare(
-        subject,
-        images,
-        batch_size=BATCH,
+    module: nn.Module = timm.create_model(name).eval()
+    return module
+
+
+def inputs(module: nn.Module, images: int) -> torch.Tensor:
+    """Noise of the size that a network takes."""
+    shape = rc.Subject.from_module(module).preprocessing.input_size
+    return torch.randn(images, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def analysis(module: nn.Module, data: torch.Tensor, measures: str) -> Callable[[], object]:
+    """A call that measures all images in one batch."""
+    prepared = rc.prepare(
+        rc.Subject.from_module(module),
+        data,
+        batch_size=len(data),
         workers=0,
         device="cpu",
         smoothing=measures,
-        attention=attention,
     )
-    return engine.Measurement(analysis), subject.preprocessing
+    return lambda: rc.measure(prepared)
 
 
-def seconds(running, preprocessing, pixels, index):
-    running.accumulator._batches.clear()
-    before = time.process_time()
-    running.add(Batch(index, {preprocessing: pixels}, None, ()))
-    return time.process_time() - before
+def seconds(run: Callable[[], object]) -> float:
+    """CPU time of one call."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
-def compare(name, pairs, with_what, attention=False):
-    """Return the ratios of the pairs, and seconds of a batch without measures."""
-    plain, preprocessing = measurement(name, "none")
-    measured, _ = measurement(name, with_what, attention)
-    generator = torch.Generator().manual_seed(0)
-    shape = (BATCH, *preprocessing.input_size)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    ratios, bare = [], []
-    with torch.inference_mode(), plain, measured:
-        for running in (plain, measured):
-            seconds(running, preprocessing, pixels, LATE)
-        for _ in range(pairs):
-            bare.append(seconds(plain, preprocessing, pixels, LATE))
-            ratios.append(seconds(measured, preprocessing, pixels, LATE) / bare[-1])
-    return ratios, statistics.median(bare)
+def ratios(module: nn.Module, data: torch.Tensor, measures: str, pairs: int) -> list[float]:
+    """Time with the measures over time without, pair by pair."""
+    bare, measured = (analysis(module, data, each) for each in ("none", measures))
+    bare(), measured()
+    timings = [(seconds(bare), seconds(measured)) for _ in range(pairs)]
+    return [b / a for a, b in timings]
 
 
-def rank_seconds(name):
-    """Return seconds of the effective rank of one image at all layers."""
-    running, preprocessing = measurement(name, "effective_rank")
-    pixels = torch.randint(0, 256, (8, *preprocessing.input_size), dtype=torch.uint8)
-    spent = []
+def rank_share(module: nn.Module, data: torch.Tensor) -> float:
+    """Time of the effective rank over that of an analysis without measures, for a long run's share of images."""
+    spent: list[float] = []
+    row = smoothing.MEASURES[RANK]
 
-    def timed(tokens):
-        before = time.process_time()
-        values = function(tokens)
-        spent.append((time.process_time() - before) / max(tokens.dear, 1))
+    def timed(tokens: smoothing.Tokens) -> torch.Tensor:
+        _ = tokens.norms  # other measures read them too
+        start = time.process_time()
+        values = row.function(tokens)
+        spent.append(time.process_time() - start)
         return values
 
-    row = smoothing.MEASURES["effective_rank"]
-    function = row.function
-    smoothing.MEASURES["effective_rank"] = type(row)(**{**vars(row), "function": timed})
+    bare = seconds(analysis(module, data, "none"))
+    smoothing.MEASURES[RANK] = replace(row, function=timed)
     try:
-        with torch.inference_mode(), running:
-            running.add(Batch(0, {preprocessing: pixels}, None, ()))
+        analysis(module, data, RANK)()
     finally:
-        smoothing.MEASURES["effective_rank"] = row
-    return sum(spent)
+        smoothing.MEASURES[RANK] = row
+    one_image = sum(spent) / smoothing.dear_images(len(data))
+    return one_image / smoothing.EFFECTIVE_RANK_SHARE / (bare / len(data))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    """Measure every model and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
-    pairs = parser.parse_args().pairs
+    parser.add_argument("--tiny", action="store_true", help="a small model and one pair")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    default = ",".join(name for name in smoothing.choose(None) if name != "effective_rank")
-    everything = ",".join(name for name in smoothing.MEASURES if name != "effective_rank")
-    for name in ("deit_small_patch16_224", "resnet50"):
-        ratios, bare = compare(name, pairs, default)
-        share = rank_seconds(name) / smoothing.EFFECTIVE_RANK_SHARE / (bare / BATCH)
-        ratio = statistics.median(ratios)
-        print(
-            f"{name}: default without effective rank {ratio:.3f} ({min(ratios):.3f} to "
-            f"{max(ratios):.3f}), effective rank {share:+.3f}: in all {ratio + share:.3f}"
-        )
-        ratios, _ = compare(name, pairs, everything)
-        print(f"{name}: all token measures {statistics.median(ratios):.3f}")
-    ratios, _ = compare("deit_small_patch16_224", pairs, default, attention=True)
-    print(f"deit_small_patch16_224: default and --attention {statistics.median(ratios):.3f}")
+    pairs, batch = (1, TINY_BATCH) if arguments.tiny else (arguments.pairs, BATCH)
+    chosen = {"default": smoothing.choose(None), "all": smoothing.choose("all")}
+    print("| model | token measures | CPU time / without (range) | of it effective rank |")
+    print("|---|---|---|---|")
+    for name in TINY_MODELS if arguments.tiny else MODELS:
+        module = build(name)
+        data = inputs(module, batch)
+        share = rank_share(module, data)
+        for label, names in chosen.items():
+            others = ",".join(each for each in names if each != RANK)
+            found = [ratio + share for ratio in ratios(module, data, others, pairs)]
+            print(
+                f"| {name} | {label} | {statistics.median(found):.3f} ({min(found):.3f} to "
+                f"{max(found):.3f}) | {share:.4f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

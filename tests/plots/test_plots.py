@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -22,6 +23,7 @@ from refiner_cka.plots.heatmaps import common_path, thinned
 from refiner_cka.plots.labels import EndLabels, spread
 from refiner_cka.plots.lines import caption
 from refiner_cka.plots.style import COLOURS, MARKERS, palette, series, shortened
+from refiner_cka.subjects.provenance import moment
 from tests.synthetic import synthetic_result, with_smoothing
 
 Array = npt.NDArray[np.float64]
@@ -415,25 +417,41 @@ def test_lines_survive_grey_print():
 # Trajectories
 
 
-def states(*weights: str, model: str = "vit_nano", **others: object) -> dict[str, object]:
+def states(*files: str, model: str = "vit_nano", **others: object) -> dict[str, object]:
+    """The provenance of one network with the weights of each file; `random` and `pretrained` are no files."""
+    names = {f"{model}={file}": Path(file) for file in files}
+    moments = {name: moment(file) for name, file in names.items()}
     return {
         "models": [
             {
-                "name": f"{model}={each}" + (f"#{number}" if each in weights[:number] else ""),
-                "origin": {"model": model, "weights": each, "arguments": {}, "image_size": [32, 32]}
-                | others,
+                "name": name,
+                "origin": {"model": model, "arguments": {}, "image_size": [32, 32]} | others,
             }
-            for number, each in enumerate(weights)
-        ]
+            for name in names
+        ],
+        "training": {name: at for name, at in moments.items() if at is not None},
     }
+
+
+def together(*provenances):
+    """One run of the models of several."""
+    return {
+        "models": [model for each in provenances for model in each["models"]],
+        "training": {name: at for each in provenances for name, at in each["training"].items()},
+    }
+
+
+def looks_of(provenance):
+    names = [model["name"] for model in provenance["models"]]
+    return palette(synthetic_result(dict.fromkeys(names, 3), provenance=provenance), names)
 
 
 def lightness_of(looks):
     return lab(np.array([to_rgb(look["color"]) for look in looks]))[:, 0]
 
 
-def test_states_of_one_network_go_from_light_to_dark_with_one_marker():
-    provenance = states("epoch00", "epoch05", "epoch10", "pretrained")
+def test_states_of_one_training_go_from_light_to_dark_with_one_marker():
+    provenance = states("run/epoch00.pth", "run/epoch05.pth", "run/epoch10.pth")
     names = [model["name"] for model in provenance["models"]]
     result = synthetic_result(dict.fromkeys(names, 6), provenance=provenance)
     looks = palette(result, names)
@@ -445,33 +463,43 @@ def test_states_of_one_network_go_from_light_to_dark_with_one_marker():
     assert [line.get_color() for line in data_lines(axes)] == [look["color"] for look in looks]
 
 
-def test_two_networks_along_training_have_two_colour_maps_and_a_third_model_its_own_colour():
-    first, second = states("a", "b", "c"), states("a", "b", "c", model="resnet_nano")
-    provenance = {"models": [*first["models"], *second["models"]]}
-    names = [*(model["name"] for model in provenance["models"]), "deit_nano"]
-    result = synthetic_result(dict.fromkeys(names, 3), provenance=provenance)
-    looks = palette(result, names)
-    assert len({look["color"] for look in looks}) == 7
-    assert [look["marker"] for look in looks[:3]] != [look["marker"] for look in looks[3:6]]
-    assert looks[6] == series(6)
+def test_the_order_of_a_trajectory_is_that_of_training():
+    looks = looks_of(states("e10.pth", "e2.pth", "e1.pth"))
+    assert (np.diff(lightness_of(looks)) > 5).all()
+
+
+def test_several_trainings_of_one_network_have_a_colour_map_each():
+    """Also of two networks; what is no moment of a training has a colour of its own."""
+    files = [f"run{run}/epoch{epoch}.pth" for run in (1, 2) for epoch in (1, 5, 10)]
+    for provenance in (
+        together(states(*files), states("random", model="deit_nano")),
+        together(states(*files[:3]), states(*files[:3], model="resnet_nano"), states("pretrained")),
+    ):
+        looks = looks_of(provenance)
+        assert len({look["color"] for look in looks}) == 7
+        for run in (looks[:3], looks[3:6]):
+            assert (np.diff(lightness_of(run)) < -5).all()
+        assert looks[0]["marker"] != looks[3]["marker"]
+        assert looks[6] == series(6)
 
 
 @pytest.mark.parametrize(
     "provenance",
     [
-        states("epoch00", "epoch05"),
-        states("as given", "as given", "as given"),
-        {"models": [*states("a", "b")["models"], *states("c", arguments={"depth": 6})["models"]]},
-        {},
+        {"models": states("a", "b", "c")["models"]},
+        states("epoch00.pth", "epoch05.pth"),
+        states("epoch05.pth", "./epoch5.pth", "epoch05.pt", "epoch10.pth"),
+        # Three seeds, whether the folder or the file says so.
+        states("run1/epoch04.pth", "run2/epoch04.pth", "run3/epoch04.pth"),
+        states("seed0.pth", "seed1.pth", "seed2.pth"),
+        # Three recipes trained for as long.
+        states("lr1e-2/epoch4.pth", "lr1e-3/epoch4.pth", "lr1e-4/epoch4.pth"),
+        states("pretrained", "random", "epoch1.pth", "epoch2.pth"),
+        together(states("e1.pth", "e2.pth"), states("e3.pth", arguments={"depth": 6})),
     ],
 )
 def test_other_models_keep_colours_of_their_own(provenance):
-    names = ["vit_nano=epoch00", "vit_nano=epoch05", "deit_nano"]
-    if provenance:
-        names = [model["name"] for model in provenance["models"]]
-    result = synthetic_result(dict.fromkeys(names, 3), provenance=provenance)
-    models = [model["name"] for model in provenance.get("models", [])] or names
-    assert palette(result, models) == [series(number) for number in range(len(models))]
+    assert looks_of(provenance) == [series(number) for number in range(len(provenance["models"]))]
 
 
 def test_a_model_has_one_colour_in_all_figures_of_a_run():

@@ -80,8 +80,34 @@ def test_a_glob_gives_one_model_per_file_in_natural_order():
     specs = parse("deit_s=runs/epoch*.pth,depth=2")
     assert [spec.label for spec in specs] == [f"deit_s=epoch{n},depth=2" for n in (1, 2, 10)]
     assert [spec.arguments for spec in specs] == [{"depth": 2}] * 3
-    labels = [spec.label for spec in parse("deit_s=runs/**/epoch*.pth,label=same")]
-    assert labels == ["same"] * 4
+
+
+# What tells the files of one glob apart stands in their labels: never `#2`.
+@pytest.mark.parametrize(
+    ("files", "glob", "labels"),
+    [
+        ("run1/epoch04.pth run2/epoch04.pth run10/epoch04.pth", "run*/*", "run1 run2 run10"),
+        ("seed0/vit/last.pth seed1/vit/last.pth", "seed*/vit/last.pth", "seed0 seed1"),
+        (
+            "run1/epoch2.pth run1/epoch10.pth run2/epoch2.pth",
+            "run*/epoch*.pth",
+            "run1/epoch2 run1/epoch10 run2/epoch2",
+        ),
+        ("a/epoch1.pth.tar a/epoch2.pth.tar", "a/*", "epoch1 epoch2"),
+        ("v1.2.pth v1.10.pth", "v*.pth", "v1.2 v1.10"),
+        ("runs/epoch1.pth runs/b/epoch3.pth", "runs/**/epoch*.pth", "b/epoch3 epoch1"),
+        ("a/last.pth a/b/last.pth", "a/**/*.pth", "b/last last"),
+        ("last.pth last.safetensors", "last.*", "last.pth last.safetensors"),
+        ("x/a.pth x/a.pt y/a.pth", "?/*", "x/a.pt x/a.pth y/a.pth"),
+        ("x/a/b.pth", "**/a/**/*.pth", "b"),
+    ],
+)
+def test_the_labels_of_a_glob_tell_its_files_apart(files, glob, labels):
+    touch(*files.split())
+    expected = labels.split()
+    assert [spec.label for spec in parse(f"vit_s={glob}")] == [f"vit_s={each}" for each in expected]
+    named = [spec.label for spec in parse(f"vit_s={glob},label=Ours,depth=2")]
+    assert named == ([f"Ours={each}" for each in expected] if len(expected) > 1 else ["Ours"])
 
 
 def test_brackets_in_a_file_name_that_exists_are_no_glob():

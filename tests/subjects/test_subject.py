@@ -1,10 +1,14 @@
 """`Subject.from_module`: any network."""
 
+import re
+
+import numpy as np
 import pytest
 import timm
 import torch
 from torch import nn
 
+import refiner_cka as rc
 from refiner_cka.errors import LayerError
 from refiner_cka.preprocessing import Preprocessing
 from refiner_cka.readout import TokenLayout, features_of, tensor_of
@@ -29,6 +33,58 @@ def test_defaults(plain):
     assert subject.origin["sha256"] == state_hash(plain)
     assert subject.origin["weights"] == "as given"
     assert plain.training  # the mode is the engine's business
+
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+ASSUMED = (
+    r"^mine: preprocessing assumed: 224 x 224, bicubic, crop 0.875, ImageNet's mean and standard "
+    r"deviation; state it by Subject.from_module\(preprocessing=...\), which a factory may return$"
+)
+
+
+@pytest.fixture
+def convolutions():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
+
+
+def measured(subject, data):
+    options = {"batch_size": 4, "workers": 0, "device": "cpu", "smoothing": "none"}
+    return rc.analyze(subject, data, **options)
+
+
+def test_preprocessing_that_nobody_stated_is_said_once_and_recorded(convolutions):
+    subject = Subject.from_module(convolutions, ["0", "1"], name="mine")
+    with pytest.warns(rc.AnalysisWarning, match=ASSUMED) as said:
+        result = measured(subject, PICTURES)
+    assert len(said) == 1
+    assert re.match(ASSUMED, result.warnings[0])
+    assert result.provenance["preprocessing_assumed"] == ["mine"]
+    with pytest.warns(rc.AnalysisWarning, match=ASSUMED):
+        measured(Subject("mine", convolutions, ("0", "1")), PICTURES)
+    with pytest.warns(rc.AnalysisWarning, match=ASSUMED):
+        rc.token_maps(subject, PICTURES, layers=["0"], device="cpu")
+
+
+def test_preprocessing_that_is_stated_or_not_applied_is_not_said(convolutions):
+    """Warnings are errors here."""
+    stated = Subject.from_module(
+        convolutions, ["0", "1"], name="mine", preprocessing=Preprocessing()
+    )
+    assert measured(stated, PICTURES).provenance["preprocessing_assumed"] == []
+    # Floating inputs are fed as they are.
+    assumed = Subject.from_module(convolutions, ["0", "1"], name="mine")
+    assert measured(assumed, torch.randn(8, 3, 16, 16)).provenance["preprocessing_assumed"] == []
+    timms = Subject.from_module(timm.create_model("test_resnet").eval())
+    assert not timms.preprocessing.assumed
+
+
+def test_stated_or_assumed_the_numbers_are_the_same_run(convolutions):
+    stated = Subject.from_module(
+        convolutions, ["0", "1"], name="mine", preprocessing=Preprocessing()
+    )
+    with pytest.warns(rc.AnalysisWarning, match=ASSUMED):
+        assumed = measured(Subject.from_module(convolutions, ["0", "1"], name="mine"), PICTURES)
+    assert measured(stated, PICTURES).fingerprint == assumed.fingerprint
 
 
 def test_what_is_given_is_kept(plain):

@@ -1,0 +1,50 @@
+"""Every benchmark runs, on something tiny, and prints a number for each thing it claims to measure."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[-+]?\d+)?(?!\w)|nan|inf")
+
+# Script -> what begins a row, and how many numbers follow.
+ROWS = {
+    "bench_analysis": {
+        f"| test_vit, 6 blocks, batches of 8 | {tool} |": 5
+        for tool in ("refiner-cka", "pytorch-cka", "torch_cka")
+    },
+    "bench_refiner": {
+        "refiner_nano / deit_nano:": 5,
+        "plain path / fast path:": 5,
+        "peak activations, plain / fast:": 3,
+    },
+    "bench_smoothing": {"| test_vit | default |": 4, "| test_vit | all |": 4},
+}
+
+
+def test_no_benchmark_is_left_out():
+    assert {path.stem for path in FOLDER.glob("bench_*.py")} == set(ROWS)
+
+
+@pytest.mark.parametrize("script", ROWS)
+def test_it_measures_what_it_claims_to(script):
+    done = subprocess.run(
+        [sys.executable, FOLDER / f"{script}.py", "--tiny"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for start, count in ROWS[script].items():
+        [row] = [line for line in done.stdout.splitlines() if line.startswith(start)]
+        numbers = [float(number) for number in NUMBER.findall(row.removeprefix(start))]
+        assert len(numbers) == count, row
+        assert all(math.isfinite(number) and number >= 0 for number in numbers), row
+        # Memory in whole megabytes may be none.
+        assert sum(number > 0 for number in numbers) >= count - 1, row
