@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +12,11 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from . import runtime
+from . import identity, runtime
 from .attention import find_points, unfused
 from .errors import AnalysisWarning, DataError, LayerError, ModelError
 from .hooks import first_outputs
-from .images import ImageSource, Plan, open_source, plan_batches
-from .preprocessing import Preprocessing
+from .images import ImageSource, Plan, check_channels, open_source, plan_batches
 from .readout import READOUTS, Readout, features_of, tensor_of
 from .runtime import Precision, Runtime
 from .sites import AttentionSite, TokenSite, as_json, attention_sites, token_site
@@ -156,8 +153,13 @@ def prepare(
         raise LayerError(f"--attention: {left_out[-1]}")
     for line in left_out if here.rank == 0 else []:
         warnings.warn(line, AnalysisWarning, stacklevel=2)
-    identity = {
-        **_identity(subjects, rows, source, plan, here),
+    layers_of = [
+        [(row.path, row.readout) for row in rows if row.subject == index]
+        for index in range(len(subjects))
+    ]
+    digest = source.digest(list(itertools.chain.from_iterable(plan.batches)))
+    determines = {
+        **identity.identity(subjects, layers_of, source, plan, digest, here),
         "smoothing": {
             "measures": list(measures),
             "prefix_tokens": smoothing_prefix,
@@ -178,8 +180,12 @@ def prepare(
         class_maps=tuple(class_maps),
         splittable=tuple(splittable),
         warnings=tuple(left_out),
-        fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
-        provenance={**identity, **_circumstances(subjects, source, plan, here, shard, command)},
+        fingerprint=identity.fingerprint(determines),
+        provenance={
+            **determines,
+            "identity": list(determines),
+            **identity.circumstances(subjects, source, plan, digest, here, shard, command),
+        },
     )
 
 
@@ -228,6 +234,7 @@ class _Probe:
 
 
 def _probe(subject: Subject, source: ImageSource, here: Runtime) -> _Probe:
+    check_channels(source, subject.preprocessing)
     shape = source.input_shape or subject.preprocessing.input_size
     with here.hosting(subject.module), here.session():
         try:
@@ -388,75 +395,6 @@ def _obstacle(
     except LayerError as error:
         return f"cannot be read: {error}", True
     return None, False
-
-
-def _identity(
-    subjects: Sequence[Subject], rows: Sequence[Row], source: ImageSource, plan: Plan, here: Runtime
-) -> dict[str, Any]:
-    """Return everything that determines the numbers, as JSON types."""
-    return {
-        "models": [
-            {
-                "name": subject.name,
-                "origin": {key: of for key, of in subject.origin.items() if key != "note"},
-                "preprocessing": _preprocessing(subject.preprocessing),
-                "layers": [[row.path, row.readout] for row in rows if row.subject == index],
-            }
-            for index, subject in enumerate(subjects)
-        ],
-        "images": {
-            "digest": source.digest(list(itertools.chain.from_iterable(plan.batches))),
-            "count": sum(len(batch) for batch in plan.batches),
-        },
-        "batch_size": plan.batch_size,
-        "seed": plan.seed,
-        "precision": here.precision,
-    }
-
-
-def _circumstances(
-    subjects: Sequence[Subject],
-    source: ImageSource,
-    plan: Plan,
-    here: Runtime,
-    shard: tuple[int, int],
-    command: str | None,
-) -> dict[str, Any]:
-    """Return what is worth recording and does not determine the numbers."""
-    import platform
-    from datetime import UTC, datetime
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": platform.python_version()}
-    for package in ("refiner-cka", "torch", "timm", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "data": source.description,
-        "left_out": plan.left_out,
-        "notes": {
-            subject.name: subject.origin["note"] for subject in subjects if "note" in subject.origin
-        },
-        "device": runtime.describe(here.device),
-        "processes": here.world,
-        "shard": list(shard),
-        "versions": versions,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-    }
-
-
-def _preprocessing(value: Preprocessing) -> dict[str, Any]:
-    return {
-        "input_size": list(value.input_size),
-        "mean": list(value.mean),
-        "std": list(value.std),
-        "interpolation": value.interpolation,
-        "crop_pct": value.crop_pct,
-        "crop_mode": value.crop_mode,
-    }
 
 
 def _readouts(tokens: str) -> tuple[Readout, ...]:

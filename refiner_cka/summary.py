@@ -196,11 +196,10 @@ class Summary:
     def too_small(self) -> int:
         """Readable images whose batches were too small for the estimator; 0 while a run is incomplete."""
         result = self.result
-        planned = result.provenance.get("images", {}).get("count")
-        if planned is None or not result.complete:
+        if not result.complete:
             return 0
-        lost = planned - len(result.unreadable) - result.images
-        return int(lost + result.provenance.get("left_out", 0))
+        planned = int(result.batch_planned.sum()) + int(result.provenance.get("left_out", 0))
+        return planned - len(result.unreadable) - result.images
 
     @property
     def _has_top1(self) -> bool:
