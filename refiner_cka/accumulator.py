@@ -107,8 +107,9 @@ class Accumulator:
         self._groups = [
             _Group(
                 {
-                    name: torch.as_tensor(value[index], dtype=torch.float64).to(self.device)
-                    for name, value in sums.items()
+                    # In the accumulator's own order, in which processes add theirs.
+                    name: torch.as_tensor(sums[name][index], dtype=torch.float64).to(self.device)
+                    for name in self._shapes
                 },
                 self._of_group(index, seen),
             )

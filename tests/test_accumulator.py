@@ -68,6 +68,14 @@ def test_continuing_is_as_if_never_stopped():
     assert second.seen == whole.seen == {batch: seen(batch) for batch in range(6)}
 
 
+def test_loaded_sums_keep_the_accumulators_order():
+    """Processes add their sums in that order; those of a file come in another."""
+    first, second = accumulator(), accumulator()
+    first.add(0, values(0), seen(0))
+    second.load(dict(reversed(first.sums().items())), first.seen)
+    assert [list(group.sums) for group in second._groups] == [["square", "count"]] * 3
+
+
 def test_a_skipped_batch_is_held_and_adds_nothing():
     sums = accumulator()
     sums.skip(2, seen(2))
