@@ -7,10 +7,10 @@ circles, sort by absolute path, and share one tar handle among forked workers.
 
 from __future__ import annotations
 
-import bisect
 import functools
 import hashlib
 import io
+import math
 import os
 import re
 import shutil
@@ -56,7 +56,10 @@ HASHED_BYTES = 2**30
 """Of folders and tar files so many bytes of image files are hashed; of larger ones a sample of about this size."""
 
 _BLOCK_BYTES = 2**25
-"""Arrays are hashed in blocks of rows of about this size."""
+"""Arrays are hashed in blocks of rows of at most about this size."""
+
+_GAP_ROWS = 8
+"""So many rows on, the next wanted row of an array is read with this one."""
 
 
 @dataclass(frozen=True)
@@ -404,23 +407,31 @@ def _hash_rows(rows: Rows, wanted: Iterable[int]) -> dict[int, str]:
     Rows are read in the order of the file and many at a time: one by one, in the order of a run, a
     compressed file would be unpacked over and over.
     """
-    size = rows.dtype.itemsize * int(np.prod(rows.shape[1:]))
-    at_once = max(1, _BLOCK_BYTES // max(1, size))
     found: dict[int, str] = {}
-    order = sorted(set(wanted))
-    done = 0
-    while done < len(order):
-        first = order[done]
-        within = order[done : bisect.bisect_left(order, first + at_once)]
-        done += len(within)
+    for within in _runs(sorted(set(wanted)), rows):
+        first, after = within[0], within[-1] + 1
         try:
-            block: Sequence[NDArray[Any]] | NDArray[Any] = rows[first : within[-1] + 1]
+            block: Sequence[NDArray[Any]] | NDArray[Any] = rows[first:after]
         except OSError:  # a damaged part of the file: its other rows can be read
-            block = [_row_or_nothing(rows, index) for index in range(first, within[-1] + 1)]
+            block = [_row_or_nothing(rows, index) for index in range(first, after)]
         for index in within:
             values = np.ascontiguousarray(block[index - first])
             found[index] = hashlib.sha256(values.data).hexdigest()
     return found
+
+
+def _runs(order: Sequence[int], rows: Rows) -> Iterator[list[int]]:
+    """Yield ascending indices in runs that are worth reading as one block of rows."""
+    size = rows.dtype.itemsize * math.prod(rows.shape[1:])
+    at_once = max(1, _BLOCK_BYTES // size)
+    run: list[int] = []
+    for index in order:
+        if run and (index - run[-1] > _GAP_ROWS or index - run[0] >= at_once):
+            yield run
+            run = []
+        run.append(index)
+    if run:
+        yield run
 
 
 def _row_or_nothing(rows: Rows, index: int) -> NDArray[Any]:

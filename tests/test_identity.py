@@ -80,14 +80,13 @@ def test_several_processes_resume_to_what_one_measures(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     whole = engine.measure(prepared)
-    # 13 additions of float64 in another order, each rounding within 2^-53 of the largest sum.
-    tolerance = 13 * 2**-53 * np.abs(whole.sums["hsic"]).sum(0).max()
     for rank in range(3):
         result = rc.load(tmp_path / f"{rank}.h5")
         assert result.images == 100
         np.testing.assert_array_equal(result.batches, whole.batches)
         np.testing.assert_array_equal(result.batch_digests, whole.batch_digests)
-        np.testing.assert_allclose(result.sums["hsic"], whole.sums["hsic"], rtol=0, atol=tolerance)
+        # Other threads than here, and so another order of summation in float32; see test_engine.
+        np.testing.assert_allclose(result.sums["hsic"], whole.sums["hsic"], rtol=1e-6)
         told = (tmp_path / f"{rank}.txt").read_text()
         assert "process 1 is about to measure something else than process 0: digest of" in told
 
