@@ -180,11 +180,6 @@ def _introduce(analysis: Analysis) -> None:
         f"{count} images of {analysis.source.description} in {len(analysis.plan.batches)} batches of "
         f"{analysis.plan.batch_size}, on {analysis.provenance['device']}"
     )
-    fingerprint = analysis.provenance["fingerprint_of_images"]
-    if not fingerprint["whole"]:
-        console.note(
-            f"the fingerprint covers {fingerprint['covers']}; what each batch saw is digested as it passes"
-        )
 
 
 def _keep(target: output.Target, result: Result) -> None:

@@ -225,6 +225,11 @@ class Summary:
                 f"{self.too_small} readable images were left out: their batches had fewer than 4 images, "
                 "which hold no estimate."
             )
+        covered = result.provenance.get("fingerprint_of_images", {})
+        if not covered.get("whole", True):
+            yield (
+                f"The fingerprint covers {covered['covers']}; what each batch saw is digested in the result."
+            )
         untrained = [
             str(model["name"])
             for model in result.provenance.get("models", [])

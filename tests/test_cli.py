@@ -428,7 +428,7 @@ def test_the_same_command_over_other_pixels_does_not_replace_its_result(monkeypa
         Image.fromarray(pixels).save(f"some/{index}.bmp")
     arguments = ["analyze", *MODEL, "--data", "some", "--workers", 0, "--device", "cpu"]
     done = succeed(*arguments)
-    assert "the fingerprint covers names, sizes and the contents of one image in" in done.stderr
+    assert "The fingerprint covers names, sizes and the contents of one image in" in done.stdout
     succeed(*arguments, "--quiet")
     first = rc.load("results/analysis.h5")
     Path("some/6.bmp").write_bytes(Path("some/7.bmp").read_bytes())

@@ -1,6 +1,8 @@
 """What a fingerprint and the digests of the batches vouch for: no image counts twice, no other image passes."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -199,10 +201,13 @@ def test_the_file_says_what_the_estimator_is(tmp_path):
     assert "2010.15327" in estimator["formula"]
 
 
-def test_the_fingerprint_is_of_what_the_provenance_lists():
-    prepared = prepare(inputs(16))
-    of = {key: prepared.provenance[key] for key in prepared.provenance["identity"]}
-    assert identity.fingerprint(of) == prepared.fingerprint
+def test_the_fingerprint_is_of_what_the_provenance_lists(tmp_path):
+    """As docs/file-format.md says, and still so in a file."""
+    run(mine(), inputs(16), batch_size=8).save(tmp_path / "run.h5")
+    result = rc.load(tmp_path / "run.h5")
+    of = {key: result.provenance[key] for key in result.provenance["identity"]}
+    text = json.dumps(of, sort_keys=True)
+    assert hashlib.sha256(text.encode()).hexdigest() == result.fingerprint
 
 
 # ------------------------------------------------------------------------------- images
@@ -229,6 +234,8 @@ def test_other_images_of_a_torch_data_set_are_told_by_their_batches():
         "whole": False,
     }
     first, second = engine.measure(one), engine.measure(two)
+    said = "The fingerprint covers type, length and transform of the data set, not its images; what each"
+    assert any(line.startswith(said) for line in rc.summarize(first).sentences)
     assert first.other_pixels(first) == first.other_pixels(engine.measure(one)) == ""
     assert first.other_pixels(second) == "batch 0 of model is of other pixels"
     with pytest.raises(rc.ResultError, match="of other pixels in two of the results"):
