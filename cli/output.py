@@ -74,18 +74,21 @@ class Target:
             )
 
     def check_batches(self, result: Result) -> None:
-        """Refuse to replace a result by one that lacks some of its batches.
+        """Refuse to replace a result by one that lacks some of its batches, or is of other pixels.
 
         Raises:
-            ResultFileError: the file there holds more.
+            ResultFileError: the file there holds more, or its batches saw other pixels.
         """
         if self.overwrite or not self.path.exists():
             return
-        missing = set(rc.load(self.path).batches.tolist()) - set(result.batches.tolist())
-        if missing:
+        there = rc.load(self.path)
+        missing = set(there.batches.tolist()) - set(result.batches.tolist())
+        found = f"holds {len(missing)} batches that the new result lacks" if missing else ""
+        if other := there.other_pixels(result):
+            found = f"holds this run over other images: {other}"
+        if found:
             raise rc.ResultFileError(
-                f"{self.path} holds {len(missing)} batches that the new result lacks; use another "
-                "--out, or --overwrite to replace it"
+                f"{self.path} {found}; use another --out, or --overwrite to replace it"
             )
 
     def load_partial(self) -> Result:
@@ -96,9 +99,11 @@ class Target:
         """Write the result and remove what an interrupted run left.
 
         Raises:
-            ResultFileError: it cannot be written; the message says where it was saved instead.
+            ResultFileError: it cannot be written, or must not replace what is there; the message says
+                where it was saved instead.
         """
         try:
+            self.check_batches(result)
             result.save(self.path)
         except rc.ResultFileError as error:
             refuge = Path(tempfile.gettempdir()) / f"refiner-cka-{result.fingerprint[:12]}.h5"

@@ -13,13 +13,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .errors import ResultError
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one batch was made of.
+
+    Attributes:
+        planned: images that the plan of the run gives the batch.
+        images: how many of them the sums hold; 0 if too few were readable.
+        digests: for each model the SHA-256 of what it was given, see `images.Batch`.
+    """
+
+    planned: int
+    images: int
+    digests: tuple[bytes, ...]
+
 
 @dataclass(frozen=True)
 class _Group:
     """The sums of one group and the batches they hold: replaced as one, so that neither is ever ahead."""
 
     sums: Mapping[str, torch.Tensor]
-    batches: frozenset[int] = frozenset()
+    seen: Mapping[int, Seen]
 
 
 class Accumulator:
@@ -37,23 +54,29 @@ class Accumulator:
         self, shapes: Mapping[str, tuple[int, ...]], *, groups: int, device: torch.device
     ) -> None:
         self.device = sums_device(device)
-        self._names = tuple(shapes)
+        self._shapes = dict(shapes)
         self._groups = [
             _Group(
                 {
                     name: torch.zeros(shape, dtype=torch.float64, device=self.device)
                     for name, shape in shapes.items()
-                }
+                },
+                {},
             )
             for _ in range(groups)
         ]
 
     @property
+    def seen(self) -> dict[int, Seen]:
+        """The batches the sums hold, ascending, and what each was made of."""
+        return dict(sorted((k, seen) for group in self._groups for k, seen in group.seen.items()))
+
+    @property
     def batches(self) -> frozenset[int]:
         """The batches the sums hold."""
-        return frozenset().union(*(group.batches for group in self._groups))
+        return frozenset(self.seen)
 
-    def add(self, batch: int, values: Mapping[str, torch.Tensor | float]) -> None:
+    def add(self, batch: int, values: Mapping[str, torch.Tensor | float], seen: Seen) -> None:
         """Add one batch's values: all of them or none, also when interrupted.
 
         Raises:
@@ -61,50 +84,61 @@ class Accumulator:
         """
         index = batch % len(self._groups)
         group = self._groups[index]
-        if batch in group.batches:
+        if batch in group.seen:
             raise ValueError(f"batch {batch} is held already")
         if values.keys() != group.sums.keys():
             raise ValueError(f"expected values for {sorted(group.sums)}, got {sorted(values)}")
         sums = {name: value + values[name] for name, value in group.sums.items()}
-        self._groups[index] = _Group(sums, group.batches | {batch})
+        self._groups[index] = _Group(sums, {**group.seen, batch: seen})
 
-    def skip(self, batch: int) -> None:
+    def skip(self, batch: int, seen: Seen) -> None:
         """Record a batch that adds nothing: too few of its images were readable."""
-        index = batch % len(self._groups)
-        group = self._groups[index]
-        self._groups[index] = _Group(group.sums, group.batches | {batch})
+        self.add(batch, dict.fromkeys(self._shapes, 0.0), seen)
 
-    def load(self, sums: Mapping[str, npt.NDArray[np.float64]], batches: set[int]) -> None:
-        """Continue from sums that hold `batches`.
+    def load(self, sums: Mapping[str, npt.NDArray[np.float64]], seen: Mapping[int, Seen]) -> None:
+        """Continue from sums of the batches in `seen`.
 
         Raises:
-            ValueError: the names differ, or the accumulator is not empty.
+            ValueError: names, shapes or groups differ, or the accumulator is not empty.
         """
-        if self.batches or set(sums) != set(self._names):
-            raise ValueError("sums load into an empty accumulator of the same names")
+        shapes = {name: (len(self._groups), *shape) for name, shape in self._shapes.items()}
+        if self.batches or {name: value.shape for name, value in sums.items()} != shapes:
+            raise ValueError("sums load into an empty accumulator of the same names and shapes")
         self._groups = [
             _Group(
                 {
-                    name: torch.as_tensor(value[index], dtype=torch.float64).to(self.device)
-                    for name, value in sums.items()
+                    # In the accumulator's own order, in which processes add theirs.
+                    name: torch.as_tensor(sums[name][index], dtype=torch.float64).to(self.device)
+                    for name in self._shapes
                 },
-                frozenset(batch for batch in batches if batch % len(self._groups) == index),
+                self._of_group(index, seen),
             )
             for index in range(len(self._groups))
         ]
 
     def all_reduce(self) -> None:
-        """Replace the sums by their totals over all processes of the default group."""
+        """Replace the sums by their totals over all processes of the default group.
+
+        Raises:
+            ResultError: two processes hold the same batch, which would count twice.
+        """
         from torch import distributed
 
-        held: list[frozenset[int]] = [frozenset() for _ in range(distributed.get_world_size())]
-        distributed.all_gather_object(held, self.batches)
+        held: list[dict[int, Seen]] = [{} for _ in range(distributed.get_world_size())]
+        distributed.all_gather_object(held, self.seen)
+        everything: dict[int, Seen] = {}
+        for part in held:
+            if twice := sorted(everything.keys() & part.keys()):
+                raise ResultError(
+                    f"batch {twice[0]} is in the sums of two processes and would count twice; "
+                    "measure each batch in one of them"
+                )
+            everything.update(part)
         for group in self._groups:
             for value in group.sums.values():
                 distributed.all_reduce(value)
-        everything = frozenset().union(*held)
         self._groups = [
-            _Group(group.sums, frozenset(k for k in everything if k % len(self._groups) == index))
+            _Group(group.sums, self._of_group(index, everything))
             for index, group in enumerate(self._groups)
         ]
 
@@ -112,8 +146,11 @@ class Accumulator:
         """Return the sums as NumPy arrays, `(groups, ...)` each. Waits for the device."""
         return {
             name: torch.stack([group.sums[name] for group in self._groups]).cpu().numpy()
-            for name in self._names
+            for name in self._shapes
         }
+
+    def _of_group(self, index: int, seen: Mapping[int, Seen]) -> dict[int, Seen]:
+        return {batch: of for batch, of in seen.items() if batch % len(self._groups) == index}
 
 
 def sums_device(device: torch.device) -> torch.device:

@@ -20,18 +20,27 @@ import torch
 from torch import distributed
 
 from . import hsic, process, runtime
-from .accumulator import Accumulator
+from .accumulator import Accumulator, Seen
 from .attention import CHUNK_IMAGES, unfused
 from .attention import MEASURES as ATTENTION_MEASURES
 from .errors import AnalysisWarning, DataError, DeviceError, LayerError
 from .estimate import relative_depth
 from .hooks import Diverged, Lockstep, capture
-from .images import Batch, load_batches
+from .images import Batch, UnreadableImage, load_batches
 from .minibatch import GramStack
 from .oversmoothing import AttentionTally, TokenTally
 from .preparation import Analysis, Options, Row, prepare
 from .readout import Readout, features_of, tensor_of
-from .result import GROUPS, AttentionLayer, Layer, Result, Unreadable, derived_lines
+from .result import (
+    GROUPS,
+    AttentionLayer,
+    Layer,
+    Result,
+    Unreadable,
+    derived_lines,
+    differences,
+    unique_images,
+)
 from .smoothing import MEASURES
 from .subjects import Subject
 
@@ -90,17 +99,21 @@ def measure(
 
     Args:
         analysis: from `prepare`.
-        resume: a part of this analysis to go on from; its batches are not measured again.
+        resume: a part of this analysis to go on from; its batches are not measured again. Of several
+            processes the first one's is taken.
         progress: called after each batch.
 
     Raises:
         Interrupted: Ctrl-C in a run of one process; carries what was measured.
-        DataError: fewer than 4 images were readable; `resume` is of another analysis.
+        DataError: fewer than 4 images were readable; `resume` is of another analysis or of other images,
+            or one of several processes is.
         DeviceError: not even one image at a time fits the device's memory.
     """
     if resume is not None and resume.fingerprint != analysis.fingerprint:
+        found = differences(resume.provenance, analysis.provenance) or "the fingerprints differ"
         raise DataError(
-            "the result to resume is of another analysis; repeat its command, or start anew without it"
+            f"the result to resume is of another analysis: {found}; repeat its command, or start anew "
+            "without it"
         )
     here = analysis.runtime
     with ExitStack() as stack:
@@ -108,10 +121,11 @@ def measure(
             stack.enter_context(here.hosting(subject.module))
         stack.enter_context(here.session())
         measurement = stack.enter_context(Measurement(analysis))
-        if resume is not None:
+        # One process brings in the sums, else each would count them.
+        if resume is not None and here.rank == 0:
             measurement.load(resume)
         try:
-            measurement.measure(analysis.wanted(measurement.accumulator.batches), progress)
+            measurement.measure(analysis.wanted(measurement.agree()), progress)
         except KeyboardInterrupt:
             if here.world > 1:
                 raise
@@ -172,27 +186,87 @@ class Measurement:
         self._hooks.close()
 
     def load(self, part: Result) -> None:
-        """Go on from a part of the analysis."""
-        self.accumulator.load(part.sums, set(part.batches.tolist()))
+        """Go on from a part of the analysis.
+
+        One of its batches is read again: the fingerprint does not cover all of every image.
+
+        Raises:
+            DataError: that batch has other pixels now.
+        """
+        made = zip(part.batch_planned, part.batch_images, part.batch_digests, strict=True)
+        seen = {
+            int(batch): Seen(
+                int(planned), int(images), tuple(digest.tobytes() for digest in digests)
+            )
+            for batch, (planned, images, digests) in zip(part.batches, made, strict=True)
+        }
+        for batch in self._load(list(seen)[:1], workers=0):
+            if self._seen(batch, 0).digests != seen[batch.index].digests:
+                raise DataError(
+                    f"batch {batch.index} has other pixels than when it was measured: the images "
+                    "changed since, or are random; start anew without the result to resume"
+                )
+        self.accumulator.load(part.sums, seen)
         self._unreadable.extend(part.unreadable)
+
+    def agree(self) -> frozenset[int]:
+        """Return the batches that the first process holds, which none is to measure.
+
+        Raises:
+            DataError: the processes are about to measure different things.
+        """
+        here = self._analysis.runtime
+        if here.world == 1:
+            return self.accumulator.batches
+        mine = (self._analysis.fingerprint, self._analysis.provenance, self.accumulator.batches)
+        everyone = [mine] * here.world
+        distributed.all_gather_object(everyone, mine)
+        fingerprint, provenance, held = everyone[0]
+        for rank, (other, theirs, _) in enumerate(everyone):
+            if other != fingerprint:
+                found = differences(provenance, theirs) or "the fingerprints differ"
+                raise DataError(
+                    f"process {rank} is about to measure something else than process 0: {found}; give "
+                    "all processes the same models and images"
+                )
+        return held
 
     def measure(self, wanted: Sequence[int], progress: Progress | None) -> None:
         """Measure the batches of these numbers. Nothing in the loop waits for the device."""
         analysis = self._analysis
         total = sum(len(analysis.plan.batches[k]) for k in wanted)
         done = 0
-        for batch in load_batches(
-            analysis.source,
-            analysis.plan,
-            wanted,
-            tuple(dict.fromkeys(subject.preprocessing for subject in analysis.subjects)),
-            workers=analysis.workers,
-            pin_memory=analysis.runtime.pin_memory,
-        ):
+        for batch in self._load(wanted, analysis.workers):
             self.add(batch)
             done += len(analysis.plan.batches[batch.index])
             if progress is not None:
                 progress(done, total)
+        if analysis.runtime.rank == 0:
+            self._read_left_out()
+
+    def _load(self, wanted: Sequence[int], workers: int) -> Iterator[Batch]:
+        analysis = self._analysis
+        return load_batches(
+            analysis.source,
+            analysis.plan,
+            wanted,
+            tuple(dict.fromkeys(subject.preprocessing for subject in analysis.subjects)),
+            workers=workers,
+            pin_memory=analysis.runtime.pin_memory,
+        )
+
+    def _seen(self, batch: Batch, images: int) -> Seen:
+        digests = [batch.digests[subject.preprocessing] for subject in self._analysis.subjects]
+        return Seen(len(self._analysis.plan.batches[batch.index]), images, tuple(digests))
+
+    def _read_left_out(self) -> None:
+        """Note which images of a last batch that was too small to be measured are unreadable."""
+        source = self._analysis.source
+        for index in self._analysis.plan.left_out:
+            try:
+                source.read(index)
+            except UnreadableImage as error:
+                self._unreadable.append(Unreadable(source.ids[index], str(error)))
 
     def add(self, batch: Batch) -> None:
         """Measure one batch and add it to the sums, wholly or not at all."""
@@ -200,7 +274,7 @@ class Measurement:
         images = batch.images
         self._batch = batch.index
         if images < hsic.MIN_BATCH:
-            self.accumulator.skip(batch.index)
+            self.accumulator.skip(batch.index, self._seen(batch, 0))
             return
         device = self._analysis.runtime.device
         # Models that differ only in mean and std share their pixels, which cross to the device once.
@@ -231,6 +305,7 @@ class Measurement:
                 **self._tokens.sums(batch.index),
                 **self._attention.sums(batch.index),
             },
+            self._seen(batch, images),
         )
 
     def all_reduce(self) -> None:
@@ -243,15 +318,20 @@ class Measurement:
     def result(self) -> Result:
         """Return what has been measured so far."""
         analysis = self._analysis
-        sums = self.accumulator.sums()
+        sums, seen = self.accumulator.sums(), self.accumulator.seen
+        digests = b"".join(digest for of in seen.values() for digest in of.digests)
         return Result(
             layers=_layers(analysis.subjects, analysis.rows),
             attention=_attention_layers(analysis),
             sums=sums,
-            batches=np.array(sorted(self.accumulator.batches), dtype=np.int64),
+            batches=np.array(list(seen), dtype=np.int64),
+            batch_planned=np.array([of.planned for of in seen.values()], dtype=np.int64),
+            batch_images=np.array([of.images for of in seen.values()], dtype=np.int64),
+            batch_digests=np.frombuffer(digests, np.uint8).reshape(
+                len(seen), len(analysis.subjects), 32
+            ),
             total_batches=len(analysis.plan.batches),
-            # A set: an interruption may fall between an image being noted and its batch being held.
-            unreadable=tuple(sorted(set(self._unreadable), key=lambda entry: entry.image)),
+            unreadable=unique_images(self._unreadable),
             warnings=(*analysis.warnings, *self._said),
             provenance=analysis.provenance,
             fingerprint=analysis.fingerprint,

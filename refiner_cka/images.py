@@ -8,6 +8,7 @@ load_batches(source, plan)  each image decoded once, for all models
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,13 +30,17 @@ from .decoding import UnreadableImage, one_line
 from .errors import AnalysisWarning, DataError
 from .hsic import MIN_BATCH
 from .preprocessing import Preprocessing
+from .sources import Digest
 
 __all__ = [
     "Batch",
+    "Digest",
     "ImageSource",
     "Plan",
     "Unreadable",
     "UnreadableImage",
+    "check_channels",
+    "digest_of",
     "load_batches",
     "open_source",
     "plan_batches",
@@ -68,8 +73,8 @@ class ImageSource(Protocol):
     def input_shape(self) -> tuple[int, ...] | None:
         """Shape of the floating inputs that `read` returns; `None` if it returns pictures."""
 
-    def digest(self, indices: Iterable[int]) -> str:
-        """Return the sha256 (hex) of these images in this order: the "image list hash"."""
+    def digest(self, indices: Iterable[int]) -> Digest:
+        """Return what tells these images, in this order, from others, without decoding them."""
 
     def read(self, index: int) -> Image.Image | torch.Tensor:
         """Return an RGB image, or a floating tensor `(C, H, W)` that models are fed as it is.
@@ -151,13 +156,13 @@ class Plan:
         batch_size: images per batch; part of the estimator.
         seed: of the permutation.
         batches: indices into the source, batch by batch; only the last batch may be smaller.
-        left_out: how many images a last batch held that was too small for the estimator.
+        left_out: the images of a last batch that was too small for the estimator.
     """
 
     batch_size: int
     seed: int
     batches: tuple[tuple[int, ...], ...]
-    left_out: int
+    left_out: tuple[int, ...]
 
 
 def plan_batches(source: ImageSource, *, batch_size: int, images: int | None, seed: int) -> Plan:
@@ -187,7 +192,7 @@ def plan_batches(source: ImageSource, *, batch_size: int, images: int | None, se
     batches = [
         tuple(order[first : first + batch_size]) for first in range(0, len(order), batch_size)
     ]
-    left_out = len(batches.pop()) if len(batches[-1]) < MIN_BATCH else 0
+    left_out = batches.pop() if len(batches[-1]) < MIN_BATCH else ()
     return Plan(batch_size, seed, tuple(batches), left_out)
 
 
@@ -209,12 +214,14 @@ class Batch:
             they are. Preprocessings of equal geometry share one tensor.
         labels: int64 `(n,)`, if the source has labels.
         unreadable: the missing images.
+        digests: for each preprocessing the SHA-256 of its input and the labels; see `digest_of`.
     """
 
     index: int
     inputs: Mapping[Preprocessing, torch.Tensor]
     labels: torch.Tensor | None
     unreadable: tuple[Unreadable, ...]
+    digests: Mapping[Preprocessing, bytes]
 
     @property
     def images(self) -> int:
@@ -226,7 +233,42 @@ class Batch:
         pinned = {id(tensor): tensor.pin_memory() for tensor in self.inputs.values()}
         inputs = {key: pinned[id(tensor)] for key, tensor in self.inputs.items()}
         labels = None if self.labels is None else self.labels.pin_memory()
-        return Batch(self.index, inputs, labels, self.unreadable)
+        return replace(self, inputs=inputs, labels=labels)
+
+
+def digest_of(pixels: torch.Tensor, labels: torch.Tensor | None) -> bytes:
+    """Return the SHA-256 (32 bytes) of what a model is given of one batch.
+
+    Hashed are a line with type and shape, such as `uint8 (64, 3, 224, 224)`, and the values in C
+    order, little-endian; then the same of the labels, if there are any. Neither mean and standard
+    deviation, which are applied later, nor workers, processes and device have a part in it.
+
+    Args:
+        pixels: on the CPU, as `Batch.inputs` holds them.
+        labels: of the batch.
+    """
+    total = hashlib.sha256()
+    for tensor in (pixels, labels):
+        if tensor is not None:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            total.update(f"{kind} {tuple(tensor.shape)}\n".encode())
+            total.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return total.digest()
+
+
+def check_channels(source: ImageSource, preprocessing: Preprocessing) -> None:
+    """Refuse floating inputs whose last axis is what the model takes as its first, the channels.
+
+    Raises:
+        DataError: it says so.
+    """
+    shape, channels = source.input_shape, preprocessing.input_size[0]
+    if shape is not None and len(shape) == 3 and shape[0] != channels == shape[2]:
+        raise DataError(
+            f"{source.description}: inputs of shape {shape} for a model of {channels} channels seem "
+            "to have their channels last; floating inputs are fed as they are, so give (images, "
+            "channels, height, width), or a subject whose preprocessing has this input_size"
+        )
 
 
 def load_batches(
@@ -252,6 +294,8 @@ def load_batches(
     Raises:
         DataError: the images do not fit the models or one another, or a worker died.
     """
+    for preprocessing in preprocessings:
+        check_channels(source, preprocessing)
     batches = _Batches(source, plan, preprocessings)
     if workers <= 0 or not wanted:
         for position in wanted:
@@ -274,6 +318,7 @@ class _Batches(Dataset["Batch | DataError"]):
         self.source = source
         self.plan = plan
         self.labels = source.labels
+        self.pictures = source.input_shape is None
         self.geometry = {wanted: wanted.geometry() for wanted in preprocessings}
         self.transforms: dict[Preprocessing, Callable[[Image.Image], torch.Tensor]] = {}
 
@@ -298,16 +343,27 @@ class _Batches(Dataset["Batch | DataError"]):
             if self.labels is not None:
                 labels.append(self.labels[index])
         stacks = {key: _stack(rows, key) for key in self.geometry.values()}
+        classes = None if self.labels is None else torch.tensor(labels, dtype=torch.int64)
+        digests = {key: digest_of(pixels, classes) for key, pixels in stacks.items()}
         return Batch(
             index=position,
             inputs={wanted: stacks[key] for wanted, key in self.geometry.items()},
-            labels=None if self.labels is None else torch.tensor(labels, dtype=torch.int64),
+            labels=classes,
             unreadable=tuple(unreadable),
+            digests={wanted: digests[key] for wanted, key in self.geometry.items()},
         )
 
     def _tensors(self, index: int) -> dict[Preprocessing, torch.Tensor]:
         """Return one image for each geometry."""
         image = self.source.read(index)
+        if isinstance(image, torch.Tensor) == self.pictures:
+            found, others = "a floating input", "pictures"
+            if not self.pictures:
+                found, others = "a picture", "floating inputs"
+            raise DataError(
+                f"image {self.source.ids[index]} of {self.source.description} is {found} among "
+                f"{others}: only pictures are resized and normalised, so give one kind"
+            )
         if isinstance(image, torch.Tensor):
             return dict.fromkeys(self.geometry.values(), image)
         if not self.transforms:  # late: inputs that are no images may have any number of channels

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +12,10 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from . import runtime
+from . import identity, runtime
 from .attention import find_points, unfused
 from .errors import AnalysisWarning, DataError, LayerError, ModelError
-from .images import ImageSource, Plan, open_source, plan_batches
-from .preprocessing import Preprocessing
+from .images import ImageSource, Plan, check_channels, open_source, plan_batches
 from .probe import PROBE_IMAGES, Probe, probe, watch
 from .readout import READOUTS, Readout, features_of
 from .runtime import Precision, Runtime
@@ -26,7 +23,6 @@ from .sites import AttentionSite, TokenSite, as_json, attention_sites, token_sit
 from .smoothing import MEASURES, dear_images
 from .smoothing import choose as choose_measures
 from .subjects import Subject, name_apart, resolve
-from .subjects.provenance import ASIDE
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +134,7 @@ def prepare(
     whole = []
     faint: dict[str, str] = {}
     for index, subject in enumerate(subjects):
+        check_channels(source, subject.preprocessing)
         shown = probe(subject, source.input_shape or subject.preprocessing.input_size, here)
         left_out.extend(shown.warnings)
         chosen, dropped = _choose_rows(subject, shown, readouts)
@@ -157,8 +154,13 @@ def prepare(
         raise LayerError(f"--attention: {left_out[-1]}")
     for line in left_out if here.rank == 0 else []:
         warnings.warn(line, AnalysisWarning, stacklevel=2)
-    identity = {
-        **_identity(subjects, rows, source, plan, here),
+    layers_of = [
+        [(row.path, row.readout) for row in rows if row.subject == index]
+        for index in range(len(subjects))
+    ]
+    digest = source.digest(list(itertools.chain.from_iterable(plan.batches)))
+    determines = {
+        **identity.identity(subjects, layers_of, source, plan, digest, here),
         "smoothing": {
             "measures": list(measures),
             "prefix_tokens": smoothing_prefix,
@@ -179,10 +181,11 @@ def prepare(
         class_maps=tuple(class_maps),
         whole=tuple(whole),
         warnings=tuple(left_out),
-        fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        fingerprint=identity.fingerprint(determines),
         provenance={
-            **identity,
-            **_circumstances(subjects, source, plan, here, shard, command),
+            **determines,
+            "identity": list(determines),
+            **identity.circumstances(subjects, source, plan, digest, here, shard, command),
             "faint_parameters": faint,
         },
     )
@@ -349,84 +352,9 @@ def _shape(probe: Probe, path: str) -> torch.Size | None:
     return None if output is None else output.shape
 
 
-def _identity(
-    subjects: Sequence[Subject], rows: Sequence[Row], source: ImageSource, plan: Plan, here: Runtime
-) -> dict[str, Any]:
-    """Return everything that determines the numbers, as JSON types."""
-    return {
-        "models": [
-            {
-                "name": subject.name,
-                "origin": {key: of for key, of in subject.origin.items() if key not in ASIDE},
-                "preprocessing": _preprocessing(subject.preprocessing),
-                "layers": [[row.path, row.readout] for row in rows if row.subject == index],
-            }
-            for index, subject in enumerate(subjects)
-        ],
-        "images": {
-            "digest": source.digest(list(itertools.chain.from_iterable(plan.batches))),
-            "count": sum(len(batch) for batch in plan.batches),
-        },
-        "batch_size": plan.batch_size,
-        "seed": plan.seed,
-        "precision": here.precision,
-    }
-
-
-def _circumstances(
-    subjects: Sequence[Subject],
-    source: ImageSource,
-    plan: Plan,
-    here: Runtime,
-    shard: tuple[int, int],
-    command: str | None,
-) -> dict[str, Any]:
-    """Return what is worth recording and does not determine the numbers."""
-    import platform
-    from datetime import UTC, datetime
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": platform.python_version()}
-    for package in ("refiner-cka", "torch", "timm", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "data": source.description,
-        "left_out": plan.left_out,
-        "notes": _of_origins(subjects, "note"),
-        "training": _of_origins(subjects, "training"),
-        "preprocessing_assumed": [
-            subject.name for subject in subjects if subject.assumption(source.input_shape)
-        ],
-        "device": runtime.describe(here.device),
-        "processes": here.world,
-        "shard": list(shard),
-        "versions": versions,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-    }
-
-
 def _assumptions(subjects: Sequence[Subject], source: ImageSource) -> list[str]:
     lines = (subject.assumption(source.input_shape) for subject in subjects)
     return [line for line in lines if line is not None]
-
-
-def _of_origins(subjects: Sequence[Subject], key: str) -> dict[str, Any]:
-    return {subject.name: subject.origin[key] for subject in subjects if key in subject.origin}
-
-
-def _preprocessing(value: Preprocessing) -> dict[str, Any]:
-    return {
-        "input_size": list(value.input_size),
-        "mean": list(value.mean),
-        "std": list(value.std),
-        "interpolation": value.interpolation,
-        "crop_pct": value.crop_pct,
-        "crop_mode": value.crop_mode,
-    }
 
 
 def _readouts(tokens: str) -> tuple[Readout, ...]:

@@ -8,7 +8,9 @@ in a second anywhere.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,24 +112,39 @@ class Result:
             how many; `.../kept` `(groups, L, places)` and `smoothing/kept_images` `(groups,)`: the values of
             the first images one by one.
         batches: `(B,)` int64, sorted: which batches of the run the sums hold.
+        batch_planned: `(B,)` int64: of each of these batches the images that the run plans for it.
+        batch_images: `(B,)` int64: how many of them the sums hold; 0 if fewer than 4 were readable.
+        batch_digests: `(B, models, 32)` uint8: SHA-256 of what each model was given; see `images.digest_of`.
         total_batches: how many batches the whole run has.
         unreadable: images left out.
         warnings: what is undefined or was left out, one line each.
         provenance: JSON types only: models, preprocessing, images, batch size, seed, precision, versions,
             command.
-        fingerprint: SHA-256 of what determines the numbers; results merge if it is equal.
+        fingerprint: SHA-256 of what determines the numbers; results merge if it is equal. The keys of
+            `provenance` that it is of are listed there under `identity`.
         attention: the blocks whose attention maps were measured.
+
+    Raises:
+        ResultError: the sums hold more images than their batches, or a batch more than was planned, or twice.
     """
 
     layers: tuple[Layer, ...]
     sums: Mapping[str, Array]
     batches: npt.NDArray[np.int64]
+    batch_planned: npt.NDArray[np.int64]
+    batch_images: npt.NDArray[np.int64]
+    batch_digests: npt.NDArray[np.uint8]
     total_batches: int
     unreadable: tuple[Unreadable, ...] = ()
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     attention: tuple[AttentionLayer, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse sums that no run can have made, however they came together."""
+        _check_batches(self)
+        _check_images(self)
 
     def __repr__(self) -> str:
         """Name what it holds; the sums themselves would fill pages."""
@@ -312,6 +329,19 @@ class Result:
             for start, stop in zip(edges[::2], edges[1::2], strict=True)
         ]
 
+    def other_pixels(self, other: Result) -> str:
+        """Say which batch that both hold was made of other pixels, inputs or labels; nothing if none was.
+
+        Args:
+            other: a result of the same analysis.
+        """
+        both, here, there = np.intersect1d(self.batches, other.batches, return_indices=True)
+        differ = (self.batch_digests[here] != other.batch_digests[there]).any(2)
+        if not differ.any():
+            return ""
+        place, model = np.argwhere(differ)[0]
+        return f"batch {both[place]} of {self.models[model]} is of other pixels"
+
     def save(self, path: str | Path) -> None:
         """Write the result to an HDF5 file, whole or not at all.
 
@@ -416,36 +446,87 @@ def _checked(normalize: Normalize) -> Normalize:
     return normalize
 
 
+def _check_batches(result: Result) -> None:
+    """Refuse batches that the run does not have, twice the same, or of more images than were planned."""
+    batches, count = result.batches, len(result.batches)
+    shapes = {"batch_planned": (count,), "batch_images": (count,)}
+    for name, shape in {**shapes, "batch_digests": (count, len(result.models), 32)}.items():
+        found = getattr(result, name).shape
+        if found != shape:
+            raise ResultError(
+                f"{name} has shape {found}, not {shape} as the batches and models have"
+            )
+    if (np.diff(batches) <= 0).any():
+        raise ResultError("batches is not ascending, or holds a batch twice")
+    if count and not (batches[0] >= 0 and batches[-1] < result.total_batches):
+        raise ResultError("batches holds a batch that the run does not have")
+    planned, images = result.batch_planned, result.batch_images
+    if (wrong := np.flatnonzero((images < 0) | (images > planned))).size:
+        at = wrong[0]
+        raise ResultError(
+            f"batch_images counts {images[at]} images in batch {batches[at]}, for which {planned[at]} "
+            "were planned"
+        )
+
+
+def _check_images(result: Result) -> None:
+    """Refuse sums of more or fewer images than their batches have, or of more than there are images."""
+    images = result.sums["images"]
+    if not (np.isfinite(images) & (images >= 0)).all():
+        raise ResultError("images is not a count")
+    held = np.zeros(len(images))
+    if len(result.batches):
+        np.add.at(held, result.batches % len(images), result.batch_images)
+    if not np.array_equal(images, held):
+        raise ResultError(
+            f"images counts {images.sum():.0f} images in the sums where their batches have "
+            f"{held.sum():.0f}: something was added twice, or not at all"
+        )
+    parts = {"labelled": images[:, None], "correct": result.sums["labelled"]}
+    for name in result.measures:
+        counts = result.sums.get(f"smoothing/{name}/images", np.zeros((len(images), 0)))
+        parts[f"smoothing/{name}/images"] = images.reshape(-1, *[1] * (counts.ndim - 1))
+    for name, most in parts.items():
+        if (
+            name in result.sums
+            and not ((result.sums[name] >= 0) & (result.sums[name] <= most)).all()
+        ):
+            raise ResultError(f"{name} counts more images than there are, or fewer than none")
+
+
 def merge(results: Sequence[Result]) -> Result:
     """Return the sum of results of disjoint batches of one analysis.
 
     Raises:
-        ResultError: nothing to merge; different analyses; a batch held twice.
+        ResultError: nothing to merge; different analyses; a batch held twice, whether its pixels were the
+            same or not.
     """
     if not results:
         raise ResultError("nothing to merge: give at least one result")
     first = results[0]
     for other in results[1:]:
         if other.fingerprint != first.fingerprint:
+            found = differences(first.provenance, other.provenance)
             raise ResultError(
-                "the results are of different analyses (models, weights, images, batch size, seed, "
-                "precision, layers and tokens must be equal); use the same command for every shard"
+                f"the results are of different analyses: {found or 'their fingerprints differ'}; "
+                "use the same command for every shard"
             )
+        if _shapes(other) != _shapes(first):
+            raise ResultError(
+                "the results hold different sums; measure every shard with one version of refiner-cka"
+            )
+    for one, two in itertools.combinations(results, 2):
+        _check_disjoint(one, two)
     batches = np.concatenate([result.batches for result in results])
-    unique, counts = np.unique(batches, return_counts=True)
-    if (counts > 1).any():
-        raise ResultError(
-            f"batch {unique[counts > 1][0]} is in two of the results; merge each shard once"
-        )
+    order = np.argsort(batches)
     merged = replace(
         first,
         sums={name: np.sum([r.sums[name] for r in results], axis=0) for name in first.sums},
-        batches=unique,
-        unreadable=tuple(
-            sorted(
-                {image for r in results for image in r.unreadable}, key=lambda entry: entry.image
-            )
-        ),
+        batches=batches[order],
+        batch_planned=np.concatenate([r.batch_planned for r in results])[order],
+        batch_images=np.concatenate([r.batch_images for r in results])[order],
+        batch_digests=np.concatenate([r.batch_digests for r in results])[order],
+        unreadable=unique_images(image for r in results for image in r.unreadable),
         provenance={
             **first.provenance,
             "shard": [1, 1],
@@ -478,6 +559,77 @@ def _same_lines(result: Result) -> list[str]:
             f"{model}: layers {shown} ({tokens}) are the same up to rounding: CKA 1 from each to the next{cause}"
         )
     return lines
+
+
+def unique_images(unreadable: Iterable[Unreadable]) -> tuple[Unreadable, ...]:
+    """Return each image once, by name, with the first reason given."""
+    found: dict[str, Unreadable] = {}
+    for entry in unreadable:
+        found.setdefault(entry.image, entry)
+    return tuple(found[image] for image in sorted(found))
+
+
+def _shapes(result: Result) -> dict[str, tuple[int, ...]]:
+    return {name: values.shape for name, values in result.sums.items()}
+
+
+def _check_disjoint(one: Result, two: Result) -> None:
+    """Refuse a batch in two results, and say whether both saw the same pixels in it."""
+    if other := one.other_pixels(two):
+        raise ResultError(
+            f"{other} in two of the results: the images, or what decodes them, changed in between; "
+            "measure all parts from the same images"
+        )
+    both = np.intersect1d(one.batches, two.batches)
+    if len(both):
+        raise ResultError(
+            f"batch {both[0]} is in two of the results, of the same pixels; merge each shard once"
+        )
+
+
+def differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
+    """Say what differs between what determines the numbers of two analyses, at most three things.
+
+    Args:
+        one: provenance of a result or an analysis.
+        two: provenance of another.
+
+    Returns:
+        `revision of estimator differs (1 / 2)`, several with commas; nothing if nothing is found.
+    """
+    first, second = (
+        {
+            path: text
+            for key in each.get("identity", ())
+            for path, text in _leaves(each[key], (key,))
+        }
+        for each in (one, two)
+    )
+    lines = [
+        f"{' of '.join(reversed(path))} differs "
+        f"({_short(first.get(path, 'none'))} / {_short(second.get(path, 'none'))})"
+        for path in dict.fromkeys([*first, *second])
+        if first.get(path) != second.get(path)
+    ]
+    return ", ".join(lines[:3]) + (" and more" if len(lines) > 3 else "")
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield each number and text in nested provenance with the words that lead to it."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        # Models go by their names, and need no other word.
+        value = {str(item.get("name", index)): item for index, item in enumerate(value)}
+        path = ()
+    if isinstance(value, dict):
+        for key, item in value.items():
+            words = {"origin": (), "sha256": ("weights", "sha256")}.get(key, (str(key),))
+            yield from _leaves(item, (*path, *words))
+    else:
+        yield path, value if isinstance(value, str) else json.dumps(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:12]}..."
 
 
 def degenerate_lines(result: Result) -> list[str]:

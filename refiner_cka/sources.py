@@ -7,9 +7,12 @@ circles, sort by absolute path, and share one tar handle among forked workers.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import math
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -48,7 +51,32 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 _IMAGE_NAMES = ("images", "X", "data", "x")
 _LABEL_NAMES = ("labels", "y", "targets")
-_HASHED_IMAGES = 1024
+
+HASHED_BYTES = 2**30
+"""Of folders and tar files so many bytes of image files are hashed; of larger ones a sample of about this size."""
+
+_BLOCK_BYTES = 2**25
+"""Arrays are hashed in blocks of rows of at most about this size."""
+
+_GAP_ROWS = 8
+"""So many rows on, the next wanted row of an array is read with this one."""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What tells one list of images from another.
+
+    Attributes:
+        sha256: of what `covers` says, hexadecimal.
+        covers: what the hash depends on, in words: `names, sizes and all contents`.
+        whole: whether it depends on every byte of every image.
+        transform: what the source itself does to an image before it hands it over, if that is known.
+    """
+
+    sha256: str
+    covers: str
+    whole: bool
+    transform: str | None = None
 
 
 # ---------------------------------------------------------------------------- files
@@ -68,13 +96,10 @@ class FolderImages:
     def input_shape(self) -> None:
         """Pictures are preprocessed for each model."""
 
-    def digest(self, indices: Iterable[int]) -> str:
-        """Return the sha256 of relative paths, sizes and contents (see `_contents`)."""
-        return _contents(
-            indices,
-            lambda i: f"{self.ids[i]}\0{_file_size(self.paths[i])}",
-            lambda i: _file_bytes(self.paths[i]),
-        )
+    def digest(self, indices: Iterable[int]) -> Digest:
+        """Return the sha256 of relative paths, sizes and contents, see `_file_digest`."""
+        files = [(self.ids[i], self.paths[i], 0, _file_size(self.paths[i])) for i in indices]
+        return _file_digest(files)
 
     def read(self, index: int) -> Image.Image:
         """Decode one file."""
@@ -101,13 +126,9 @@ class TarImages:
     def input_shape(self) -> None:
         """Pictures are preprocessed for each model."""
 
-    def digest(self, indices: Iterable[int]) -> str:
-        """Return the sha256 of member names, sizes and contents (see `_contents`)."""
-        return _contents(
-            indices,
-            lambda i: f"{self.ids[i]}\0{self.spans[i][1]}",
-            lambda i: _file_bytes(self.path, *self.spans[i]),
-        )
+    def digest(self, indices: Iterable[int]) -> Digest:
+        """Return the sha256 of member names, sizes and contents, see `_file_digest`."""
+        return _file_digest([(self.ids[i], self.path, *self.spans[i]) for i in indices])
 
     def read(self, index: int) -> Image.Image:
         """Decode one member."""
@@ -183,12 +204,33 @@ def _file_size(path: str) -> int:
     return -1
 
 
-def _file_bytes(path: str | Path, offset: int = 0, size: int = -1) -> bytes:
-    """Return what a file holds there; nothing of a file that cannot be read."""
+def _file_digest(files: Sequence[tuple[str, str | Path, int, int]]) -> Digest:
+    """Return the sha256 of names, sizes and contents, in order.
+
+    If the contents are more than `HASHED_BYTES`, only those of evenly spaced images are read: enough
+    to tell another data set of the same names, without reading everything twice.
+
+    Args:
+        files: of each image its name, and where its bytes lie: path, offset, size (-1 for no file).
+    """
+    step = max(1, -(-sum(max(size, 0) for *_, size in files) // HASHED_BYTES))
+    sha256 = _hash_lines(
+        f"{name}\0{size}\0{'' if number % step else _hash_file(path, offset, size)}"
+        for number, (name, path, offset, size) in enumerate(files)
+    )
+    contents = "all contents" if step == 1 else f"the contents of one image in {step}"
+    return Digest(sha256, f"names, sizes and {contents}", whole=step == 1)
+
+
+def _hash_file(path: str | Path, offset: int, size: int) -> str:
+    """Return the sha256 of what lies there in a file; of nothing where it cannot be read."""
+    total = hashlib.sha256()
     with suppress(OSError), open(path, "rb") as stream:
         stream.seek(offset)
-        return stream.read(size)
-    return b""
+        while size > 0 and (piece := stream.read(min(size, 2**20))):
+            total.update(piece)
+            size -= len(piece)
+    return total.hexdigest()
 
 
 def open_tar(path: Path, name: str) -> TarImages:
@@ -295,8 +337,8 @@ class Rows(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Of the values."""
 
-    def __getitem__(self, index: int, /) -> NDArray[Any]:
-        """Return one image."""
+    def __getitem__(self, index: int | slice, /) -> NDArray[Any]:
+        """Return one image, or several with the images first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,9 +356,13 @@ class ArrayImages:
         """Shape of one row if the rows are floating inputs, `None` if they are pictures."""
         return self.rows.shape[1:] if np.issubdtype(self.rows.dtype, np.floating) else None
 
-    def digest(self, indices: Iterable[int]) -> str:
-        """Return the sha256 of indices and contents (of more than 4,096 images, evenly spaced)."""
-        return _contents(indices, lambda i: self.ids[i], lambda i: self.rows[i].tobytes())
+    def digest(self, indices: Iterable[int]) -> Digest:
+        """Return the sha256 of type, shape, indices and all values."""
+        chosen = list(indices)
+        rows = _hash_rows(self.rows, chosen)
+        kind = f"{self.rows.dtype.str} {self.rows.shape[1:]}"
+        sha256 = _hash_lines([kind, *(f"{self.ids[i]}\0{rows[i]}" for i in chosen)])
+        return Digest(sha256, "type, shape and all values", whole=True)
 
     def read(self, index: int) -> Image.Image | torch.Tensor:
         """Return one row: an image, or a floating tensor as it is."""
@@ -335,7 +381,7 @@ class _NpyRows:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def __getitem__(self, index: int, /) -> NDArray[Any]:
+    def __getitem__(self, index: int | slice, /) -> NDArray[Any]:
         return np.array(np.load(self.path, mmap_mode="r")[index])
 
 
@@ -348,11 +394,50 @@ class _Hdf5Rows:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def __getitem__(self, index: int, /) -> NDArray[Any]:
+    def __getitem__(self, index: int | slice, /) -> NDArray[Any]:
         import h5py
 
         with h5py.File(self.path, "r") as file:
             return np.asarray(file[self.name][index])
+
+
+def _hash_rows(rows: Rows, wanted: Iterable[int]) -> dict[int, str]:
+    """Return the sha256 of each wanted row; of nothing for one that cannot be read.
+
+    Rows are read in the order of the file and many at a time: one by one, in the order of a run, a
+    compressed file would be unpacked over and over.
+    """
+    found: dict[int, str] = {}
+    for within in _runs(sorted(set(wanted)), rows):
+        first, after = within[0], within[-1] + 1
+        try:
+            block: Sequence[NDArray[Any]] | NDArray[Any] = rows[first:after]
+        except OSError:  # a damaged part of the file: its other rows can be read
+            block = [_row_or_nothing(rows, index) for index in range(first, after)]
+        for index in within:
+            values = np.ascontiguousarray(block[index - first])
+            found[index] = hashlib.sha256(values.data).hexdigest()
+    return found
+
+
+def _runs(order: Sequence[int], rows: Rows) -> Iterator[list[int]]:
+    """Yield ascending indices in runs that are worth reading as one block of rows."""
+    size = rows.dtype.itemsize * math.prod(rows.shape[1:])
+    at_once = max(1, _BLOCK_BYTES // size)
+    run: list[int] = []
+    for index in order:
+        if run and (index - run[-1] > _GAP_ROWS or index - run[0] >= at_once):
+            yield run
+            run = []
+        run.append(index)
+    if run:
+        yield run
+
+
+def _row_or_nothing(rows: Rows, index: int) -> NDArray[Any]:
+    with suppress(OSError):
+        return rows[index]
+    return np.empty(0)
 
 
 DIGITS = {
@@ -487,11 +572,7 @@ def _check_rows(rows: Rows, name: str) -> None:
     if len(shape) < 2 or 0 in shape:
         problem = "holds no images: the first axis counts them"
     elif dtype.kind == "f":
-        if len(shape) == 4 and shape[3] in CHANNELS and shape[1] not in CHANNELS:
-            problem = (
-                "seems to have its channels last: floating arrays are fed to the models as they "
-                "are, so they must be (images, channels, height, width)"
-            )
+        return  # inputs of any shape: `images.check_channels` knows what the models take
     elif dtype not in (np.uint8, np.uint16):
         problem = "has no usable type: give uint8 or uint16 images, or floating inputs"
     elif len(shape) != 3 and (len(shape) != 4 or not {shape[1], shape[3]} & set(CHANNELS)):
@@ -556,18 +637,21 @@ class DatasetImages:
         names = getattr(self.dataset, "classes", None)
         return None if names is None else tuple(map(str, names))
 
-    @property
+    @functools.cached_property
     def input_shape(self) -> tuple[int, ...] | None:
-        """Shape of the first item if it is a floating input, `None` if it is a picture."""
-        try:
-            item = self.read(0)
-        except UnreadableImage:
-            return None
-        return tuple(item.shape) if isinstance(item, torch.Tensor) else None
+        """Shape of the first readable item if it is a floating input, `None` if it is a picture."""
+        for index in range(len(self.dataset)):
+            with suppress(UnreadableImage):
+                item = self.read(index)
+                return tuple(item.shape) if isinstance(item, torch.Tensor) else None
+        return None
 
-    def digest(self, indices: Iterable[int]) -> str:
-        """Return the sha256 of type, length and indices: the contents may be made on demand."""
-        return _digest((self.description, index) for index in indices)
+    def digest(self, indices: Iterable[int]) -> Digest:
+        """Return the sha256 of type, length and indices: the images may be made on demand."""
+        kind = f"{type(self.dataset).__module__}.{type(self.dataset).__qualname__}"
+        sha256 = _hash_lines([kind, str(len(self.dataset)), *map(str, indices)])
+        covers = "type, length and transform of the data set, not its images"
+        return Digest(sha256, covers, whole=False, transform=_transform(self.dataset))
 
     def read(self, index: int) -> Image.Image | torch.Tensor:
         """Return one item's image; an item that raises is unreadable."""
@@ -590,26 +674,25 @@ class DatasetImages:
 # -------------------------------------------------------------------------- helpers
 
 
-def _contents(
-    indices: Iterable[int], name: Callable[[int], str], content: Callable[[int], bytes]
-) -> str:
-    """Return the sha256 of names and contents, in order.
+def _transform(dataset: Any) -> str | None:
+    """Return what a torch data set says of its own transform, in one line of at most 1,000 characters.
 
-    Of more than 1,024 images the contents are those of evenly spaced ones: enough to tell another
-    data set of the same names, without reading everything twice.
+    torchvision's data sets have it as `transform`, some as `transforms`; a `Subset` has it inside.
     """
-    chosen = list(indices)
-    step = -(-len(chosen) // _HASHED_IMAGES)
-    return _digest(
-        (name(i), "" if k % step else hashlib.sha256(content(i)).hexdigest())
-        for k, i in enumerate(chosen)
-    )
+    while dataset is not None:
+        for name in ("transform", "transforms"):
+            if (transform := getattr(dataset, name, None)) is not None:
+                # An address would be another in every process.
+                text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(transform))
+                return _printable(" ".join(text.split()))[:1000]
+        dataset = getattr(dataset, "dataset", None)
+    return None
 
 
-def _digest(parts: Iterable[tuple[str, object]]) -> str:
+def _hash_lines(lines: Iterable[str]) -> str:
     total = hashlib.sha256()
-    for name, content in parts:
-        total.update(f"{name}\0{content}\n".encode())
+    for line in lines:
+        total.update(f"{line}\n".encode())
     return total.hexdigest()
 
 

@@ -196,11 +196,10 @@ class Summary:
     def too_small(self) -> int:
         """Readable images whose batches were too small for the estimator; 0 while a run is incomplete."""
         result = self.result
-        planned = result.provenance.get("images", {}).get("count")
-        if planned is None or not result.complete:
+        if not result.complete:
             return 0
-        lost = planned - len(result.unreadable) - result.images
-        return int(lost + result.provenance.get("left_out", 0))
+        planned = int(result.batch_planned.sum()) + int(result.provenance.get("left_out", 0))
+        return planned - len(result.unreadable) - result.images
 
     @property
     def _has_top1(self) -> bool:
@@ -225,6 +224,11 @@ class Summary:
             yield (
                 f"{self.too_small} readable images were left out: their batches had fewer than 4 images, "
                 "which hold no estimate."
+            )
+        covered = result.provenance.get("fingerprint_of_images", {})
+        if not covered.get("whole", True):
+            yield (
+                f"The fingerprint covers {covered['covers']}; what each batch saw is digested in the result."
             )
         untrained = [
             str(model["name"])

@@ -497,7 +497,7 @@ def _accuracy(subject: Subject, source: ImageSource, here: Runtime, workers: int
     batches = tuple(
         tuple(range(first, min(first + _EVALUATED, count))) for first in range(0, count, _EVALUATED)
     )
-    plan = Plan(_EVALUATED, 0, batches, 0)
+    plan = Plan(_EVALUATED, 0, batches, ())
     right = read = 0
     with here.session():
         for batch in load_batches(

@@ -508,3 +508,32 @@ def test_what_a_factory_prints_does_not_reach_stdout():
     done = succeed("analyze", "--model", "chatty:build", "--layers", "*", *SMALL, "--json")
     assert json.loads(done.stdout)["images"] == 48
     assert "built" in done.stderr
+
+
+def test_the_same_command_over_other_pixels_does_not_replace_its_result(monkeypatch):
+    """The fingerprint samples large folders, and says so; the digests of the batches tell."""
+    monkeypatch.setattr("refiner_cka.sources.HASHED_BYTES", 1000)
+    monkeypatch.setattr("tempfile.tempdir", str(Path.cwd() / "refuge"))
+    Path("refuge").mkdir()
+    Path("some").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"some/{index}.bmp")
+    arguments = ["analyze", *MODEL, "--data", "some", "--workers", 0, "--device", "cpu"]
+    done = succeed(*arguments)
+    assert "The fingerprint covers names, sizes and the contents of one image in" in done.stdout
+    succeed(*arguments, "--quiet")
+    first = rc.load("results/analysis.h5")
+    Path("some/6.bmp").write_bytes(Path("some/7.bmp").read_bytes())
+    line = refused(*arguments, "--quiet")
+    assert (
+        "results/analysis.h5 holds this run over other images: batch 0 of vit is of other" in line
+    )
+    assert "nothing is lost: the result is in" in line
+    kept = rc.load("results/analysis.h5")
+    np.testing.assert_array_equal(kept.sums["hsic"], first.sums["hsic"])
+    other = rc.load(next(Path("refuge").glob("*.h5")))
+    assert other.fingerprint == first.fingerprint
+    succeed(*arguments, "--quiet", "--overwrite")
+    assert not rc.load("results/analysis.h5").other_pixels(other)

@@ -101,6 +101,7 @@ def test_the_loop_neither_mixes_devices_nor_waits(
                             {INPUT: torch.zeros(count, 3, 32, 32, dtype=torch.uint8)},
                             torch.zeros(count, dtype=torch.int64),
                             (),
+                            {INPUT: bytes(32)},
                         )
                     )
     sums = measurement.accumulator._groups[0].sums

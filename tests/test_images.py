@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import pickle
@@ -25,13 +26,21 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 from torch.utils.data._utils import signal_handling
 
 from refiner_cka import sources
 from refiner_cka.decoding import UnreadableImage, decode
 from refiner_cka.errors import AnalysisWarning, DataError
-from refiner_cka.images import Batch, ImageSource, load_batches, open_source, plan_batches
+from refiner_cka.images import (
+    Batch,
+    Digest,
+    ImageSource,
+    digest_of,
+    load_batches,
+    open_source,
+    plan_batches,
+)
 from refiner_cka.preprocessing import Preprocessing
 
 SMALL = Preprocessing((3, 16, 16))
@@ -87,14 +96,19 @@ class Source:
     description = "mine"
     labels = None
     classes = None
-    input_shape = None
 
-    def __init__(self, count: int, read: Callable[[int], Image.Image | torch.Tensor]) -> None:
+    def __init__(
+        self,
+        count: int,
+        read: Callable[[int], Image.Image | torch.Tensor],
+        input_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self.input_shape = input_shape
         self.ids = [f"image {index}" for index in range(count)]
         self.read = read
 
-    def digest(self, indices: Iterable[int]) -> str:
-        return " ".join(map(str, indices))
+    def digest(self, indices: Iterable[int]) -> Digest:
+        return Digest(" ".join(map(str, indices)), "indices", whole=False)
 
 
 # ------------------------------------------------------------- small pathological cases
@@ -176,6 +190,7 @@ def test_a_batch_of_which_nothing_is_left_is_empty_not_missing() -> None:
         raise UnreadableImage(f"no {index}")
 
     (batch,) = batches_of(Source(4, fail))
+    assert len(batch.digests[SMALL]) == 32
     assert batch.images == 0
     assert batch.inputs[SMALL].shape == (0, 3, 16, 16)
     assert {u.reason for u in batch.unreadable} == {"no 0", "no 1", "no 2", "no 3"}
@@ -399,7 +414,7 @@ def test_a_broken_link_is_reported_as_unreadable(tmp_path: Path) -> None:
     (tmp_path / "b.png").symlink_to(tmp_path / "b.png")
     source = open_source(tmp_path)
     assert list(source.ids) == ["a.png", "b.png"]
-    assert len(source.digest([0, 1])) == 64
+    assert len(source.digest([0, 1]).sha256) == 64
     for index in (0, 1):
         with pytest.raises(UnreadableImage):
             source.read(index)
@@ -429,7 +444,7 @@ def test_strange_names_are_printable_and_still_found(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert list(source.ids) == ["caf\\udce9\\n.png", "日本.png"]
     assert pixels(source.read(0)).shape == (16, 24, 3)
-    assert len(source.digest([0, 1])) == 64
+    assert len(source.digest([0, 1]).sha256) == 64
 
 
 def test_the_digest_knows_names_sizes_choice_and_order_but_not_the_place(tmp_path: Path) -> None:
@@ -589,6 +604,36 @@ def test_floating_inputs_are_fed_as_they_are(dtype: torch.dtype) -> None:
     assert torch.equal(batch.inputs[SMALL], inputs.detach().float()[list(order)])
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels", "refused"),
+    [
+        ((64, 2, 4, 4), 3, False),
+        ((64, 2, 4, 4), 2, False),
+        ((64, 224, 224, 3), 3, True),
+        ((64, 224, 224, 3), 224, False),
+        ((8, 3, 3, 3), 3, False),
+        ((64, 4, 4, 2), 2, True),
+        ((64, 4, 4, 2), 3, False),
+        ((64, 4, 4, 2), 4, False),
+        ((64, 5, 3), 3, False),
+    ],
+)
+def test_channels_are_last_where_the_model_says_so(
+    shape: tuple[int, ...], channels: int, refused: bool
+) -> None:
+    """Only what is certain: the last axis is what the model takes as its first, and the first is not."""
+    source = open_source(np.zeros(shape, np.float32))
+    wanted = Preprocessing((channels, 4, 4), (0.5,) * channels, (0.5,) * channels)
+    plan = plan_batches(source, batch_size=8, images=8, seed=0)
+    batches = load_batches(source, plan, [0], [wanted], workers=0)
+    if refused:
+        with pytest.raises(DataError, match="seem to have their channels last") as caught:
+            next(batches)
+        assert "\n" not in str(caught.value)
+    else:
+        assert next(batches).inputs[wanted].shape == (8, *shape[1:])
+
+
 def test_inputs_of_other_models_than_vision_models_pass_too() -> None:
     (batch,) = batches_of(open_source(torch.ones(4, 7)))
     assert batch.inputs[SMALL].shape == (4, 7)
@@ -632,14 +677,100 @@ def test_the_images_are_found_by_name_or_by_being_the_only_ones(tmp_path: Path) 
     assert (pixels(only.read(0)) == IMAGES[0]).all()
 
 
-def test_the_digest_of_an_array_knows_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_of_an_array_knows_all_of_its_chosen_rows() -> None:
     changed = IMAGES.copy()
-    changed[2] += 1
+    changed[2, 5, 5, 1] += 1
     assert open_source(changed).digest([0, 1]) == open_source(IMAGES).digest([0, 1])
     assert open_source(changed).digest([0, 2]) != open_source(IMAGES).digest([0, 2])
-    monkeypatch.setattr(sources, "_HASHED_IMAGES", 2)  # of six: 0 and 3
-    assert open_source(changed).digest(range(6)) == open_source(IMAGES).digest(range(6))
-    assert open_source(changed).digest([2, 1, 0]) != open_source(IMAGES).digest([2, 1, 0])
+    assert open_source(IMAGES).digest([0, 2]) != open_source(IMAGES).digest([2, 0])
+    assert open_source(IMAGES).digest([0]).whole
+    same_bytes = IMAGES.reshape(6, 12, 10, 3)
+    assert open_source(same_bytes).digest([0]) != open_source(IMAGES).digest([0])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".h5"])
+def test_one_changed_row_of_two_thousand_is_another_digest(suffix: str, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (2000, 4, 4, 3), dtype=np.uint8)
+    before = open_source(stored(tmp_path / f"x{suffix}", images=rows)).digest(range(2000))
+    rows[1234, 0, 0, 0] ^= 1
+    after = open_source(stored(tmp_path / f"x{suffix}", images=rows)).digest(range(2000))
+    assert before != after
+    assert before.whole
+    assert after.whole
+
+
+def test_rows_are_hashed_in_the_order_of_the_file_and_many_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand from the definition, whatever the size of a block; rows that are not wanted do not count."""
+    source = open_source(stored(tmp_path / "x.npy", images=IMAGES))
+    whole = source.digest([5, 0, 3])
+    lines = ["|u1 (10, 12, 3)"]
+    for index in (5, 0, 3):
+        lines.append(f"{index}\0{hashlib.sha256(IMAGES[index].tobytes()).hexdigest()}")
+    expected = "".join(f"{line}\n" for line in lines)
+    assert whole.sha256 == hashlib.sha256(expected.encode()).hexdigest()
+    read: list[object] = []
+    plain = sources._NpyRows.__getitem__
+
+    def watched(self: Any, index: Any) -> Any:
+        read.append(index)
+        return plain(self, index)
+
+    monkeypatch.setattr(sources._NpyRows, "__getitem__", watched)
+    monkeypatch.setattr(sources, "_BLOCK_BYTES", 2 * IMAGES[0].nbytes)
+    assert source.digest([5, 0, 3]) == whole
+    assert read == [slice(0, 1), slice(3, 4), slice(5, 6)]
+    read.clear()
+    source.digest([1, 0, 4, 5])
+    assert read == [slice(0, 2), slice(4, 6)]
+
+
+def test_a_damaged_part_of_a_file_has_a_digest_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        stack = file.create_dataset("images", data=IMAGES, chunks=(1, 10, 12, 3), fletcher32=True)
+        offset = stack.id.get_chunk_info(2).byte_offset
+    with path.open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(b"damaged")
+    source = open_source(path)
+    assert source.digest([0, 1]) == open_source(IMAGES).digest([0, 1])
+    assert source.digest([0, 2]) != open_source(IMAGES).digest([0, 2])
+    with pytest.raises(UnreadableImage):
+        source.read(2)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_of_more_bytes_than_the_bound_evenly_spaced_contents_are_hashed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names and sizes always are. What is sampled says so."""
+    contents = [bytes([index]) * 100 for index in range(6)]
+
+    def digest(place: str, changed: Sequence[bytes]) -> Digest:
+        members = [(f"{index}.png", content) for index, content in enumerate(changed)]
+        if kind == "tar":
+            return open_source(tar_of(tmp_path / f"{place}.tar", members)).digest(range(6))
+        (tmp_path / place).mkdir()
+        for name, content in members:
+            (tmp_path / place / name).write_bytes(content)
+        return open_source(tmp_path / place).digest(range(6))
+
+    other = [*contents[:2], b"!" * 100, *contents[3:]]
+    longer = [*contents[:2], contents[2] + b"!", *contents[3:]]
+    everything = digest("a", contents)
+    assert everything != digest("b", other)
+    assert (everything.whole, everything.covers) == (True, "names, sizes and all contents")
+    monkeypatch.setattr(sources, "HASHED_BYTES", 200)
+    sampled = digest("c", contents)
+    assert (sampled.whole, sampled.covers) == (
+        False,
+        "names, sizes and the contents of one image in 3",
+    )
+    assert sampled == digest("d", other), "of six the first and the fourth are read"
+    assert sampled != digest("e", longer)
+    assert sampled != digest("f", [b"!" * 100, *contents[1:]])
 
 
 # -------------------------------------------------------------------------------- digits
@@ -714,6 +845,50 @@ def test_a_torch_data_set() -> None:
         source.read(3)
 
 
+class Doubled:
+    """A transform without a name of its own: its `repr` holds its address."""
+
+    def __call__(self, image: object) -> object:
+        return image
+
+
+def test_a_data_sets_own_transform_is_said_and_its_images_are_not_vouched_for() -> None:
+    def digest(transform: object) -> Digest:
+        pictures = Pictures([scene()] * 4)
+        pictures.transform = transform  # type: ignore[attr-defined]
+        return open_source(pictures).digest(range(4))
+
+    found = digest(Doubled())
+    assert not found.whole
+    assert "not its images" in found.covers
+    assert found.transform is not None
+    assert found.transform.endswith("test_images.Doubled object>")
+    assert found == digest(Doubled()), "no address"
+    assert digest(None).transform is None
+    assert digest("Resize(9)\n" + "x" * 5000).transform == repr("Resize(9)\n" + "x" * 5000)[:1000]
+    inside = Subset(Pictures([scene()] * 4), [0, 1, 2, 3])
+    inside.dataset.transforms = "Crop"  # type: ignore[attr-defined]
+    assert open_source(inside).digest(range(4)).transform == "'Crop'"
+
+
+def test_pictures_and_floating_items_are_not_mixed() -> None:
+    """Pictures are resized and normalised, floating inputs are not: together they would be nonsense."""
+    inputs = torch.zeros(3, 16, 16)
+    mixed = Pictures([scene(), scene(), inputs, scene()])
+    with pytest.raises(DataError, match=r"^image 2 of .* is a floating input among pictures"):
+        batches_of(open_source(mixed))
+    mixed = Pictures([inputs, inputs, inputs, scene()])
+    with pytest.raises(DataError, match=r"^image 3 of .* is a picture among floating inputs"):
+        batches_of(open_source(mixed))
+
+
+def test_the_first_readable_item_says_what_a_data_set_holds() -> None:
+    spoilt = torch.full((3, 4, 4), float("nan"))
+    source = open_source(Pictures([spoilt, torch.zeros(3, 4, 4)]))
+    assert source.input_shape == (3, 4, 4)
+    assert open_source(Pictures([3, 3])).input_shape is None
+
+
 def test_an_item_that_raises_is_unreadable() -> None:
     class Failing(Pictures):
         def __getitem__(self, index: int) -> object:
@@ -745,7 +920,7 @@ def test_the_order_is_pinned() -> None:
     source = Source(11, lambda index: scene())
     plan = plan_batches(source, batch_size=4, images=None, seed=0)
     assert plan.batches == ((3, 2, 1, 8), (6, 0, 7, 4))
-    assert plan.left_out == 3
+    assert plan.left_out == (10, 5, 9)
     assert plan_batches(source, batch_size=4, images=None, seed=1).batches != plan.batches
 
 
@@ -769,7 +944,9 @@ def test_a_last_batch_of_fewer_than_4_is_left_out_and_counted(
     source = Source(12, lambda index: scene())
     plan = plan_batches(source, batch_size=4, images=images, seed=0)
     assert [len(batch) for batch in plan.batches] == sizes
-    assert plan.left_out == left_out
+    assert len(plan.left_out) == left_out
+    chosen = plan_batches(source, batch_size=12, images=images, seed=0).batches[0]
+    assert sum(plan.batches, ()) + plan.left_out == chosen
 
 
 def test_a_batch_larger_than_the_data_is_one_batch() -> None:
@@ -780,7 +957,7 @@ def test_a_batch_larger_than_the_data_is_one_batch() -> None:
 def test_more_images_than_there_are_is_a_warning() -> None:
     with pytest.warns(AnalysisWarning, match=r"mine holds 7 images, not 8: all are taken"):
         plan = plan_batches(Source(7, lambda index: scene()), batch_size=4, images=8, seed=0)
-    assert sum(map(len, plan.batches)) + plan.left_out == 7
+    assert sum(map(len, plan.batches)) + len(plan.left_out) == 7
 
 
 @pytest.mark.parametrize(
@@ -850,6 +1027,7 @@ def test_workers_change_nothing(kind: str, tmp_path: Path) -> None:
         assert one.index == two.index
         assert torch.equal(one.inputs[SMALL], two.inputs[SMALL])
         assert one.unreadable == two.unreadable
+        assert one.digests == two.digests
         if one.labels is None or two.labels is None:
             assert one.labels is None
             assert two.labels is None
@@ -869,6 +1047,40 @@ def test_sources_can_be_sent_to_workers_that_are_not_forks(tmp_path: Path) -> No
         sent = pickle.dumps(source)
         assert len(sent) < 2000, "contents stay where they are"
         assert (pixels(pickle.loads(sent).read(0)) == pixels(source.read(0))).all()
+
+
+def test_the_digest_of_a_batch_is_of_its_pixels_and_labels() -> None:
+    """By hand from the definition."""
+    source = open_source("digits")
+    plan = plan_batches(source, batch_size=4, images=4, seed=0)
+    grey = Preprocessing((1, 8, 8), (0.5,), (0.5,))
+    other = Preprocessing((3, 16, 16), (0.5,) * 3, (0.5,) * 3)
+    (batch,) = load_batches(source, plan, [0], [SMALL, other, grey], workers=0)
+    assert batch.labels is not None
+    for wanted, shape in ((SMALL, "(4, 3, 16, 16)"), (grey, "(4, 1, 8, 8)")):
+        expected = hashlib.sha256(f"uint8 {shape}\n".encode())
+        expected.update(batch.inputs[wanted].numpy().tobytes())
+        expected.update(b"int64 (4,)\n" + batch.labels.numpy().astype("<i8").tobytes())
+        assert batch.digests[wanted] == expected.digest()
+    assert batch.digests[SMALL] == batch.digests[other], "normalised later"
+
+
+def test_the_digest_of_a_batch_knows_each_pixel_label_and_order() -> None:
+    pixels_, labels = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.arange(4)
+    changed, turned = pixels_.clone(), labels.flip(0)
+    changed[3, 2, 1, 1] = 1
+    found = {
+        digest_of(pixels_, labels),
+        digest_of(changed, labels),
+        digest_of(pixels_, turned),
+        digest_of(pixels_, None),
+        digest_of(pixels_.float(), labels),
+        digest_of(pixels_.reshape(4, 2, 3, 2), labels),
+        digest_of(pixels_[:3], labels[:3]),
+        digest_of(pixels_[:0], labels[:0]),
+    }
+    assert len(found) == 8
+    assert digest_of(changed.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1), labels) in found
 
 
 def test_pinning_keeps_shared_tensors_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -914,7 +1126,7 @@ def test_only_wanted_batches_are_loaded_in_the_order_asked_for() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_inputs_of_different_shapes_are_refused_in_one_line(workers: int) -> None:
-    source = Source(4, lambda index: torch.zeros(3, 4, 4 + index % 2))
+    source = Source(4, lambda index: torch.zeros(3, 4, 4 + index % 2), input_shape=(3, 4, 4))
     with pytest.raises(DataError, match=r"^inputs of shapes \(3, 4, 4\) and \(3, 4, 5\) cannot"):
         batches_of(source, workers=workers)
 
@@ -1023,7 +1235,6 @@ def test_names_that_cannot_be_paths(
         (np.zeros((4, 8, 8), complex), "has no usable type"),
         (np.zeros((4, 8, 8, 2), np.uint8), "with 1, 3 or 4 channels"),
         (np.zeros((4, 192), np.uint8), "must be (images, height, width[, channels])"),
-        (np.zeros((4, 8, 8, 3), np.float32), "seems to have its channels last"),
         (torch.zeros(4, 8, 8, dtype=torch.int32), "a tensor (4, 8, 8): the array int32"),
         (3, "images cannot be read from a int"),
         (["a.png", "b.png"], "images cannot be read from a list"),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .. import attention, smoothing
 from ..atomic import write_whole
-from ..errors import ResultFileError
+from ..errors import ResultError, ResultFileError
 from ..result import ATTENTION, AttentionLayer, Layer, Result, Unreadable
 
 Array = npt.NDArray[np.float64]
@@ -25,6 +25,9 @@ FORMAT_VERSION = 1
 
 SUMS = {"hsic": "sums", "images": "images", "correct": "top1/correct", "labelled": "top1/labelled"}
 """Name of a sum -> its path in the file. Any other sum is stored under the path that is its name."""
+
+BATCHES = ("batches", "batch_planned", "batch_images", "batch_digests")
+"""Datasets that say which batches the sums hold, and what each was made of."""
 
 AGREEMENT = 1e-9
 """How far the stored `cka` may lie from the one that follows from `sums`."""
@@ -57,6 +60,8 @@ def load(path: str | Path) -> Result:
             result = _read(file)
     except ResultFileError:
         raise
+    except ResultError as error:
+        raise ResultFileError(f"{path}: {error}; the file is damaged, analyse again") from error
     except Exception as error:  # h5py has no list of what a damaged file makes it raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ResultFileError(
@@ -82,7 +87,8 @@ def _write(file: h5py.File, result: Result) -> None:
         dataset = file.create_dataset(SUMS.get(name, name), data=values)
         dataset.attrs["additive"] = True
     _write_smoothing(file, result)
-    file["batches"] = result.batches
+    for name in BATCHES:
+        file[name] = getattr(result, name)
     file["unreadable/image"] = _encoded(entry.image for entry in result.unreadable)
     file["unreadable/reason"] = _encoded(entry.reason for entry in result.unreadable)
     file["warnings"] = _encoded(result.warnings)
@@ -170,6 +176,8 @@ def _check_format(file: h5py.File) -> None:
 def _read(file: h5py.File) -> Result:
     models = _texts(file, "layers/model")
     count = len(models)
+    if not count:
+        raise _fault(file, "layers/model", "is empty")
     layers = tuple(
         Layer(model, path, tokens, int(index), float(depth))
         for model, path, tokens, index, depth in zip(
@@ -183,10 +191,14 @@ def _read(file: h5py.File) -> Result:
     )
     images = _texts(file, "unreadable/image")
     reasons = _texts(file, "unreadable/reason", len(images))
+    held = len(_numbers(file, "batches", np.int64, (None,)))
     result = Result(
         layers=layers,
         sums=_sums(file, count, len(set(models))),
         batches=_numbers(file, "batches", np.int64, (None,)),
+        batch_planned=_numbers(file, "batch_planned", np.int64, (held,)),
+        batch_images=_numbers(file, "batch_images", np.int64, (held,)),
+        batch_digests=_numbers(file, "batch_digests", np.uint8, (held, len(set(models)), 32)),
         total_batches=_attribute(file, "total_batches", int),
         unreadable=tuple(map(Unreadable, images, reasons)),
         warnings=_texts(file, "warnings"),
@@ -195,7 +207,7 @@ def _read(file: h5py.File) -> Result:
         attention=_attention(file),
     )
     _check_smoothing(file, result)
-    _check_counts(file, result)
+    _check_layers(file, result)
     _check_derived(file, result)
     return result
 
@@ -284,19 +296,10 @@ def _check_smoothing(file: h5py.File, result: Result) -> None:
             raise _fault(file, path, "does not hold the images that smoothing/kept_images counts")
 
 
-def _check_counts(file: h5py.File, result: Result) -> None:
-    batches, images = result.batches, result.sums["images"]
+def _check_layers(file: h5py.File, result: Result) -> None:
     depths = np.array([layer.depth for layer in result.layers])
-    if not result.layers:
-        raise _fault(file, "layers/model", "is empty")
     if not ((depths >= 0) & (depths <= 1)).all():
         raise _fault(file, "layers/depth", "is not within 0 and 1")
-    if (np.diff(batches) <= 0).any():
-        raise _fault(file, "batches", "is not ascending, or holds a batch twice")
-    if len(batches) and not (batches[0] >= 0 and batches[-1] < result.total_batches):
-        raise _fault(file, "batches", "holds a batch that the run does not have")
-    if not (np.isfinite(images) & (images >= 0)).all():
-        raise _fault(file, "images", "is not a count")
 
 
 def _node(file: h5py.File, path: str) -> Any:

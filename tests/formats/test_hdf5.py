@@ -33,8 +33,8 @@ def assert_same(one: Result, two: Result) -> None:
                 assert first[name].dtype == second[name].dtype == np.float64
                 assert first[name].shape == second[name].shape
                 assert first[name].tobytes() == second[name].tobytes()
-        elif field.name == "batches":
-            assert first.dtype == second.dtype == np.int64
+        elif field.name in ("batches", "batch_planned", "batch_images", "batch_digests"):
+            assert first.dtype == second.dtype
             np.testing.assert_array_equal(first, second)
         else:
             assert first == second, field.name
@@ -121,7 +121,7 @@ def test_1500_layers(tmp_path):
 def test_sums_of_later_versions_are_kept(tmp_path):
     """A quantity this version does not know survives a merge; what is not a sum is ignored."""
     parts = []
-    whole = synthetic_result({"m": 3})
+    whole = synthetic_result({"m": 3}, batches=20, total_batches=40)
     extra = np.random.default_rng(0).normal(size=(20, 3, 2))
     for number in range(2):
         path = tmp_path / f"{number}.h5"
@@ -191,6 +191,10 @@ def test_layout_is_as_specified(tmp_path):
             assert file[path].attrs["additive"]
             np.testing.assert_array_equal(file[path][()], result.sums[name])
         assert file["batches"][()].tolist() == list(range(7))
+        assert file["batch_planned"][()].tolist() == [16] * 7
+        assert file["batch_images"][()].tolist() == [16] * 7
+        assert file["batch_digests"].dtype == np.uint8
+        np.testing.assert_array_equal(file["batch_digests"][()], result.batch_digests)
         assert file["unreadable/image"].asstr()[()].tolist() == ["x.png"]
         assert file["unreadable/reason"].asstr()[()].tolist() == ["truncated"]
         assert file["warnings"].asstr()[()].tolist() == ["careful"]
@@ -203,11 +207,13 @@ def test_layout_is_as_specified(tmp_path):
 
 
 def test_golden_file_of_version_1():
-    """A file that release 0.1 wrote loads for ever, with these numbers."""
+    """Once there is a release, a file that it wrote loads for ever, with these numbers."""
     result = load(GOLDEN)
     assert result.models == ("vit_s", "resnet50")
     assert [layer.path for layer in result.layers[3:]] == ["layer1.0", "layer2.0"]
     assert result.images == 96
+    assert result.batch_planned.tolist() == result.batch_images.tolist() == [16] * 6
+    assert result.batch_digests[1, 1, :3].tolist() == [96, 97, 98]
     assert (result.groups, result.complete, result.tokens) == (6, False, ("all",))
     assert result.unreadable == (Unreadable("n01440764/é.JPEG", "truncated"),)
     assert result.warnings == ("vit_s: the features of layer blocks.1 (all) do not vary",)
@@ -381,6 +387,9 @@ DATASETS = [
     "sums",
     "images",
     "batches",
+    "batch_planned",
+    "batch_images",
+    "batch_digests",
     "warnings",
     "layers/model",
     "layers/path",
@@ -485,6 +494,18 @@ def test_additive_links_are_not_followed(saved, tmp_path):
         ("batches", lambda a: a.__setitem__(3, 2), "holds a batch twice"),
         ("batches", lambda a: a.__setitem__(-1, 40), "does not have"),
         ("batches", lambda a: a.__setitem__(0, -1), "does not have"),
+        ("batch_images", lambda a: a.__setitem__(3, 17), "17 images in batch 3, for which 16"),
+        ("batch_images", lambda a: a.__setitem__(3, -1), "batch_images counts -1 images"),
+        (
+            "batch_images",
+            lambda a: a.__setitem__(3, 15),
+            "640 images in the sums where their batches",
+        ),
+        ("batch_planned", lambda a: a.__setitem__(3, 15), "16 images in batch 3, for which 15"),
+        ("images", lambda a: a.__imul__(2), "1280 images in the sums where their batches have 640"),
+        ("images", lambda a: a.__setitem__(slice(2), (31, 33)), "added twice, or not at all"),
+        ("top1/labelled", lambda a: a.__setitem__((0, 0), 33), "labelled counts more images"),
+        ("top1/correct", lambda a: a.__setitem__((0, 0), -1), "correct counts more images"),
         ("layers/depth", lambda a: a.__setitem__(0, np.nan), "layers/depth"),
     ],
 )
