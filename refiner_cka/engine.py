@@ -264,7 +264,10 @@ class Measurement:
         device_type = self._analysis.runtime.device.type
 
         def visit(path: str, outputs: Sequence[Any]) -> None:
-            tensors = [_tensor(output, path) for output in outputs]
+            tensors = [
+                _tensor(output, path, images)
+                for output, images in zip(outputs, lockstep.sizes, strict=True)
+            ]
             # Under autocast the products would be taken in half precision, where they overflow.
             with torch.autocast(device_type, enabled=False):
                 for position, readout in rows[path]:
@@ -272,7 +275,8 @@ class Measurement:
                     self._grams.put(position, features)
                 self._tokens.put([position for position, _ in rows[path]], tensors)
 
-        return Lockstep(visit)
+        lockstep = Lockstep(visit)
+        return lockstep
 
     def _watch_attention(self, index: int) -> None:
         """Have one subject make its attention maps, and measure each chunk's where it is made."""
@@ -430,8 +434,8 @@ def _on_all_images(name: str, place: int, analysis: Analysis) -> bool:
     return not measure.dear and site is not None and (site.grid is not None or not measure.on_grid)
 
 
-def _tensor(output: Any, path: str) -> torch.Tensor:
-    tensor = tensor_of(output)
+def _tensor(output: Any, path: str, images: int | None = None) -> torch.Tensor:
+    tensor = tensor_of(output, images)
     if tensor is None:
         raise LayerError(f"layer {path} returned no tensor for some images; choose other layers")
     return tensor

@@ -270,7 +270,7 @@ def _watch(
         return subject.module(_noise(shape, here))
 
     def shape_of(output: Any) -> torch.Tensor | None:
-        tensor = tensor_of(output)
+        tensor = tensor_of(output, PROBE_IMAGES)
         return None if tensor is None else torch.empty_like(tensor, device="meta")
 
     return first_outputs(subject.module, paths, forward, shape_of)

@@ -37,7 +37,7 @@ def describe(
         module, input_size, chosen, device = _build(text, layers, image_size)
 
     def shape_of(output: object) -> tuple[int, ...] | None:
-        found = tensor_of(output)
+        found = tensor_of(output, images=1)
         return None if found is None else tuple(found.shape[1:])
 
     module.eval()
