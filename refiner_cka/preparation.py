@@ -26,6 +26,7 @@ from .sites import AttentionSite, TokenSite, as_json, attention_sites, token_sit
 from .smoothing import MEASURES, dear_images
 from .smoothing import choose as choose_measures
 from .subjects import Subject, name_apart, resolve
+from .subjects.failing import why_it_fails
 
 PROBE_IMAGES = 3
 """Images of the pass that finds out which layers are called. Not 1 or 2: such an axis may be there by chance."""
@@ -234,9 +235,9 @@ def _probe(subject: Subject, source: ImageSource, here: Runtime) -> _Probe:
             calls, returned = _watch(subject, subject.layers, shape, here)
             fewer = subject.module(_noise(shape, here)[:2])
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            size = "x".join(map(str, shape))
             raise ModelError(
-                f"{subject.name} fails on images of shape {'x'.join(map(str, shape))}: {reason}"
+                f"{subject.name} fails on images of shape {size}: {why_it_fails(subject.module, error)}"
             ) from error
     logits = tensor_of(returned)
     classes = logits.shape[1] if logits is not None and logits.ndim == 2 else None
