@@ -1,4 +1,5 @@
 # make demo: the main job on embedded data and networks.  make test: everything a change must pass.
+# make test-all: that, and all model families where make test tries a sample.
 # make weights: train the embedded networks again.  make notebooks: run notebooks 1 to 4 and store what they show.
 # Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
 
@@ -8,7 +9,7 @@ READY := .venv/ready
 
 SEED ?= 0
 
-.PHONY: demo test lint format bench weights notebooks clean
+.PHONY: demo test test-all lint format bench weights notebooks clean
 
 demo: $(READY)
 	$(BIN)/refiner-cka analyze --model vit_nano --model deit_nano --model resnet_nano --model refiner_nano \
@@ -16,6 +17,9 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest -m "whole or not whole"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

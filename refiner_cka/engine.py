@@ -350,14 +350,18 @@ class Measurement:
 
         def visit(path: str, outputs: Sequence[Any]) -> None:
             self._calls[path] += 1
-            tensors = [_tensor(output, path).detach() for output in outputs]
+            tensors = [
+                _tensor(output, path, images).detach()
+                for output, images in zip(outputs, lockstep.sizes, strict=True)
+            ]
             with self._exactly():
                 for position, readout in rows[path]:
                     features = [features_of(tensor, layout, readout) for tensor in tensors]
                     self._grams.put(position, features)
                 self._tokens.put([position for position, _ in rows[path]], tensors)
 
-        return Lockstep(visit)
+        lockstep = Lockstep(visit)
+        return lockstep
 
     @contextmanager
     def _exactly(self) -> Iterator[None]:
@@ -558,8 +562,8 @@ def _on_all_images(name: str, place: int, analysis: Analysis) -> bool:
     return not measure.dear and site is not None and (site.grid is not None or not measure.on_grid)
 
 
-def _tensor(output: Any, path: str) -> torch.Tensor:
-    tensor = tensor_of(output)
+def _tensor(output: Any, path: str, images: int | None = None) -> torch.Tensor:
+    tensor = tensor_of(output, images)
     if tensor is None:
         raise LayerError(f"layer {path} returned no tensor for some images; choose other layers")
     return tensor

@@ -94,7 +94,7 @@ def _pixels(source: ImageSource, image: int, subject: Subject) -> torch.Tensor:
 
 def _kept(output: Any) -> torch.Tensor | None:
     """Return a copy: in-place operations may overwrite an output."""
-    tensor = tensor_of(output)
+    tensor = tensor_of(output, images=1)
     return None if tensor is None else tensor.clone()
 
 

@@ -22,6 +22,7 @@ from .hooks import Diverged, Lockstep, capture, first_outputs
 from .readout import tensor_of
 from .runtime import Runtime
 from .subjects import Subject
+from .subjects.failing import why_it_fails
 
 PROBE_IMAGES = 3
 """Images of the pass that finds out which layers are called. Not 1 or 2: such an axis may be there by chance."""
@@ -81,9 +82,9 @@ def probe(subject: Subject, shape: Sequence[int], here: Runtime) -> Probe:
         try:
             first = _pass(subject, chunks[0])
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            size = "x".join(map(str, shape))
             raise ModelError(
-                f"{subject.name} fails on images of shape {'x'.join(map(str, shape))}: {reason}"
+                f"{subject.name} fails on images of shape {size}: {why_it_fails(subject.module, error)}"
             ) from error
         whole, warnings = _obstacle_to_splitting(subject, chunks, first, here)
     logits = first.returned.shape
@@ -110,7 +111,7 @@ def watch(
     """Return what modules return for the images of the probe, on the meta device."""
 
     def shape_of(output: Any) -> torch.Tensor | None:
-        tensor = tensor_of(output)
+        tensor = tensor_of(output, PROBE_IMAGES)
         return None if tensor is None else torch.empty_like(tensor, device="meta")
 
     images = noise(shape, here)
@@ -140,10 +141,10 @@ def _faint(subject: Subject) -> str:
 
 
 class _Output:
-    """What is kept of a layer's output: its shape, its digest and a sample of its features."""
+    """What is kept of a layer's output for some images: its shape, its digest and a sample of its features."""
 
-    def __init__(self, output: Any) -> None:
-        tensor = tensor_of(output)
+    def __init__(self, output: Any, images: int) -> None:
+        tensor = tensor_of(output, images)
         self.shape: torch.Tensor | None = None
         self.digest = b""
         self.sample = torch.empty(0)
@@ -159,14 +160,15 @@ class _Output:
 
 @dataclass
 class _Pass:
-    """What one forward pass showed."""
+    """What one forward pass over so many images showed."""
 
+    images: int
     calls: dict[str, list[_Output]] = field(default_factory=dict)
     repeats: dict[str, str] = field(default_factory=dict)
-    returned: _Output = field(default_factory=lambda: _Output(None))
+    returned: _Output = field(default_factory=lambda: _Output(None, 0))
 
     def add(self, path: str, output: Any) -> None:
-        self.calls.setdefault(path, []).append(_Output(output))
+        self.calls.setdefault(path, []).append(_Output(output, self.images))
 
     def differs(self, other: _Pass) -> str:
         """Return the first layer of other bits, in words; empty if there is none."""
@@ -213,12 +215,12 @@ def _far(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
 
 def _pass(subject: Subject, images: torch.Tensor) -> _Pass:
     """Run one forward pass."""
-    seen = _Pass()
+    seen = _Pass(len(images))
     alive: list[tuple[weakref.ref[torch.Tensor], str]] = []
 
     def visit(path: str, output: Any) -> None:
         seen.add(path, output)
-        tensor, kept = tensor_of(output), seen.calls[path][-1]
+        tensor, kept = tensor_of(output, len(images)), seen.calls[path][-1]
         if tensor is None:
             return
         # A tensor that is still there, at the same place and of the same content, is the same tensor.
@@ -234,7 +236,7 @@ def _pass(subject: Subject, images: torch.Tensor) -> _Pass:
         alive.append((weakref.ref(tensor), path))
 
     with capture(subject.module, subject.layers, visit):
-        seen.returned = _Output(subject.module(images))
+        seen.returned = _Output(subject.module(images), len(images))
     return seen
 
 
@@ -290,7 +292,7 @@ def _random(subject: Subject, layer: str) -> str:
 
 def _taking_turns(subject: Subject, chunks: Sequence[torch.Tensor]) -> list[_Pass] | str:
     """Return what the chunks' passes showed in lockstep, or why they cannot take turns."""
-    seen = [_Pass() for _ in chunks]
+    seen = [_Pass(len(chunk)) for chunk in chunks]
 
     def visit(path: str, outputs: Sequence[Any]) -> None:
         for one, output in zip(seen, outputs, strict=True):
@@ -306,5 +308,5 @@ def _taking_turns(subject: Subject, chunks: Sequence[torch.Tensor]) -> list[_Pas
         # One after the other the same passes worked.
         return type(error).__name__
     for one, output in zip(seen, returned, strict=True):
-        one.returned = _Output(output)
+        one.returned = _Output(output, one.images)
     return seen

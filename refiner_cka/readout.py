@@ -1,12 +1,14 @@
 """From what a block returns to the features that CKA and the token measures read.
 
 The rule, in order: a tensor is taken as it is; of a mapping (Hugging Face's `ModelOutput` is one) the entry
-`last_hidden_state`, else the first value that holds a tensor; of a tuple or list the first entry that does.
+`last_hidden_state`, else the first value that holds a tensor; of a tuple or list the first entry that does, if
+possible one with an entry for each image (of TNT's pixels and patches, the patches).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,18 +40,29 @@ class TokenLayout:
     stated: Format | None = field(default=None, compare=False)
 
 
-def tensor_of(output: Any) -> torch.Tensor | None:
-    """Return the tensor that stands for a module's output by the rule above, or `None` if there is none."""
+def tensor_of(output: Any, images: int | None = None) -> torch.Tensor | None:
+    """Return the tensor that stands for a module's output by the rule above, or `None` if there is none.
+
+    Args:
+        output: what the module returned.
+        images: how many images it was given; `None` if that is not known.
+    """
+    tensors = list(_tensors(output))
+    of_images = (one for one in tensors if one.ndim and one.shape[0] == images)
+    return next(of_images, tensors[0] if tensors else None)
+
+
+def _tensors(output: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensor that an output is, the one that stands for a mapping, or those of a tuple or list."""
     if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(output, Mapping):
+        yield output
+    elif isinstance(output, Mapping):
         preferred = output.get("last_hidden_state")
         values = [preferred] if preferred is not None else list(output.values())
+        yield from itertools.islice((found for value in values for found in _tensors(value)), 1)
     elif isinstance(output, tuple | list):
-        values = list(output)
-    else:
-        return None
-    return next((found for value in values if (found := tensor_of(value)) is not None), None)
+        for value in output:
+            yield from _tensors(value)
 
 
 def tokens_of(tensor: torch.Tensor, layout: TokenLayout) -> tuple[torch.Tensor, int]:

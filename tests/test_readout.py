@@ -27,6 +27,17 @@ def test_the_tensor_of_an_output(output):
     assert tensor_of(output) is SEQUENCE
 
 
+def test_of_several_tensors_the_one_of_the_images():
+    pixels = torch.zeros(2 * 4, 5, 3)
+    assert tensor_of((pixels, SEQUENCE), images=2) is SEQUENCE
+    assert tensor_of([MAPS, SEQUENCE], images=2) is MAPS
+    assert tensor_of((pixels, SEQUENCE)) is pixels
+    assert tensor_of((pixels, torch.zeros(1)), images=2) is pixels
+    # What a mapping says is its output stays that, also where it cannot be read.
+    states = {"last_hidden_state": pixels, "attentions": SEQUENCE}
+    assert tensor_of(states, images=2) is pixels
+
+
 @pytest.mark.parametrize("output", [None, "text", (), {"a": None}, 3.0])
 def test_an_output_without_a_tensor(output):
     assert tensor_of(output) is None

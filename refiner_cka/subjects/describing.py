@@ -11,7 +11,7 @@ from ..errors import ModelError
 from ..hooks import first_outputs
 from ..readout import tensor_of
 from . import catalogue, factories, timm_models
-from .checkpoint import first_line
+from .failing import why_it_fails
 from .layers import choose_layers
 from .provenance import seeded
 from .spec import parse
@@ -37,7 +37,7 @@ def describe(
         module, input_size, chosen, device = _build(text, layers, image_size)
 
     def shape_of(output: object) -> tuple[int, ...] | None:
-        found = tensor_of(output)
+        found = tensor_of(output, images=1)
         return None if found is None else tuple(found.shape[1:])
 
     module.eval()
@@ -49,7 +49,7 @@ def describe(
         # A forward pass on an image that does not suit may raise anything.
         size = " x ".join(map(str, input_size))
         raise ModelError(
-            f"{text} does not run on an image of {size}: {first_line(error)}"
+            f"{text} does not run on an image of {size}: {why_it_fails(module, error)}"
         ) from error
     return [
         (name, type(module.get_submodule(name)).__name__, calls.get(name, [None])[0])

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
 
 from torch import nn
 
 from ..errors import LayerError
+from .blocks import find_blocks
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList)
+_HOLDERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 _ATTENTION_NAMES = frozenset(
     {"attn", "attention", "self_attn", "self_attention", "token_mixer", "mixer"}
 )
 _MLP_NAMES = frozenset(
     {"mlp", "mlp_tokens", "mlp_channels", "channel_mixer", "ffn", "feed_forward", "feedforward"}
 )
-# Parts of a network that may be chains of modules too, but not its blocks.
-_NOT_BLOCKS = re.compile("stem|embed|head|classifier|downsample|neck")
 # In evaluation mode these return their input: as layers they would only repeat the row before.
 _PASS_THROUGH = frozenset(
     {"Identity", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropPath"}
@@ -33,10 +30,10 @@ def find_layers(module: nn.Module, pattern: str) -> tuple[str, ...]:
 
     Args:
         module: any network.
-        pattern: `block`: the repeated blocks (of a ResNet every residual block); `attn`, `mlp`: the attention
-            and MLP modules inside the blocks; `all`: every module without children, leaving out identities
-            and dropout, which change nothing in evaluation mode; anything else is a glob (`fnmatch`) over
-            dotted names, in which `*` also matches dots.
+        pattern: `block`: the blocks, by the rule of `find_blocks` (of a ResNet every residual block); `attn`,
+            `mlp`: the attention and MLP modules inside the blocks; `all`: every module without children,
+            leaving out identities and dropout, which change nothing in evaluation mode; anything else is a
+            glob (`fnmatch`) over dotted names, in which `*` also matches dots.
 
     Raises:
         LayerError: nothing matches; names what the network has instead.
@@ -101,7 +98,7 @@ def _leaves(module: nn.Module) -> tuple[str, ...]:
         for name, child in module.named_modules()
         if name
         and not _is_composite(child)
-        and not isinstance(child, (*_CONTAINERS, nn.ModuleDict, nn.ParameterList, nn.ParameterDict))
+        and not isinstance(child, _HOLDERS)
         and type(child).__name__ not in _PASS_THROUGH
     )
     if not found:
@@ -153,101 +150,10 @@ def _is_part(name: str, wanted: frozenset[str]) -> bool:
 
 
 def _blocks(module: nn.Module) -> tuple[str, ...]:
-    """Return the repeated blocks: as timm groups the parameters if it does, else by structure."""
-    found = _grouped(module) or _chained(module)
-    while inner := _opened(module, found):
-        found = inner
+    found = find_blocks(module)
     if not found:
         raise LayerError(
             f"no repeated blocks found in {type(module).__name__}; its modules are {_outline(module)}: "
             "name layers by a glob or use all"
         )
-    return tuple(found)
-
-
-def _grouped(module: nn.Module) -> list[str]:
-    """Return the modules that match the blocks of timm's `group_matcher` (its rule for layer-wise decay)."""
-    matcher = getattr(module, "group_matcher", None)
-    try:
-        groups: Any = matcher(coarse=False)["blocks"] if callable(matcher) else ()
-    except (TypeError, KeyError, AttributeError):
-        # A few families' matchers do not run or return no mapping.
-        return []
-    rules = [(groups, None)] if isinstance(groups, str) else list(groups or ())
-    # An ordinal stands for something that is not repeated: a norm, a downsampling.
-    patterns = [re.compile(rule) for rule, ordinal in rules if ordinal is None]
-    return [
-        name
-        for name, child in module.named_modules()
-        if any((hit := pattern.fullmatch(name)) and hit.groups() for pattern in patterns)
-        and _is_composite(child)
-    ]
-
-
-def _chained(module: nn.Module) -> list[str]:
-    """Return the elements of the chains of modules that are nearest to the root of the network."""
-    level = {"": module}
-    while level:
-        found = [element for path, part in level.items() for element in _chain(part, path)]
-        if found:
-            return found
-        level = {
-            _join(path, name): child
-            for path, part in level.items()
-            for name, child in part.named_children()
-            if not _NOT_BLOCKS.search(name)
-        }
-    return []
-
-
-def _chain(module: nn.Module, path: str) -> list[str]:
-    """Return the elements of a `Sequential` or `ModuleList` if it repeats a class, else nothing.
-
-    What is repeated has modules inside: blocks, or containers of such (stages). Where blocks are, the
-    containers beside them are something else.
-    """
-    if not isinstance(module, _CONTAINERS):
-        return []
-    parts = {name: part for name, part in module.named_children() if _is_composite(part)}
-    blocks = {name: part for name, part in parts.items() if not isinstance(part, _CONTAINERS)}
-    stages = {name: part for name, part in parts.items() if _elements(part, "")}
-    for repeated in (blocks, stages):
-        if len(repeated) > len({type(part) for part in repeated.values()}):
-            return [_join(path, name) for name in repeated]
-    return []
-
-
-def _elements(module: nn.Module, path: str) -> list[str]:
-    """Return the modules of a `Sequential` or `ModuleList` that have modules inside."""
-    if not isinstance(module, _CONTAINERS):
-        return []
-    return [_join(path, name) for name, part in module.named_children() if _is_composite(part)]
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _opened(module: nn.Module, found: Sequence[str]) -> list[str]:
-    """Return what is inside the found modules if each is a stage that holds blocks, else nothing."""
-    inner: list[str] = []
-    for path in found:
-        inside = _inside_stage(module.get_submodule(path), path)
-        if not inside:
-            return []
-        inner += inside
-    return inner
-
-
-def _inside_stage(stage: nn.Module, path: str) -> list[str]:
-    if isinstance(stage, _CONTAINERS):
-        elements = _elements(stage, path)
-        # One module among activations and norms is the body of a block, not a chain.
-        return elements if len(elements) > 1 or len(elements) == len(stage) else []
-    is_stage = "stage" in type(stage).__name__.lower()
-    return [
-        element
-        for name, part in stage.named_children()
-        if name == "blocks" or (is_stage and name == "layers")
-        for element in _elements(part, f"{path}.{name}")
-    ]
+    return found

@@ -6,6 +6,7 @@ from torch import nn
 
 from refiner_cka.errors import LayerError
 from refiner_cka.subjects.layers import choose_layers, find_layers
+from tests.zoo import NETWORKS
 
 
 class Block(nn.Module):
@@ -157,43 +158,6 @@ def test_names_by_hand_must_exist_once(names, message):
         choose_layers(Network(), names)
 
 
-# What timm's families call their blocks differs; the counts are the depths that the papers give.
-FAMILIES = {
-    "vit_tiny_patch16_224": ("blocks.0", "blocks.11", 12),
-    "deit_tiny_distilled_patch16_224": ("blocks.0", "blocks.11", 12),
-    "deit3_small_patch16_224": ("blocks.0", "blocks.11", 12),
-    "resnet18": ("layer1.0", "layer4.1", 8),
-    "resnet50": ("layer1.0", "layer4.2", 16),
-    "swin_tiny_patch4_window7_224": ("layers.0.blocks.0", "layers.3.blocks.1", 12),
-    "convnext_tiny": ("stages.0.blocks.0", "stages.3.blocks.2", 18),
-    "efficientnet_b0": ("blocks.0.0", "blocks.6.0", 16),
-    "mixer_s32_224": ("blocks.0", "blocks.7", 8),
-    "mobilenetv2_050": ("blocks.0.0", "blocks.6.0", 17),
-    "regnetx_002": ("s1.b1", "s4.b7", 13),
-    "eva02_tiny_patch14_224": ("blocks.0", "blocks.11", 12),
-    "beit_base_patch16_224": ("blocks.0", "blocks.11", 12),
-    "cait_xxs24_224": ("blocks.0", "blocks_token_only.1", 26),
-    "maxvit_tiny_rw_224": ("stages.0.blocks.0", "stages.3.blocks.1", 11),
-    "pvt_v2_b0": ("stages.0.blocks.0", "stages.3.blocks.1", 8),
-    "pit_ti_224": ("transformers.0.blocks.0", "transformers.2.blocks.3", 12),
-    "densenet121": ("features.denseblock1.denselayer1", "features.denseblock4.denselayer16", 58),
-    "convmixer_768_32": ("blocks.0", "blocks.31", 32),
-}
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_blocks_of_timm_families(name):
-    import timm
-
-    first, last, count = FAMILIES[name]
-    with torch.device("meta"):
-        module = timm.create_model(name)
-    blocks = find_layers(module, "block")
-    assert (blocks[0], blocks[-1], len(blocks)) == (first, last, count)
-    assert len(set(blocks)) == count
-    assert not any(inner.startswith(f"{outer}.") for outer in blocks for inner in blocks)
-
-
 def test_parts_of_timm_blocks():
     import timm
 
@@ -214,3 +178,24 @@ def test_parts_of_timm_blocks():
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
         "Conv2d": 1, "Linear": 49, "LayerNorm": 25, "GELU": 12,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "attentions", "mlps"),
+    [
+        ("swin_tiny_patch4_window7_224", 12, 12),
+        # One over windows and one over the grid in each block, whose first part is a convolution.
+        ("maxvit_pico_rw_256", 22, 22),
+        # 3 x (1 + 4) in the branches, and 3 x 2 attentions from branch to branch.
+        ("crossvit_tiny_240", 21, 15),
+        ("xcit_nano_12_p16_224", 14, 14),
+        ("ViTModel", 4, 4),
+        ("CLIPVisionModel", 4, 4),
+        ("swin_t", 12, 12),
+    ],
+)
+def test_attention_and_mlps_of_families(name, attentions, mlps):
+    (network,) = (one for one in NETWORKS if one.name == name)
+    module = network.build("meta")
+    assert len(find_layers(module, "attn")) == attentions
+    assert len(find_layers(module, "mlp")) == mlps
