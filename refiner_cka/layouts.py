@@ -200,7 +200,7 @@ def _prefixes(
     """Return how many of so many tokens may be prefix tokens; more than one if nothing known decides.
 
     Raises:
-        LayerError: no number known makes a grid of the rest, or another than the stated one does.
+        LayerError: no usual number makes a grid of the rest, or another than what the model or the user says does.
     """
 
     def makes_grid(prefix: int) -> bool:
@@ -209,15 +209,20 @@ def _prefixes(
     own = known.prefix if known.stated_prefix is None else known.stated_prefix
     if count == known.patches:
         return [0]  # before they are prepended
-    if known.stated_prefix is None and known.patches and count - known.patches in _PREFIXES:
-        return [count - known.patches]
+    if known.stated_prefix is None and known.patches and count > known.patches:
+        if count - known.patches in (*_PREFIXES, own):
+            return [count - known.patches]
+        raise LayerError(
+            f"returns {count} tokens, of which {known.patches} cannot be the patches: say how many come before "
+            f"them, prefix_tokens=N {_WHERE}, or choose other layers"
+        )
     fitting = [prefix for prefix in _PREFIXES if makes_grid(prefix)]
     if own is not None and (makes_grid(own) or not fitting):
         return [min(own, count)]
     if 0 in fitting and own is not None:
         return [0]
     height, width = size
-    if known.stated_prefix is not None:
+    if own is not None:
         raise LayerError(
             f"returns {count} tokens, which without {own} prefix tokens make no grid on images of "
             f"{height}x{width}, and do without {fitting[0]}: give prefix_tokens={fitting[0]} {_WHERE}"
@@ -321,7 +326,7 @@ def _several_prefixes(count: int, prefixes: Sequence[int]) -> str:
 
 def _has_class(prefix: int, known: ModelLayout) -> bool:
     registers = known.prefix is None and known.stated_prefix is None and prefix == _REGISTERS_ALONE
-    return prefix > 0 and known.class_token and not registers
+    return known.class_token and not registers
 
 
 def _fits(grid: Grid, size: Sequence[int]) -> bool:
