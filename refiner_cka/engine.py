@@ -30,7 +30,7 @@ from .images import Batch, UnreadableImage, load_batches
 from .minibatch import GramStack
 from .oversmoothing import AttentionTally, TokenTally
 from .preparation import Analysis, Options, Row, prepare
-from .readout import Readout, features_of, tensor_of
+from .readout import features_of, tensor_of
 from .result import (
     GROUPS,
     AttentionLayer,
@@ -342,11 +342,10 @@ class Measurement:
 
     def _lockstep(self, index: int) -> Lockstep:
         """Return the passes of one subject: at each layer, its Gram matrices go to their rows."""
-        rows: dict[str, list[tuple[int, Readout]]] = {}
+        rows: dict[str, list[tuple[int, Row]]] = {}
         for position, row in enumerate(self._analysis.rows):
             if row.subject == index:
-                rows.setdefault(row.path, []).append((position, row.readout))
-        layout = self._analysis.subjects[index].tokens
+                rows.setdefault(row.path, []).append((position, row))
 
         def visit(path: str, outputs: Sequence[Any]) -> None:
             self._calls[path] += 1
@@ -355,8 +354,8 @@ class Measurement:
                 for output, images in zip(outputs, lockstep.sizes, strict=True)
             ]
             with self._exactly():
-                for position, readout in rows[path]:
-                    features = [features_of(tensor, layout, readout) for tensor in tensors]
+                for position, row in rows[path]:
+                    features = [features_of(each, row.layout, row.readout) for each in tensors]
                     self._grams.put(position, features)
                 self._tokens.put([position for position, _ in rows[path]], tensors)
 

@@ -36,7 +36,7 @@ ESTIMATOR: Mapping[str, Any] = {
 
 def identity(
     subjects: Sequence[Subject],
-    layers: Sequence[Sequence[tuple[str, str]]],
+    layers: Sequence[Sequence[Any]],
     source: ImageSource,
     plan: Plan,
     digest: Digest,
@@ -46,7 +46,7 @@ def identity(
 
     Args:
         subjects: the models.
-        layers: of each model path and readout of its rows.
+        layers: of each model its rows, JSON types: path, readout, and how tokens are read where they are.
         source: the images.
         plan: their batches.
         digest: of the images of the plan.
@@ -60,7 +60,7 @@ def identity(
                 "name": subject.name,
                 "origin": {key: of for key, of in subject.origin.items() if key not in ASIDE},
                 "preprocessing": _preprocessing(subject.preprocessing, source),
-                "layers": [list(row) for row in rows],
+                "layers": list(rows),
             }
             for subject, rows in zip(subjects, layers, strict=True)
         ],
@@ -110,6 +110,11 @@ def circumstances(
         "preprocessing_assumed": [
             subject.name for subject in subjects if subject.assumption(source.input_shape)
         ],
+        "stated": {
+            subject.name: {"layout": known.stated, "prefix_tokens": known.stated_prefix}
+            for subject in subjects
+            if (known := subject.layout).stated is not None or known.stated_prefix is not None
+        },
         "device": runtime.describe(here.device),
         "processes": here.world,
         "shard": list(shard),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from . import runtime
 from .errors import AnalysisWarning, DataError, LayerError
 from .hooks import first_outputs
 from .images import ImageSource, UnreadableImage, open_source
+from .layouts import readings_of
 from .readout import tensor_of
 from .result import TokenMaps
 from .sites import TokenSite, token_site
@@ -66,7 +67,7 @@ def token_maps(
         outputs, _ = first_outputs(
             subject.module, layers or subject.layers, lambda: subject.module(inputs), _kept
         )
-    sites = {path: _site(subject, path, calls[0], inputs) for path, calls in outputs.items()}
+        sites = _sites(subject, outputs, inputs)
     shown = list(layers or (path for path, site in sites.items() if site is not None))
     if layers is None and len(shown) > DEPTHS:
         shown = [shown[k] for k in np.linspace(0, len(shown) - 1, DEPTHS).round().astype(int)]
@@ -98,15 +99,24 @@ def _kept(output: Any) -> torch.Tensor | None:
     return None if tensor is None else tensor.clone()
 
 
-def _site(
-    subject: Subject, path: str, output: torch.Tensor | None, inputs: torch.Tensor
-) -> TokenSite | None:
-    if output is None:
-        return None
-    try:
-        return token_site(output, subject.tokens, subject.module, inputs.shape[1:], prefix=False)
-    except LayerError as error:
-        raise LayerError(f"{subject.name}: layer {path} {error}") from None
+def _sites(
+    subject: Subject, outputs: Mapping[str, Sequence[torch.Tensor | None]], inputs: torch.Tensor
+) -> dict[str, TokenSite | None]:
+    tensors = {path: calls[0] for path, calls in outputs.items() if calls[0] is not None}
+    readings = readings_of(
+        subject.module,
+        tensors,
+        subject.layout,
+        lambda images: subject.module(images.to(inputs.device)),
+        inputs.shape[1:],
+        on_grid=True,
+    )
+    sites: dict[str, TokenSite | None] = {}
+    for path, reading in readings.items():
+        if isinstance(reading, LayerError):
+            raise LayerError(f"{subject.name}: layer {path} {reading}")
+        sites[path] = token_site(tensors[path], reading, prefix=False)
+    return sites
 
 
 def _cosines(

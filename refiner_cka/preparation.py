@@ -16,8 +16,10 @@ from . import identity, runtime
 from .attention import find_points, unfused
 from .errors import AnalysisWarning, DataError, LayerError, ModelError
 from .images import ImageSource, Plan, check_channels, open_source, plan_batches
+from .layouts import NoTokens, readings_of
+from .locality import Reading
 from .probe import PROBE_IMAGES, Probe, probe, watch
-from .readout import READOUTS, Readout, features_of
+from .readout import READOUTS, Readout, TokenLayout, features_of
 from .runtime import Precision, Runtime
 from .sites import AttentionSite, TokenSite, as_json, attention_sites, token_site
 from .smoothing import MEASURES, dear_images
@@ -27,11 +29,20 @@ from .subjects import Subject, name_apart, resolve
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A layer of one subject under one readout: a row of the matrix; `site` says how its tokens are read."""
+    """A layer of one subject under one readout: a row of the matrix.
+
+    Attributes:
+        subject: number of the model.
+        path: of the layer's module.
+        readout: what is read of its output.
+        layout: how its tokens lie, where that matters.
+        site: where its tokens are measured, if they are.
+    """
 
     subject: int
     path: str
     readout: Readout
+    layout: TokenLayout | None = None
     site: TokenSite | None = None
 
 
@@ -137,10 +148,16 @@ def prepare(
         check_channels(source, subject.preprocessing)
         shown = probe(subject, source.input_shape or subject.preprocessing.input_size, here)
         left_out.extend(shown.warnings)
-        chosen, dropped = _choose_rows(subject, shown, readouts)
+        readings = _readings(subject, shown, here, readouts, measures)
+        chosen, dropped = _choose_rows(subject, shown, readouts, readings)
         left_out.extend(dropped)
-        found, wrong, without = _token_sites(subject, shown, chosen, measures, smoothing_prefix)
-        rows.extend(Row(index, path, readout, found.get(path)) for readout, path in chosen)
+        found, wrong, without = _token_sites(
+            subject, shown, chosen, readings, measures, smoothing_prefix
+        )
+        rows.extend(
+            Row(index, path, readout, _layout(readings.get(path)), found.get(path))
+            for readout, path in chosen
+        )
         # By default measures are taken where there are tokens; asked for, they say where there are none.
         left_out.extend([*wrong, *without] if smoothing is not None else wrong)
         class_maps.append(subject.class_map(source.classes, shown.logits))
@@ -155,8 +172,7 @@ def prepare(
     for line in left_out if here.rank == 0 else []:
         warnings.warn(line, AnalysisWarning, stacklevel=2)
     layers_of = [
-        [(row.path, row.readout) for row in rows if row.subject == index]
-        for index in range(len(subjects))
+        [_layer(row) for row in rows if row.subject == index] for index in range(len(subjects))
     ]
     digest = source.digest(list(itertools.chain.from_iterable(plan.batches)))
     determines = {
@@ -221,44 +237,98 @@ def _subjects(
     return tuple(name_apart(found))
 
 
+Readings = Mapping[str, Reading | LayerError | None]
+"""Of each layer how it is read, or why that cannot be said; `None`: it is one patch."""
+
+
+def _readings(
+    subject: Subject,
+    probe: Probe,
+    here: Runtime,
+    readouts: Sequence[Readout],
+    measures: Sequence[str],
+) -> Readings:
+    """Return how the layers of one subject are read; nothing if no tokens are."""
+    if not measures and set(readouts) == {"all"}:
+        return {}
+    outputs = {
+        path: calls[0]
+        for path, calls in probe.calls.items()
+        if calls[0] is not None and _unreadable(calls) is None
+    }
+    with here.hosting(subject.module), here.session():
+        return readings_of(
+            subject.module,
+            outputs,
+            subject.layout,
+            lambda images: subject.module(images.to(here.device)),
+            probe.shape,
+            on_grid=any(MEASURES[name].on_grid for name in measures),
+        )
+
+
+def _layout(reading: Reading | LayerError | None) -> TokenLayout | None:
+    return reading.layout if isinstance(reading, Reading) else None
+
+
 def _token_sites(
     subject: Subject,
     probe: Probe,
     chosen: Sequence[tuple[Readout, str]],
+    readings: Readings,
     measures: Sequence[str],
     prefix: bool,
 ) -> tuple[dict[str, TokenSite], list[str], list[str]]:
-    """Return how the tokens of one subject's layers are read.
+    """Return where the tokens of one subject's layers are measured.
 
-    And a line for each layer whose shape contradicts the layout, and for each without tokens or grid.
+    And a line for the layers of which it cannot be said how tokens lie, and for those without tokens or grid.
 
     Raises:
-        LayerError: the shape of a layer named by hand contradicts what is said of its tokens.
+        LayerError: a layer named by hand contradicts what the user says of the tokens.
     """
+    is_stated = subject.layout.stated is not None or subject.layout.stated_prefix is not None
     found: dict[str, TokenSite] = {}
-    wrong: list[str] = []
-    without: list[str] = []
+    wrong: dict[str, str] = {}
+    alone: dict[str, str] = {}
+    scattered: dict[str, str] = {}
     for path in dict.fromkeys(path for _, path in chosen if measures):
         output = probe.calls[path][0]
         assert output is not None  # it would not be a row
-        line = f"{subject.name}: layer {path}"
-        try:
-            site = token_site(output, subject.tokens, subject.module, probe.shape, prefix)
-        except LayerError as error:
-            if not subject.pattern:
-                raise LayerError(f"{line} {error}") from None
-            wrong.append(f"{line} {error}; left out of the over-smoothing measures")
+        reading = readings[path]
+        if isinstance(reading, NoTokens):
+            alone[path] = str(reading)
             continue
+        if isinstance(reading, LayerError):
+            if is_stated and not subject.pattern:
+                raise LayerError(f"{subject.name}: layer {path} {reading}")
+            wrong[path] = str(reading)
+            continue
+        site = token_site(output, reading, prefix)
         if site is None:
-            shape = tuple(output.shape)
-            without.append(
-                f"{line} returns {shape}, not several tokens; left out of the over-smoothing measures"
-            )
+            alone[path] = f"returns {tuple(output.shape)}, not several tokens"
             continue
         found[path] = site
         if site.grid is None and any(MEASURES[name].on_grid for name in measures):
-            without.append(f"{line} has no patch grid; left out of the measures on the grid")
-    return found, wrong, without
+            scattered[path] = "has no patch grid, or none on which its tokens are in order"
+    smoothing, grid = "the over-smoothing measures", "the measures on the grid"
+    return (
+        found,
+        _left_out(subject, wrong, smoothing),
+        [*_left_out(subject, alone, smoothing), *_left_out(subject, scattered, grid)],
+    )
+
+
+def _left_out(subject: Subject, reasons: Mapping[str, str], of: str) -> list[str]:
+    """Return one line for layers that are left out of something, with the first one's reason; none for none."""
+    if not reasons:
+        return []
+    first, *others = reasons
+    also = f" (and so on for {len(others)} more: {_shortened(others)})" if others else ""
+    return [f"{subject.name}: layer {first} {reasons[first]}{also}; left out of {of}"]
+
+
+def _shortened(paths: Sequence[str]) -> str:
+    return ", ".join(paths if len(paths) <= 4 else [*paths[:2], "...", paths[-1]])
 
 
 def _attention_sites(
@@ -273,7 +343,7 @@ def _attention_sites(
     with here.hosting(subject.module), here.session(), unfused(subject.module):
         calls = watch(subject, [point.hook for point in points], probe.shape, here)
     found, reasons = attention_sites(
-        index, points, calls, PROBE_IMAGES, subject.tokens, subject.module, probe.shape
+        index, points, calls, PROBE_IMAGES, subject.layout, subject.module, probe.shape
     )
     return found, [
         f"{subject.name}: {reason}; left out of the attention measures" for reason in reasons
@@ -281,7 +351,7 @@ def _attention_sites(
 
 
 def _choose_rows(
-    subject: Subject, probe: Probe, readouts: Sequence[Readout]
+    subject: Subject, probe: Probe, readouts: Sequence[Readout], readings: Readings
 ) -> tuple[list[tuple[Readout, str]], list[str]]:
     """Return the rows of one subject and a line for each layer left out.
 
@@ -293,7 +363,7 @@ def _choose_rows(
     rows: list[tuple[Readout, str]] = []
     obstacles: dict[tuple[str, str], list[str]] = {}
     for readout, path in itertools.product(readouts, order):
-        reason, of_readout = _obstacle(subject, probe, path, readout)
+        reason, of_readout = _obstacle(subject, probe, path, readout, readings)
         if reason is None:
             rows.append((readout, path))
         elif not subject.pattern:
@@ -313,35 +383,32 @@ def _choose_rows(
 
 
 def _obstacle(
-    subject: Subject, probe: Probe, path: str, readout: Readout
+    subject: Subject, probe: Probe, path: str, readout: Readout, readings: Readings
 ) -> tuple[str | None, bool]:
     """Return why a layer cannot be a row, or `None`, and whether that is so for this readout only."""
-    calls = probe.calls.get(path, [])
-    if not calls:
-        return "is never called", False
-    if len(calls) > 1:
-        return f"is called {len(calls)} times in one forward pass", False
+    calls, reading = probe.calls.get(path, []), readings.get(path)
+    reason = _unreadable(calls)
+    if reason is not None:
+        return reason, False
+    if readout != "all" and isinstance(reading, LayerError):
+        return str(reading), True
     output = calls[0]
-    if output is None:
-        return "returns no tensor", False
-    if not output.is_floating_point():
-        return f"returns {output.dtype}, not floating-point features", False
-    if output.ndim < 2 or output.shape[0] != PROBE_IMAGES:
-        shape = f"{tuple(output.shape)} for {PROBE_IMAGES} images"
-        return f"returns {shape}: the first axis must be the images", False
+    assert output is not None  # it would be unreadable
     try:
-        features_of(output, subject.tokens, readout)
+        features_of(output, None if readout == "all" else _layout(reading), readout)
     except LayerError as error:
         return f"cannot be read: {error}", True
-    if subject.pattern and _repeats_a_row(subject, probe, path, readout):
+    if subject.pattern and _repeats_a_row(subject, probe, path, readout, readings):
         return "returns the tensor of a layer before it", True
     return None, False
 
 
-def _repeats_a_row(subject: Subject, probe: Probe, path: str, readout: Readout) -> bool:
+def _repeats_a_row(
+    subject: Subject, probe: Probe, path: str, readout: Readout, readings: Readings
+) -> bool:
     """Whether a layer's tensor is that of a layer before it, which is a row: a stage returns its last block's."""
     before = probe.repeats.get(path)
-    if before is None or _obstacle(subject, probe, before, readout)[0] is not None:
+    if before is None or _obstacle(subject, probe, before, readout, readings)[0] is not None:
         return False
     # Reshaped it holds the same numbers, and other tokens.
     return readout == "all" or _shape(probe, before) == _shape(probe, path)
@@ -350,6 +417,31 @@ def _repeats_a_row(subject: Subject, probe: Probe, path: str, readout: Readout) 
 def _shape(probe: Probe, path: str) -> torch.Size | None:
     output = probe.calls[path][0]
     return None if output is None else output.shape
+
+
+def _unreadable(calls: Sequence[torch.Tensor | None]) -> str | None:
+    """Return why a layer cannot be read at all, or `None`."""
+    if not calls:
+        return "is never called"
+    if len(calls) > 1:
+        return f"is called {len(calls)} times in one forward pass"
+    output = calls[0]
+    if output is None:
+        return "returns no tensor"
+    if not output.is_floating_point():
+        return f"returns {output.dtype}, not floating-point features"
+    if output.ndim < 2 or output.shape[0] != PROBE_IMAGES:
+        shape = f"{tuple(output.shape)} for {PROBE_IMAGES} images"
+        return f"returns {shape}: the first axis must be the images"
+    return None
+
+
+def _layer(row: Row) -> list[Any]:
+    """Return a row as JSON types: path, readout and, where they matter, how its tokens lie and their grid."""
+    if row.layout is None or (row.readout == "all" and row.site is None):
+        return [row.path, row.readout]
+    layout = {"format": row.layout.format, "prefix_tokens": row.layout.prefix}
+    return [row.path, row.readout, {**layout, "grid": row.site and row.site.grid}]
 
 
 def _assumptions(subjects: Sequence[Subject], source: ImageSource) -> list[str]:

@@ -9,35 +9,53 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 
 from .errors import LayerError
 
 Format = Literal["nlc", "nchw", "nhwc"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 Readout = Literal["all", "patch", "cls", "mean"]
 READOUTS: tuple[Readout, ...] = ("all", "patch", "cls", "mean")
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """How the tokens of a model's layers lie.
+    """How the tokens of one layer lie in its output.
 
     Attributes:
-        prefix: number of prefix tokens (class, distillation, register) before the patch tokens of a
-            `(batch, tokens, dim)` output.
-        patches: number of patch tokens where the model fixes it; tells a sequence with prefix tokens from
-            one without (before they are prepended). `None`: every sequence has the prefix tokens.
-        spatial: how a 4-d output lies: `nchw` (channels second, convolutional networks) or `nhwc`.
-        stated: how the user says that outputs lie; one with other axes is then refused where tokens are read.
+        format: `nlc` (images, tokens, channels), `nchw` or `nhwc`; every position of the last two is a token.
+        prefix: how many of the first tokens of an `nlc` output are no patches (class, distillation, register).
+        class_token: whether the first of these is a class token.
     """
 
+    format: Format = "nlc"
     prefix: int = 0
+    class_token: bool = True
+
+
+@dataclass(frozen=True)
+class ModelLayout:
+    """What is known of how tokens lie in a model's layers: by its attributes, and by the user, who comes first.
+
+    Each layer's own `TokenLayout` follows from this, its output's shape and its parameters: see `layouts`.
+
+    Attributes:
+        prefix: prefix tokens where a layer has them, by the model; `None` if it does not say.
+        patches: patch tokens where the model fixes their number.
+        class_token: false if the model has prefix tokens and none of them is a class token.
+        stated: how outputs lie, by the user.
+        stated_prefix: prefix tokens where a layer has them, by the user.
+    """
+
+    prefix: int | None = None
     patches: int | None = None
-    spatial: Literal["nchw", "nhwc"] = "nchw"
-    stated: Format | None = field(default=None, compare=False)
+    class_token: bool = True
+    stated: Format | None = None
+    stated_prefix: int | None = None
 
 
 def tensor_of(output: Any, images: int | None = None) -> torch.Tensor | None:
@@ -65,52 +83,41 @@ def _tensors(output: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(value)
 
 
-def tokens_of(tensor: torch.Tensor, layout: TokenLayout) -> tuple[torch.Tensor, int]:
-    """Return `(batch, tokens, dim)` and how many of the first tokens are prefix tokens.
-
-    A `(batch, dim)` output is one patch token; the positions of a 4-d output are its patch tokens.
-
-    Raises:
-        LayerError: the output has no token axis (not 2-, 3- or 4-dimensional), or not those that were stated.
-    """
-    if layout.stated is not None and tensor.ndim == (4 if layout.stated == "nlc" else 3):
-        raise LayerError(
-            f"an output of shape {tuple(tensor.shape)} is not {layout.stated}, as its tokens are said to lie: "
-            "give Subject.from_module other tokens"
-        )
-    if tensor.ndim == 2:
-        return tensor.unsqueeze(1), 0
-    if tensor.ndim == 3:
-        bare = tensor.shape[1] == layout.patches
-        return tensor, 0 if bare else min(layout.prefix, tensor.shape[1])
-    if tensor.ndim == 4:
-        channels_last = tensor if layout.spatial == "nhwc" else tensor.permute(0, 2, 3, 1)
-        return channels_last.flatten(1, 2), 0
-    raise LayerError(
-        f"an output of shape {tuple(tensor.shape)} has no token axis; only --tokens all reads it"
-    )
+def tokens_of(tensor: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+    """Return the tokens of an output, prefix tokens first, `(images, tokens, channels)`."""
+    if layout.format == "nlc":
+        return tensor
+    channels_last = tensor if layout.format == "nhwc" else tensor.permute(0, 2, 3, 1)
+    return channels_last.flatten(1, 2)
 
 
-def features_of(tensor: torch.Tensor, layout: TokenLayout, readout: Readout) -> torch.Tensor:
-    """Return the features of one readout, `(batch, features)`.
+def patches_of(tensor: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+    """Return the tokens of an output without prefix tokens, `(images, tokens, channels)`."""
+    return tokens_of(tensor, layout)[:, layout.prefix :]
+
+
+def features_of(tensor: torch.Tensor, layout: TokenLayout | None, readout: Readout) -> torch.Tensor:
+    """Return the features of one readout, `(images, features)`.
 
     Args:
-        tensor: a layer's output, batch first.
-        layout: how its tokens lie.
+        tensor: a layer's output, images first.
+        layout: how its tokens lie; of no account for `all`, and for an output `(images, channels)`, one patch.
         readout: `all` every number; `patch` all but the prefix tokens; `cls` the first prefix token; `mean`
             the mean over patch tokens.
 
     Raises:
-        LayerError: `cls` where there is no prefix token, or a readout of an output without tokens.
+        LayerError: `cls` where there is no class token, or `patch` or `mean` where there is no patch.
     """
-    if readout == "all":
+    if readout == "all" or (tensor.ndim == 2 and readout != "cls"):
         return _flat(tensor)
-    tokens, prefix = tokens_of(tensor, layout)
     if readout == "cls":
-        if not prefix:
+        if tensor.ndim == 2 or layout is None or not (layout.prefix and layout.class_token):
             raise LayerError("there is no class token to read: use --tokens all, patch or mean")
-        return tokens[:, 0]
-    patches = tokens[:, prefix:]
+        return tensor[:, 0]
+    assert (
+        layout is not None
+    )  # only an output with several axes of which something is said is a row
+    patches = patches_of(tensor, layout)
     if not patches.shape[1]:
         raise LayerError("there are no patch tokens to read: use --tokens all or cls")
     return _flat(patches) if readout == "patch" else patches.mean(1)

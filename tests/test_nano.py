@@ -133,7 +133,7 @@ def test_the_numbers_of_the_readme_are_what_was_measured():
 
 def test_deit_has_two_prefix_tokens_and_two_heads():
     subject = resolve("deit_nano")[0]
-    assert subject.tokens.prefix == 2
+    assert subject.layout.prefix == 2
     assert type(subject.module.head_dist) is type(subject.module.head)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

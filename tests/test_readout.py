@@ -44,22 +44,22 @@ def test_an_output_without_a_tensor(output):
 
 
 def test_readouts_of_a_sequence_with_two_prefix_tokens():
-    layout = TokenLayout(prefix=2, patches=4)
+    layout = TokenLayout("nlc", prefix=2)
     assert features_of(SEQUENCE, layout, "all").shape == (2, 18)
     assert torch.equal(features_of(SEQUENCE, layout, "patch"), SEQUENCE[:, 2:].reshape(2, 12))
     assert torch.equal(features_of(SEQUENCE, layout, "cls"), SEQUENCE[:, 0])
     assert torch.equal(features_of(SEQUENCE, layout, "mean"), SEQUENCE[:, 2:].mean(1))
 
 
-def test_a_sequence_before_its_prefix_tokens_are_added_is_all_patches():
-    layout = TokenLayout(prefix=1, patches=6)
-    assert torch.equal(features_of(SEQUENCE, layout, "patch"), SEQUENCE.flatten(1))
+@pytest.mark.parametrize("layout", [TokenLayout("nlc"), TokenLayout("nlc", 4, class_token=False)])
+def test_without_a_class_token_there_is_none_to_read(layout):
+    """Neither is the first of four registers one."""
     with pytest.raises(LayerError, match="no class token"):
         features_of(SEQUENCE, layout, "cls")
 
 
 def test_a_sequence_of_prefix_tokens_alone_has_no_patches():
-    layout = TokenLayout(prefix=1, patches=9)
+    layout = TokenLayout("nlc", prefix=1)
     alone = SEQUENCE[:, :1]
     assert torch.equal(features_of(alone, layout, "cls"), alone[:, 0])
     for readout in ("patch", "mean"):
@@ -67,9 +67,9 @@ def test_a_sequence_of_prefix_tokens_alone_has_no_patches():
             features_of(alone, layout, readout)
 
 
-@pytest.mark.parametrize(("spatial", "axes"), [("nchw", (2, 3)), ("nhwc", (1, 2))])
-def test_the_positions_of_a_map_are_its_tokens(spatial, axes):
-    layout = TokenLayout(spatial=spatial)
+@pytest.mark.parametrize(("format", "axes"), [("nchw", (2, 3)), ("nhwc", (1, 2))])
+def test_the_positions_of_a_map_are_its_tokens(format, axes):
+    layout = TokenLayout(format)
     torch.testing.assert_close(features_of(MAPS, layout, "mean"), MAPS.mean(axes))
     assert features_of(MAPS, layout, "patch").shape == (2, 60)
     with pytest.raises(LayerError, match="no class token"):
@@ -78,19 +78,14 @@ def test_the_positions_of_a_map_are_its_tokens(spatial, axes):
 
 def test_channels_last_memory_is_read_without_a_copy():
     stored = MAPS.contiguous(memory_format=torch.channels_last)
-    features = features_of(stored, TokenLayout(), "all")
+    features = features_of(stored, None, "all")
     assert features.data_ptr() == stored.data_ptr()
     assert torch.equal(features.sort(1).values, MAPS.flatten(1).sort(1).values)
 
 
-def test_a_vector_is_one_token():
+def test_a_vector_is_one_patch():
     vector = torch.randn(3, 7)
     for readout in ("all", "patch", "mean"):
-        assert torch.equal(features_of(vector, TokenLayout(prefix=1), readout), vector)
-
-
-def test_five_axes_have_no_tokens():
-    video = torch.zeros(2, 1, 2, 3, 4)
-    assert features_of(video, TokenLayout(), "all").shape == (2, 24)
-    with pytest.raises(LayerError, match="no token axis"):
-        features_of(video, TokenLayout(), "mean")
+        assert torch.equal(features_of(vector, None, readout), vector)
+    with pytest.raises(LayerError, match="no class token"):
+        features_of(vector, None, "cls")

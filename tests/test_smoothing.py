@@ -267,7 +267,14 @@ def run(subjects, data=None, **kwargs):
 
 @pytest.mark.parametrize(
     ("spatial", "stated"),
-    [("nlc", {"prefix_tokens": 1}), ("nchw", {"tokens": "nchw"}), ("nhwc", {"tokens": "nhwc"})],
+    [
+        ("nlc", {"prefix_tokens": 1}),
+        ("nchw", {"layout": "nchw"}),
+        ("nhwc", {"layout": "nhwc"}),
+        ("nlc", {}),
+        ("nchw", {}),
+        ("nhwc", {}),
+    ],
 )
 def test_the_whole_way_of_layouts_and_prefix_tokens(spatial, stated):
     """The same patches, however they lie: one class token more must not count."""
@@ -311,11 +318,11 @@ def test_prefix_tokens_count_when_asked():
 @pytest.mark.parametrize(
     ("spatial", "stated", "message"),
     [
-        ("nlc", {"prefix_tokens": 0}, "do without 1: give Subject.from_module prefix_tokens=1"),
-        ("nhwc", {"tokens": "nchw"}, "nhwc and not nchw.*tokens='nhwc'"),
-        ("nchw", {"tokens": "nhwc"}, "nchw and not nhwc.*tokens='nchw'"),
-        ("nhwc", {"tokens": "nlc"}, "shape \\(3, 4, 4, 32\\) is not nlc"),
-        ("nlc", {"tokens": "nchw"}, "shape \\(3, 17, 32\\) is not nchw"),
+        ("nlc", {"prefix_tokens": 0}, "do without 1: give prefix_tokens=1"),
+        ("nhwc", {"layout": "nchw"}, "nhwc and not nchw.*give layout=nhwc"),
+        ("nchw", {"layout": "nhwc"}, "nchw and not nhwc.*give layout=nchw"),
+        ("nhwc", {"layout": "nlc"}, "\\(3, 4, 4, 32\\), which is not nlc"),
+        ("nlc", {"layout": "nchw"}, "\\(3, 17, 32\\), which is not nchw"),
     ],
 )
 def test_a_wrong_statement_of_the_layout_is_caught_by_shape(spatial, stated, message):
@@ -354,7 +361,7 @@ def test_tokens_that_are_not_finite_make_the_layer_undefined_and_are_named():
         lambda _m, _i, output: output.masked_fill(output > 2, float("inf"))
     )
     with pytest.warns(rc.AnalysisWarning) as caught:
-        result = run(subject(module, tokens="nhwc"))
+        result = run(subject(module, layout="nhwc"))
     lines = [str(entry.message) for entry in caught if "over-smoothing" in str(entry.message)]
     assert len(lines) == 1
     assert "model: over-smoothing of layer views.1 is undefined (NaN)" in lines[0]

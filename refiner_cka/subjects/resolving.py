@@ -11,7 +11,7 @@ from . import catalogue, factories, timm_models
 from .layers import choose_layers
 from .provenance import origin_of, seeded
 from .spec import Spec, parse
-from .subject import Subject
+from .subject import Subject, stated
 
 Size = tuple[int, int]
 
@@ -59,8 +59,10 @@ def name_apart(subjects: Iterable[Subject]) -> list[Subject]:
 def _subject(spec: Spec, layers: str, image_size: Size | None, seed: int) -> Subject:
     with seeded(seed):
         if catalogue.is_factory(spec.name):
-            return _from_factory(spec, layers, image_size, seed)
-        return _from_timm(spec, layers, image_size, seed)
+            subject = _from_factory(spec, layers, image_size, seed)
+        else:
+            subject = _from_timm(spec, layers, image_size, seed)
+    return replace(subject, layout=stated(subject.layout, spec.layout, spec.prefix_tokens))
 
 
 def _from_timm(spec: Spec, layers: str, image_size: Size | None, seed: int) -> Subject:
@@ -74,7 +76,7 @@ def _from_timm(spec: Spec, layers: str, image_size: Size | None, seed: int) -> S
         module=module,
         layers=chosen,
         pattern=is_pattern,
-        tokens=timm_models.layout(module),
+        layout=timm_models.layout(module),
         preprocessing=preprocessing,
         classes=timm_models.class_names(built),
         trained=not is_random,

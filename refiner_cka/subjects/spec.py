@@ -20,6 +20,8 @@ from typing import Any
 from ..errors import CheckpointError, ModelError
 
 _OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
+# Keys of the tool, not of the model: how its tokens lie.
+_TOKENS = ("layout", "prefix_tokens")
 # Longest first: `.pth.tar` is one suffix.
 _SUFFIXES = (".pth.tar", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
@@ -33,12 +35,16 @@ class Spec:
         weights: `None` for pretrained, `random`, or a file.
         arguments: for the factory.
         label: how results call the model.
+        layout: how tokens lie in its outputs (`nlc`, `nchw`, `nhwc`), if stated.
+        prefix_tokens: how many there are, if stated.
     """
 
     name: str
     weights: Path | str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
+    layout: Any = None
+    prefix_tokens: Any = None
 
 
 def parse(text: str) -> list[Spec]:
@@ -60,17 +66,21 @@ def parse(text: str) -> list[Spec]:
         weights, options, files = _files(weights, options)
     arguments = _options(options, text)
     label = str(arguments.pop("label", ""))
-    tail = "".join(f",{key}={value}" for key, value in _written(options) if key != "label")
+    own = {key: arguments.pop(key, None) for key in _TOKENS}
+    tail = "".join(
+        f",{key}={value}" for key, value in _written(options) if key not in ("label", *_TOKENS)
+    )
     if not has_weights or (weights == "random" and not files):
         shown = name + (f"={weights}" if has_weights else "")
-        return [Spec(name, "random" if has_weights else None, arguments, label or shown + tail)]
+        weights_of = "random" if has_weights else None
+        return [Spec(name, weights_of, arguments, label or shown + tail, **own)]
     if not files:
         raise CheckpointError(f"no file matches {weights!r} in --model {text!r}")
     if label and len(files) == 1:
-        return [Spec(name, files[0], arguments, label)]
+        return [Spec(name, files[0], arguments, label, **own)]
     head, tail = (label, "") if label else (name, tail)
     return [
-        Spec(name, file, dict(arguments), f"{head}={text}{tail}")
+        Spec(name, file, dict(arguments), f"{head}={text}{tail}", **own)
         for file, text in zip(files, told_apart(files), strict=True)
     ]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from ..errors import LayerError
 from ..preprocessing import Preprocessing
-from ..readout import Format, TokenLayout
+from ..readout import FORMATS, Format, ModelLayout
 from . import timm_models
 from .layers import choose_layers
 from .provenance import origin_of
@@ -25,7 +26,7 @@ class Subject:
         layers: dotted module paths (`blocks.3`, `layer2.0`) in the order of the forward pass.
         pattern: true if `layers` came from a pattern: one that is never called is then left out with a
             warning, where a layer named by hand is refused.
-        tokens: how tokens lie in the layers' outputs.
+        layout: what is known of how tokens lie in the layers' outputs.
         preprocessing: what the model expects of an image; ImageNet's usual is assumed if it is not stated.
         classes: names of the classes the model predicts, in the order of its logits (ImageNet synsets), or
             `None` where they are not known.
@@ -38,7 +39,7 @@ class Subject:
     module: nn.Module = field(repr=False)
     layers: tuple[str, ...]
     pattern: bool = False
-    tokens: TokenLayout = field(default_factory=TokenLayout)
+    layout: ModelLayout = field(default_factory=ModelLayout)
     preprocessing: Preprocessing = field(default_factory=lambda: Preprocessing(assumed=True))
     classes: tuple[str, ...] | None = None
     trained: bool = True
@@ -52,7 +53,7 @@ class Subject:
         *,
         name: str | None = None,
         preprocessing: Preprocessing | None = None,
-        tokens: Format | TokenLayout | None = None,
+        layout: Format | None = None,
         prefix_tokens: int | None = None,
         classes: Sequence[str] | None = None,
         trained: bool = True,
@@ -65,14 +66,15 @@ class Subject:
             name: how results call it; the class's name if not given.
             preprocessing: what it expects of an image; timm's if it is a timm model, else ImageNet's usual, which
                 is said when images are read.
-            tokens: how its layers' outputs lie: `nlc` (batch, tokens, dim), `nchw`, `nhwc`, or a `TokenLayout`;
-                if not given, what timm's attributes say, else `nchw` for outputs with four axes.
-            prefix_tokens: class, distillation and register tokens before the patch tokens.
+            layout: how its layers' outputs lie: `nlc` (images, tokens, channels), `nchw` or `nhwc`; if not given,
+                each layer's is found from its shape and parameters (see `layouts`).
+            prefix_tokens: class, distillation and register tokens before the patch tokens, where a layer has
+                them; if not given, what a timm model says, else what the shape does.
             classes: names of the classes it predicts, in the order of its logits.
             trained: false if its weights are random.
 
         Raises:
-            LayerError: a layer that the network does not have, or a pattern that matches none.
+            LayerError: a layer that the network does not have, a pattern that matches none, or no such layout.
         """
         chosen, is_pattern = choose_layers(module, layers)
         is_timm = isinstance(getattr(module, "pretrained_cfg", None), Mapping)
@@ -85,7 +87,7 @@ class Subject:
             module=module,
             layers=chosen,
             pattern=is_pattern,
-            tokens=_layout(module, tokens, prefix_tokens),
+            layout=stated(timm_models.layout(module), layout, prefix_tokens),
             preprocessing=preprocessing,
             classes=tuple(classes) if classes is not None else None,
             trained=trained,
@@ -133,12 +135,20 @@ class Subject:
         return None
 
 
-def _layout(
-    module: nn.Module, tokens: Format | TokenLayout | None, prefix_tokens: int | None
-) -> TokenLayout:
-    layout = tokens if isinstance(tokens, TokenLayout) else timm_models.layout(module)
-    if isinstance(tokens, str):
-        layout = replace(layout, stated=tokens)
-    if tokens in ("nchw", "nhwc"):
-        layout = replace(layout, spatial=tokens)
-    return layout if prefix_tokens is None else replace(layout, prefix=prefix_tokens)
+def stated(known: ModelLayout, layout: Any, prefix_tokens: Any) -> ModelLayout:
+    """Return what is known of a model's layout with what the user says of it, if anything.
+
+    Raises:
+        LayerError: no such layout, or no number of tokens.
+    """
+    if layout is not None and layout not in FORMATS:
+        raise LayerError(f"layout={layout!r} is unknown; choose from {', '.join(FORMATS)}")
+    if prefix_tokens is not None and (
+        isinstance(prefix_tokens, bool) or not isinstance(prefix_tokens, int) or prefix_tokens < 0
+    ):
+        raise LayerError(
+            f"prefix_tokens={prefix_tokens!r} is no number of tokens; give 0, 1, 2, ..."
+        )
+    if layout is not None:
+        known = replace(known, stated=layout)
+    return known if prefix_tokens is None else replace(known, stated_prefix=prefix_tokens)

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ModelError, RefinerCkaError
 from ..preprocessing import Preprocessing
-from ..readout import TokenLayout
+from ..readout import ModelLayout
 from . import catalogue, checkpoint, hub
 from .checkpoint import Fit, first_line
 from .spec import Spec
@@ -80,17 +80,21 @@ def full_name(module: nn.Module, name: str) -> str:
     return f"{architecture}.{tag}" if tag else str(architecture)
 
 
-def layout(module: nn.Module) -> TokenLayout:
-    """Return how tokens lie in a network's layers, from the attributes that timm's models have."""
+def layout(module: nn.Module) -> ModelLayout:
+    """Return what the attributes that timm's models have say of how tokens lie in a network's layers."""
     embedding = _patch_embedding(module)
     patches = getattr(embedding, "num_patches", None)
     if patches is None and (grid := getattr(embedding, "grid_size", None)):
         patches = math.prod(grid)
     if getattr(module, "dynamic_img_size", False):
         patches = None
-    channels_last = str(getattr(module, "output_fmt", "")).endswith("NHWC")
-    prefix = int(getattr(module, "num_prefix_tokens", 0))
-    return TokenLayout(prefix, patches, "nhwc" if channels_last else "nchw")
+    prefix = getattr(module, "num_prefix_tokens", None)
+    learned = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
+    return ModelLayout(
+        prefix=None if prefix is None else int(prefix),
+        patches=patches,
+        class_token="cls_token" in learned or "reg_token" not in learned,
+    )
 
 
 def preprocessing(module: nn.Module, image_size: Size | None = None) -> Preprocessing:

@@ -186,7 +186,7 @@ def test_the_position_embedding_is_resized_to_the_image_size(tmp_path):
     assert torch.equal(position[:, 0], state["pos_embed"][:, 0])
     assert subject.origin["tensors_loaded"] == [32, 32]
     assert subject.origin["image_size"] == [96, 32]
-    assert subject.tokens.patches == 12
+    assert subject.layout.patches == 12
     assert subject.preprocessing.input_size == (3, 96, 32)
     # Bicubic interpolation keeps a constant and a linear ramp's middle: an oracle that is not timm's code.
     flat = {**state, "pos_embed": torch.full_like(state["pos_embed"], 3.0)}

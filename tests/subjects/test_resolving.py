@@ -11,7 +11,7 @@ from torch import nn
 
 from refiner_cka.errors import LayerError, ModelError
 from refiner_cka.preprocessing import Preprocessing
-from refiner_cka.readout import TokenLayout
+from refiner_cka.readout import ModelLayout
 from refiner_cka.subjects import ALIASES, Subject, describe, name_apart, resolve, search
 from refiner_cka.subjects.provenance import state_hash
 
@@ -57,7 +57,7 @@ def test_a_subject_of_an_alias():
     assert subject.name == VIT
     assert subject.layers == ("blocks.0", "blocks.1")
     assert subject.pattern
-    assert subject.tokens == TokenLayout(prefix=1, patches=4)
+    assert subject.layout == ModelLayout(prefix=1, patches=4)
     assert subject.preprocessing == Preprocessing(
         (3, 32, 32), (0.5,) * 3, (0.5,) * 3, "bicubic", 0.9, "center"
     )
@@ -72,17 +72,36 @@ def test_a_subject_of_an_alias():
 
 
 @pytest.mark.parametrize(
-    ("text", "prefix", "spatial"),
+    ("text", "expected"),
     [
-        ("deit_tiny_distilled_patch16_224=random,depth=1", 2, "nchw"),
-        ("test_resnet=random", 0, "nchw"),
-        ("swin_tiny_patch4_window7_224=random,depths=(1,1,1,1)", 0, "nhwc"),
-        ("refiner_s=random,depth=1,img_size=32", 1, "nchw"),
+        ("deit_tiny_distilled_patch16_224=random,depth=1", ModelLayout(prefix=2, patches=196)),
+        ("test_resnet=random", ModelLayout()),
+        ("refiner_s=random,depth=1,img_size=32", ModelLayout(prefix=1, patches=4)),
+        ("test_resnet=random,layout=nchw", ModelLayout(stated="nchw")),
+        (f"{VIT},prefix_tokens=0", ModelLayout(prefix=1, patches=4, stated_prefix=0)),
+        (
+            "tests.subjects.test_resolving:said,prefix_tokens=2",
+            ModelLayout(None, None, True, "nlc", 2),
+        ),
     ],
 )
-def test_how_tokens_lie(text, prefix, spatial):
-    tokens = one(text).tokens
-    assert (tokens.prefix, tokens.spatial) == (prefix, spatial)
+def test_what_is_known_of_how_tokens_lie(text, expected):
+    assert one(text).layout == expected
+
+
+def said():
+    return Subject.from_module(nn.Sequential(nn.Linear(2, 2)), ["0"], layout="nlc", prefix_tokens=1)
+
+
+def test_keys_of_the_tool_do_not_reach_the_model():
+    subject = one(f"{VIT},layout=nlc,prefix_tokens=1")
+    assert subject.origin["arguments"] == {"depth": 2, "img_size": 32}
+    assert subject.name == VIT
+
+
+def test_a_layout_that_there_is_not_is_refused():
+    with pytest.raises(LayerError, match="layout='nhcw' is unknown; choose from nlc, nchw, nhwc"):
+        one("test_resnet=random,layout=nhcw")
 
 
 def test_preprocessing_is_the_recipes():

@@ -11,7 +11,7 @@ from torch import nn
 import refiner_cka as rc
 from refiner_cka.errors import LayerError
 from refiner_cka.preprocessing import Preprocessing
-from refiner_cka.readout import TokenLayout, features_of, tensor_of
+from refiner_cka.readout import ModelLayout, TokenLayout, features_of, tensor_of
 from refiner_cka.subjects import Subject
 from refiner_cka.subjects.provenance import state_hash
 
@@ -27,7 +27,7 @@ def test_defaults(plain):
     assert subject.module is plain
     assert (subject.layers, subject.pattern) == (("0", "1"), False)
     assert subject.preprocessing == Preprocessing()
-    assert subject.tokens == TokenLayout()
+    assert subject.layout == ModelLayout()
     assert subject.classes is None
     assert subject.trained
     assert subject.origin["sha256"] == state_hash(plain)
@@ -105,25 +105,36 @@ def test_what_is_given_is_kept(plain):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "prefix", "expected"),
+    ("layout", "prefix", "expected"),
     [
-        ("nhwc", None, TokenLayout(spatial="nhwc")),
-        ("nchw", None, TokenLayout()),
-        ("nlc", 2, TokenLayout(prefix=2)),
-        (None, 1, TokenLayout(prefix=1)),
-        (TokenLayout(1, 4, "nhwc"), None, TokenLayout(1, 4, "nhwc")),
-        (TokenLayout(1, 4, "nhwc"), 0, TokenLayout(0, 4, "nhwc")),
+        ("nhwc", None, ModelLayout(stated="nhwc")),
+        ("nlc", 2, ModelLayout(stated="nlc", stated_prefix=2)),
+        (None, 0, ModelLayout(stated_prefix=0)),
     ],
 )
-def test_tokens(plain, tokens, prefix, expected):
-    assert Subject.from_module(plain, ["0"], tokens=tokens, prefix_tokens=prefix).tokens == expected
+def test_what_is_stated_of_the_tokens(plain, layout, prefix, expected):
+    subject = Subject.from_module(plain, ["0"], layout=layout, prefix_tokens=prefix)
+    assert subject.layout == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"layout": "nhcw"}, "layout='nhcw' is unknown; choose from nlc, nchw, nhwc"),
+        ({"prefix_tokens": -1}, "prefix_tokens=-1 is no number of tokens; give 0, 1, 2"),
+        ({"prefix_tokens": "two"}, "prefix_tokens='two' is no number of tokens"),
+    ],
+)
+def test_what_cannot_be_stated_is_refused(plain, stated, message):
+    with pytest.raises(LayerError, match=message):
+        Subject.from_module(plain, ["0"], **stated)
 
 
 def test_a_timm_network_brings_its_own():
     module = timm.create_model("deit_tiny_distilled_patch16_224", img_size=32, depth=1)
     subject = Subject.from_module(module)
     assert subject.layers == ("blocks.0",)
-    assert subject.tokens == TokenLayout(prefix=2, patches=4)
+    assert subject.layout == ModelLayout(prefix=2, patches=4)
     assert subject.preprocessing.input_size == (3, 32, 32)
 
 
@@ -140,7 +151,7 @@ def test_a_hugging_face_network(kind):
     )
     module = getattr(transformers, kind)(config).eval()
     subject = Subject.from_module(
-        module, tokens="nlc", prefix_tokens=1, preprocessing=Preprocessing((3, 32, 32))
+        module, layout="nlc", prefix_tokens=1, preprocessing=Preprocessing((3, 32, 32))
     )
     assert len(subject.layers) == 3
     kept = {}
@@ -154,5 +165,6 @@ def test_a_hugging_face_network(kind):
     for name, hidden in zip(subject.layers[:-1], output.hidden_states[1:], strict=False):
         assert torch.equal(kept[name], hidden)
     last = kept[subject.layers[-1]]
-    assert torch.equal(features_of(last, subject.tokens, "cls"), last[:, 0])
-    assert features_of(last, subject.tokens, "patch").shape == (2, 16 * 32)
+    layout = TokenLayout("nlc", prefix=1)
+    assert torch.equal(features_of(last, layout, "cls"), last[:, 0])
+    assert features_of(last, layout, "patch").shape == (2, 16 * 32)
