@@ -1,7 +1,7 @@
 """Vision networks of timm, Hugging Face and torchvision, and which of their modules are their blocks.
 
-The blocks were written down by reading each network's source (the depths that it and its paper give), not by
-running the finder. What may be seen in more than one way is seen so:
+How many blocks a network has is what its source says (depths, configurations of stages), not what the finder finds;
+timm's were compared with its functions one by one. What may be seen in more than one way is seen so:
 
 - Blocks are the units that the stages repeat; where each adds to its input, these are them. Stems, downsampling and
   reductions between stages, and 1x1 convolutions after them, are not.
@@ -42,7 +42,7 @@ class Network:
         last: path of the last.
         size: height and width of its images; 0: what timm's configuration says.
         arguments: passed to its function, or to its configuration class.
-        remedy: `--layers` to give where the blocks found are not all to be read.
+        remedy: `--layers` that names the blocks to read where some return what an earlier one returned.
         sampled: whether `make test` tries it.
     """
 
