@@ -8,10 +8,11 @@ products: summing them as they are weights each batch by n(n-3), as it should be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
+
+from .scaling import limits, median_of_three, power_of_two
 
 MIN_BATCH = 4
 """HSIC_1 divides by n - 3: a batch of fewer images holds no estimate."""
@@ -83,7 +84,7 @@ def _plain_gram(chunks: Sequence[torch.Tensor], out: torch.Tensor, workspace: Wo
     out.zero_()
     for start, stop in _columns(chunks[0].shape[1], out):
         block = workspace.block(len(out), stop - start, out)
-        _centre([chunk[:, start:stop].to(out.dtype) for chunk in chunks], block)
+        _centre(_parts(chunks, start, stop, out)[0], block)
         _add_product(block, out)
     _mirror(out)
 
@@ -103,12 +104,12 @@ def _is_sound(out: torch.Tensor, first: torch.Tensor) -> bool:
         out: `(n, n)`.
         first: the features of one image.
     """
-    limits, images = torch.finfo(out.dtype), len(out)
+    info, images = torch.finfo(out.dtype), len(out)
     energies = sorted(out.diagonal().tolist())
-    if not all(limits.tiny * 2.0**66 <= energy <= limits.max for energy in energies):
+    if not all(info.tiny * 2.0**66 <= energy <= info.max for energy in energies):
         return False
     outlier = min(_FAR**2, (images - 1) ** 2 / 2)
-    floor = _NOISE * limits.eps * float(torch.linalg.vector_norm(first, dtype=out.dtype))
+    floor = _NOISE * info.eps * float(torch.linalg.vector_norm(first.to(out.dtype)))
     near = energies[-1] <= outlier * energies[images // 2]
     return near and bool(sum(energies) > images * floor**2)
 
@@ -121,22 +122,19 @@ def _scaled_gram(
 ) -> None:
     """Write the Gram matrix of features of any size, and the scale of each image. Nothing waits for the device.
 
-    Scaling by a power of two is exact; what underflows is 2^-126 of the largest deviation of its own image.
-    A scale grows with the blocks of columns, and what has been added before is rescaled. The limits leave
-    room for one more factor of 4 and keep the inverse a normal number: the largest features then come to 32
-    at most, and the smallest, denormal, to 2^-27, both of which have squares.
+    What underflows is 2^-126 of the largest deviation of its own image. A scale grows with the blocks of
+    columns, and what has been added before is rescaled.
     """
-    limits = torch.finfo(out.dtype)
-    least, most = limits.tiny * 16, 2.0 ** (math.frexp(limits.max)[1] - 4)
+    large = torch.finfo(out.dtype).max ** 0.75
     out.zero_()
-    scales.fill_(least)
+    scales.fill_(limits(out.dtype)[0])
     variation = _Variation(out)
     for start, stop in _columns(chunks[0].shape[1], out):
-        parts = [chunk[:, start:stop].to(out.dtype) for chunk in chunks]
+        parts, taken = _parts(chunks, start, stop, out)
         block = workspace.block(len(out), stop - start, out)
         reference = _median_of_three(parts)
         # Two numbers of 2^127 and more may differ by more than there are numbers for: they are made smaller.
-        unit = 1.0 - 0.75 * (reference.abs().amax() >= limits.max**0.75).to(out)
+        unit = 1.0 - 0.75 * (reference.abs().amax() >= large).to(out)
         row = 0
         for part in parts:
             rows = block[row : row + len(part)]
@@ -146,8 +144,8 @@ def _scaled_gram(
         distances = torch.linalg.vector_norm(block, float("inf"), dim=1)
         near = (distances <= _FAR * distances.median()).to(block)
         mean = block.T @ (near / near.sum())
-        reach = _power_of_two(distances + mean.abs().amax()) / unit
-        grown = torch.maximum(scales, reach.clamp(least, most))
+        reach = power_of_two(distances + mean.abs().amax()) / unit
+        grown = torch.maximum(scales, reach.clamp(max=limits(out.dtype)[1]))
         inverse = 1.0 / (grown * unit)
         block.mul_(inverse.unsqueeze(1)).addr_(inverse, mean, alpha=-1.0)
         if start:
@@ -155,7 +153,9 @@ def _scaled_gram(
             out.mul_(ratio.unsqueeze(1)).mul_(ratio)
         _add_product(block, out)
         scales.copy_(grown)
-        variation.add(distances.amax() / unit, reference.where(varies, 0.0), scales.amax())
+        variation.add(
+            distances.amax() / unit, (reference + taken).where(varies, 0.0), scales.amax()
+        )
     _mirror(out)
     out.mul_(variation.is_signal(out, scales))
 
@@ -204,22 +204,24 @@ class _Variation:
         return ~(constant & (self._deviation <= _LARGEST * eps * self._largest))
 
 
-def _power_of_two(values: torch.Tensor) -> torch.Tensor:
-    """Return the largest power of two in each positive number; 0 in a denormal one, inf in inf and NaN."""
-    # The exponent bits alone: exact, unlike `exp2`, and one cheap operation on any device.
-    integer, mask = (
-        (torch.int32, 0x7F800000)
-        if values.dtype == torch.float32
-        else (torch.int64, 0x7FF0000000000000)
-    )
-    return (values.view(integer) & mask).view(values.dtype)
+def _parts(
+    chunks: Sequence[torch.Tensor], start: int, stop: int, out: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor | float]:
+    """Return columns of each chunk in the type of `out`, and what has been taken away from them.
+
+    Of float64 features that go into a float32 Gram matrix an image is taken away before they are rounded.
+    """
+    parts = [chunk[:, start:stop] for chunk in chunks]
+    if parts[0].dtype != torch.float64 or out.dtype == torch.float64:
+        return [part.to(out.dtype) for part in parts], 0.0
+    image = _median_of_three(parts)
+    return [(part - image).to(out.dtype) for part in parts], image.to(out.dtype)
 
 
 def _median_of_three(chunks: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the median of the features of three images, `(columns,)`: one outlier cannot move it far."""
     images = [image for chunk in chunks for image in chunk.unbind()]
-    a, b, c = images[0], images[len(images) // 2], images[-1]
-    return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))
+    return median_of_three(images[0], images[len(images) // 2], images[-1])
 
 
 def _columns(width: int, out: torch.Tensor) -> Iterator[tuple[int, int]]:

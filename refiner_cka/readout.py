@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from .errors import LayerError
+from .scaling import exact_dtype
 
 Format = Literal["nlc", "nchw", "nhwc"]
 Readout = Literal["all", "patch", "cls", "mean"]
@@ -85,7 +86,7 @@ def features_of(tensor: torch.Tensor, layout: TokenLayout, readout: Readout) -> 
         tensor: a layer's output, batch first.
         layout: how its tokens lie.
         readout: `all` every number; `patch` all but the prefix tokens; `cls` the first prefix token; `mean`
-            the mean over patch tokens.
+            the mean over patch tokens, float64 where the device has it.
 
     Raises:
         LayerError: `cls` where there is no prefix token, or a readout of an output without tokens.
@@ -100,7 +101,10 @@ def features_of(tensor: torch.Tensor, layout: TokenLayout, readout: Readout) -> 
     patches = tokens[:, prefix:]
     if not patches.shape[1]:
         raise LayerError("there are no patch tokens to read: use --tokens all or cls")
-    return _flat(patches) if readout == "patch" else patches.mean(1)
+    if readout == "patch":
+        return _flat(patches)
+    # Half precision would round a mean by more than images differ, where tokens share an offset.
+    return patches.mean(1, dtype=exact_dtype(patches.device))
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:

@@ -232,3 +232,11 @@ def test_ordinary_features_are_not_scaled(monkeypatch):
     monkeypatch.setattr(hsic, "_scaled_gram", lambda *_: pytest.fail("scaled"))
     for x in (torch.randn(4, 100), torch.randn(64, 5000).relu() * 1e-6, torch.randn(32, 9) + 1e3):
         gram(x, torch.float32)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_float64_features_are_centred_before_they_are_rounded(offset, path):
+    """A float64 model's, and the mean readout's, which varies by less than a single token does."""
+    x, y = related(16, 60, 50)
+    x = x / 14 + offset * torch.linspace(0.5, 1.5, 60, dtype=torch.float64)
+    assert abs(measured_cka(x, y) - exact_cka(x, y)) < CKA_TOLERANCE
