@@ -31,6 +31,9 @@ CHUNK_IMAGES = 8
 SIMILARITY_IMAGES = 32
 """Images of a run, at most `CHUNK_IMAGES` of a batch, on which maps are compared between blocks."""
 
+_COLUMN_SCALE = 2.0**60
+"""Makes every weight a normal number, the largest, of about 1, still far from overflow."""
+
 BLOCK_SIMILARITY = "attention_block_similarity"
 
 
@@ -100,6 +103,8 @@ def distances(grid: Grid, patch: tuple[float, float], device: torch.device) -> t
 class Maps:
     """The attention maps of one block for a chunk of images, and what several measures need of them.
 
+    All but `row_sums` are of the maps divided by one power of two, for refined maps may have any size.
+
     Args:
         maps: `(images, heads, tokens, tokens)` of any floating type; a row attends, a column is attended to.
         prefix: number of prefix tokens.
@@ -110,20 +115,28 @@ class Maps:
     def __init__(
         self, maps: torch.Tensor, prefix: int, kind: MapKind, distances: torch.Tensor
     ) -> None:
-        self._maps = maps.float()
+        from .scaling import common_scale
+
+        self._scale = common_scale([maps])
+        maps = maps.float()
+        self._maps = maps if self._scale is None else maps * self._scale.reciprocal()
         self._prefix = prefix
         self._kind = kind
         self.distances = distances
 
     @property
-    def rows(self) -> torch.Tensor:
-        """The rows of the patches over all tokens, `(images, heads, N, tokens)`."""
-        return self._maps[:, :, self._prefix :]
+    def row_sums(self) -> torch.Tensor:
+        """Sums of the patches' rows over all tokens, `(images, heads, N)`, float64 where the device has it."""
+        from .scaling import exact_dtype
+
+        sums = self._maps[:, :, self._prefix :].sum(-1)
+        exact = sums.to(exact_dtype(sums.device))
+        return exact if self._scale is None else exact * self._scale
 
     @property
     def patches(self) -> torch.Tensor:
-        """The map among patches as it comes, `(images, heads, N, N)`."""
-        return self.rows[..., self._prefix :]
+        """The map among patches with its negative weights, `(images, heads, N, N)`."""
+        return self._maps[:, :, self._prefix :, self._prefix :]
 
     @functools.cached_property
     def weights(self) -> torch.Tensor:
@@ -164,7 +177,7 @@ def head_similarity(maps: Maps) -> torch.Tensor:
 
 def row_sum(maps: Maps) -> torch.Tensor:
     """Mean sum of a patch's row over all tokens: 1 for a softmax."""
-    return maps.rows.sum(-1).mean((1, 2))
+    return maps.row_sums.mean((1, 2))
 
 
 def negative_share(maps: Maps) -> torch.Tensor:
@@ -244,5 +257,9 @@ MEASURES: dict[str, Measure] = {
 
 def _unit_columns(maps: torch.Tensor) -> torch.Tensor:
     """Return maps `(..., N, N)` with columns of length 1, or 0 where they are 0."""
-    lengths: torch.Tensor = maps.norm(dim=-2, keepdim=True)
-    return maps * lengths.reciprocal().where(lengths > 0, 0.0)
+    from .scaling import lengths
+
+    # A column that hardly any attention falls on may hold denormal numbers, whose inverse is beyond float32.
+    maps = maps * _COLUMN_SCALE
+    sizes = lengths(maps.mT).unsqueeze(-2)
+    return maps * sizes.reciprocal().where(sizes > 0, 0.0)

@@ -42,10 +42,14 @@ def cka(products: Array) -> Array:
         `(L, L)`, symmetric, diagonal 1 where defined.
     """
     own = np.diagonal(products)
-    norm = np.sqrt(np.where(np.isfinite(own) & (own > 0), own, np.nan))
-    # Divided by one symmetric matrix, so that the result is symmetric to the last bit.
-    result: Array = products / (norm[:, None] * norm)
-    np.fill_diagonal(result, norm / norm)
+    defined = np.isfinite(own) & (own > 0)
+    # Powers of two bring the diagonal to between 1/2 and 2, where its products have squares.
+    half = np.ldexp(1.0, -(np.frexp(np.where(defined, own, 1.0))[1] // 2))
+    own = np.where(defined, own * half * half, np.nan)
+    # Divided by one symmetric matrix, so that the result is symmetric to the last bit. The root of a product,
+    # unlike a product of roots, is exactly s for two layers of equal s.
+    result: Array = products * (half[:, None] * half) / np.sqrt(own[:, None] * own)
+    np.fill_diagonal(result, own / own)
     return result
 
 

@@ -8,9 +8,11 @@ products: summing them as they are weights each batch by n(n-3), as it should be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+
+from .scaling import limits, median_of_three, power_of_two
 
 MIN_BATCH = 4
 """HSIC_1 divides by n - 3: a batch of fewer images holds no estimate."""
@@ -23,6 +25,12 @@ _CPU_BLOCK_BYTES = 1 << 22
 _ACCELERATOR_BLOCK_BYTES = 1 << 28
 """Centred copies are made a block of columns at a time: on a CPU small enough to stay in cache, on an
 accelerator large, to launch few kernels."""
+
+_NOISE, _LARGEST = 2.0, 32.0
+"""Deviations that may be rounding, in eps: see `_Variation`."""
+
+_FAR = 8.0
+"""An image so many times as far out as the median image has no part in the mean that is subtracted."""
 
 
 class Workspace:
@@ -42,35 +50,192 @@ class Workspace:
         return self._buffer[:size].view(images, columns)
 
 
-def gram(chunks: Sequence[torch.Tensor], out: torch.Tensor, workspace: Workspace) -> None:
-    """Write the Gram matrix of features centred over the batch to `out`.
+def gram(
+    chunks: Sequence[torch.Tensor], out: torch.Tensor, scales: torch.Tensor, workspace: Workspace
+) -> None:
+    """Write the Gram matrix of features centred over the batch, on a scale of its own for each image.
 
-    Centring leaves HSIC_1 exactly as it is and removes the cancellation that ruins single precision when
-    features share an offset. Features that vary by less than twice the rounding error of their own size in
-    the type of `out` are noise of the kernels that computed them, not a signal: they count as constant, and
-    their Gram is 0.
+    The Gram matrix is `scales[:, None] * out * scales`: `scales` are powers of two that keep the squares of
+    very large and very small features within the range of `out`. Centring leaves HSIC_1 exactly as it is and
+    removes the cancellation that ruins single precision when features share an offset. Features that differ
+    between images by no more than the rounding of the kernels that computed them are no signal: they count
+    as constant, and their Gram is 0 (see `_Variation`).
+
+    On a CPU the features are first multiplied as they are, which is right for almost all, and the energies
+    that come out tell whether it was. An accelerator, where looking at a number means waiting for it, scales
+    all features.
 
     Args:
         chunks: the batch's features in parts, each `(images, features)`, of any floating type.
         out: `(n, n)`, float32 or float64; n the images of all chunks.
+        scales: `(n,)`, of the type of `out`.
         workspace: reused by every call with the same type and device of `out`.
     """
-    width, images = chunks[0].shape[1], out.shape[0]
-    block_bytes = _CPU_BLOCK_BYTES if out.device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES
-    columns = max(block_bytes // (images * out.element_size()) // _SLICE, 1) * _SLICE
+    if out.device.type == "cpu":
+        _plain_gram(chunks, out, workspace)
+        scales.fill_(1.0)
+        if _is_sound(out, chunks[0][0]):
+            return
+    _scaled_gram(chunks, out, scales, workspace)
+
+
+def _plain_gram(chunks: Sequence[torch.Tensor], out: torch.Tensor, workspace: Workspace) -> None:
+    """Write the Gram matrix of the features as they are."""
     out.zero_()
-    for start in range(0, width, columns):
-        stop = min(start + columns, width)
-        block = workspace.block(images, stop - start, out)
-        _centre([chunk[:, start:stop].to(out.dtype) for chunk in chunks], block)
+    for start, stop in _columns(chunks[0].shape[1], out):
+        block = workspace.block(len(out), stop - start, out)
+        _centre(_parts(chunks, start, stop, out)[0], block)
         _add_product(block, out)
-    half = images // 2
+    _mirror(out)
+
+
+def _is_sound(out: torch.Tensor, first: torch.Tensor) -> bool:
+    """Whether a Gram matrix of unscaled features is right, judged by its diagonal, the images' energies.
+
+    Three things must hold, or the features are scaled:
+    - No number left the range of `out`. With all energies below `max` no partial sum overflows, for
+      |K_ij|^2 <= K_ii K_jj. What underflows is at most `tiny` for each of up to 2^30 products: with all energies
+      above 2^66 tiny, less than 2^-36 sqrt(K_ii K_jj), a thousandth of a float32's rounding.
+    - No image is so far out that the mean, which it draws towards itself, costs the others digits. One outlier
+      of n images comes out with (n - 1)^2 times the energy of the others, however far out it is.
+    - The features vary by more than `_Variation` could take for rounding.
+
+    Args:
+        out: `(n, n)`.
+        first: the features of one image.
+    """
+    info, images = torch.finfo(out.dtype), len(out)
+    energies = sorted(out.diagonal().tolist())
+    if not all(info.tiny * 2.0**66 <= energy <= info.max for energy in energies):
+        return False
+    outlier = min(_FAR**2, (images - 1) ** 2 / 2)
+    floor = _NOISE * info.eps * float(torch.linalg.vector_norm(first.to(out.dtype)))
+    near = energies[-1] <= outlier * energies[images // 2]
+    return near and bool(sum(energies) > images * floor**2)
+
+
+def _scaled_gram(
+    chunks: Sequence[torch.Tensor],
+    out: torch.Tensor,
+    scales: torch.Tensor,
+    workspace: Workspace,
+) -> None:
+    """Write the Gram matrix of features of any size, and the scale of each image. Nothing waits for the device.
+
+    What underflows is 2^-126 of the largest deviation of its own image. A scale grows with the blocks of
+    columns, and what has been added before is rescaled.
+    """
+    large = torch.finfo(out.dtype).max ** 0.75
+    out.zero_()
+    scales.fill_(limits(out.dtype)[0])
+    variation = _Variation(out)
+    for start, stop in _columns(chunks[0].shape[1], out):
+        parts, taken = _parts(chunks, start, stop, out)
+        block = workspace.block(len(out), stop - start, out)
+        reference = _median_of_three(parts)
+        # Two numbers of 2^127 and more may differ by more than there are numbers for: they are made smaller.
+        unit = 1.0 - 0.75 * (reference.abs().amax() >= large).to(out)
+        row = 0
+        for part in parts:
+            rows = block[row : row + len(part)]
+            torch.addcmul(-reference * unit, part, unit, out=rows)
+            row += len(part)
+        varies = block.any(0)
+        distances = torch.linalg.vector_norm(block, float("inf"), dim=1)
+        near = (distances <= _FAR * distances.median()).to(block)
+        mean = block.T @ (near / near.sum())
+        reach = power_of_two(distances + mean.abs().amax()) / unit
+        grown = torch.maximum(scales, reach.clamp(max=limits(out.dtype)[1]))
+        inverse = 1.0 / (grown * unit)
+        block.mul_(inverse.unsqueeze(1)).addr_(inverse, mean, alpha=-1.0)
+        if start:
+            ratio = scales / grown
+            out.mul_(ratio.unsqueeze(1)).mul_(ratio)
+        _add_product(block, out)
+        scales.copy_(grown)
+        variation.add(
+            distances.amax() / unit, (reference + taken).where(varies, 0.0), scales.amax()
+        )
+    _mirror(out)
+    out.mul_(variation.is_signal(out, scales))
+
+
+class _Variation:
+    """Whether features vary between images by more than the rounding of the kernels that computed them.
+
+    Kernels round differently at different places of a batch, so that features which are the same for all
+    images (a class token before the first attention) come out with differences of a few eps. They count as
+    constant if both hold, of the columns that differ at all (which rounding leaves none out of, whatever their
+    size, so that a column which is exactly constant says nothing about the others):
+    - the root mean square of the deviations is at most `_NOISE` eps of that of the features;
+    - no deviation exceeds `_LARGEST` eps of the largest feature. The largest of 10^9 normal deviations is 6.1
+      of their root mean squares, sqrt(2) times as much from another image's value as from the mean:
+      2 x 6.1 x 1.4 = 17, and a factor of 2 for tails.
+    Both are ratios, and all that is kept is in units of the largest scale: no size of features matters. A
+    column that differs does so by at least eps/2 of itself, so no size overflows in those units.
+    """
+
+    def __init__(self, out: torch.Tensor) -> None:
+        self._unit = out.new_ones(())
+        self._deviation = out.new_zeros(())
+        self._largest = out.new_zeros(())
+        self._length = out.new_zeros(())
+
+    def add(self, deviation: torch.Tensor, features: torch.Tensor, unit: torch.Tensor) -> None:
+        """Take in a block of columns.
+
+        Args:
+            deviation: the largest from the reference.
+            features: the reference where columns differ, 0 where they do not.
+            unit: the largest scale so far.
+        """
+        ratio = self._unit / unit
+        features = features * (1.0 / unit)
+        self._deviation = torch.maximum(self._deviation * ratio, deviation / unit)
+        self._largest = torch.maximum(self._largest * ratio, features.abs().amax())
+        self._length = torch.hypot(self._length * ratio, torch.linalg.vector_norm(features))
+        self._unit = unit
+
+    def is_signal(self, out: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Return whether features vary, or are not finite, as a tensor of one truth value."""
+        eps = torch.finfo(out.dtype).eps
+        energy = (out.diagonal() * (scales / self._unit) ** 2).sum()
+        constant = energy <= len(out) * (_NOISE * eps * self._length) ** 2
+        return ~(constant & (self._deviation <= _LARGEST * eps * self._largest))
+
+
+def _parts(
+    chunks: Sequence[torch.Tensor], start: int, stop: int, out: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor | float]:
+    """Return columns of each chunk in the type of `out`, and what has been taken away from them.
+
+    Of float64 features that go into a float32 Gram matrix an image is taken away before they are rounded.
+    """
+    parts = [chunk[:, start:stop] for chunk in chunks]
+    if parts[0].dtype != torch.float64 or out.dtype == torch.float64:
+        return [part.to(out.dtype) for part in parts], 0.0
+    image = _median_of_three(parts)
+    return [(part - image).to(out.dtype) for part in parts], image.to(out.dtype)
+
+
+def _median_of_three(chunks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the median of the features of three images, `(columns,)`: one outlier cannot move it far."""
+    images = [image for chunk in chunks for image in chunk.unbind()]
+    return median_of_three(images[0], images[len(images) // 2], images[-1])
+
+
+def _columns(width: int, out: torch.Tensor) -> Iterator[tuple[int, int]]:
+    """Yield start and end of blocks of columns for `out` `(n, n)`."""
+    block_bytes = _CPU_BLOCK_BYTES if out.device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES
+    columns = max(block_bytes // (len(out) * out.element_size()) // _SLICE, 1) * _SLICE
+    for start in range(0, width, columns):
+        yield start, min(start + columns, width)
+
+
+def _mirror(out: torch.Tensor) -> None:
+    """Fill the lower left quarter, which `_add_product` leaves out."""
+    half = len(out) // 2
     out[half:, :half] = out[:half, half:].T
-    # Decided on the device: a branch here would wait for it.
-    size = torch.linalg.vector_norm(chunks[0][0], dtype=out.dtype)
-    floor = 2.0 * torch.finfo(out.dtype).eps * size
-    energy = out.trace()
-    out.mul_((energy > images * floor**2) | ~torch.isfinite(energy))
 
 
 def _centre(chunks: Sequence[torch.Tensor], block: torch.Tensor) -> None:
@@ -110,7 +275,7 @@ def _add_slices(slices: torch.Tensor, out: torch.Tensor) -> None:
     out[half:, half:] += torch.bmm(lower, lower.mT).sum(0)
 
 
-def u_centre(grams: torch.Tensor) -> torch.Tensor:
+def u_centre(grams: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Return U-centred Gram matrices in float64.
 
     With the diagonal of K set to 0, row sums r_i and total s:
@@ -118,20 +283,46 @@ def u_centre(grams: torch.Tensor) -> torch.Tensor:
 
     Args:
         grams: `(..., n, n)`, n at least `MIN_BATCH`.
+        scales: `(..., n)`; K is `scales[..., None] * grams * scales[..., None, :]`.
 
     Returns:
         `(..., n, n)`, float64.
     """
     n = grams.shape[-1]
+    exact = scales.to(torch.float64)
     centred = grams.to(torch.float64, copy=True)
     diagonal = centred.diagonal(dim1=-2, dim2=-1)
     diagonal.zero_()
+    centred *= exact.unsqueeze(-1)
+    centred *= exact.unsqueeze(-2)
     rows = centred.sum(-1)
     total = rows.sum(-1)
     centred -= (rows.unsqueeze(-1) + rows.unsqueeze(-2)) / (n - 2)
     centred += total[..., None, None] / ((n - 1) * (n - 2))
     diagonal.zero_()
     return centred
+
+
+def relative(gram: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Return scales that bring the largest entry of a Gram matrix off its diagonal to about 1.
+
+    For one batch, where CKA does not depend on the size of either Gram matrix: float64 features of 1e200 have
+    no Gram matrix on their own scale.
+
+    Args:
+        gram: `(n, n)`, float64.
+        scales: `(n,)`, of its images.
+
+    Returns:
+        `(n,)`: `scales` divided by one power of two.
+    """
+    exponents = scales.frexp().exponent
+    sizes = gram.frexp().exponent + exponents + exponents.unsqueeze(-1)
+    counted = (gram != 0) & ~torch.eye(len(gram), dtype=torch.bool)
+    if not counted.any():
+        return scales
+    half = int(sizes[counted].amax()) // 2
+    return scales * 2.0 ** min(max(-half, -1000), 1000)
 
 
 def products(centred: torch.Tensor) -> torch.Tensor:

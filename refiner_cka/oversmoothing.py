@@ -15,6 +15,7 @@ from . import attention, smoothing
 from .accumulator import sums_device
 from .images import Plan
 from .result import GROUPS
+from .scaling import exact_dtype
 from .sites import AttentionSite, TokenSite
 
 Sums = dict[str, torch.Tensor | float]
@@ -228,7 +229,7 @@ def _largest(plan: Plan) -> int:
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    return torch.full(shape, float("nan"), device=device)
+    return torch.full(shape, float("nan"), dtype=exact_dtype(device), device=device)
 
 
 def _exact(values: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from .errors import LayerError
+from .scaling import exact_dtype
 
 Format = Literal["nlc", "nchw", "nhwc"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -103,7 +104,7 @@ def features_of(tensor: torch.Tensor, layout: TokenLayout | None, readout: Reado
         tensor: a layer's output, images first.
         layout: how its tokens lie; of no account for `all`, and for an output `(images, channels)`, one patch.
         readout: `all` every number; `patch` all but the prefix tokens; `cls` the first prefix token; `mean`
-            the mean over patch tokens.
+            the mean over patch tokens, float64 where the device has it.
 
     Raises:
         LayerError: `cls` where there is no class token, or `patch` or `mean` where there is no patch.
@@ -120,7 +121,10 @@ def features_of(tensor: torch.Tensor, layout: TokenLayout | None, readout: Reado
     patches = patches_of(tensor, layout)
     if not patches.shape[1]:
         raise LayerError("there are no patch tokens to read: use --tokens all or cls")
-    return _flat(patches) if readout == "patch" else patches.mean(1)
+    if readout == "patch":
+        return _flat(patches)
+    # Half precision would round a mean by more than images differ, where tokens share an offset.
+    return patches.mean(1, dtype=exact_dtype(patches.device))
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ No torch is imported with this module: figures and summaries read the table.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,6 +66,9 @@ class Measure:
 class Tokens:
     """The tokens of one layer for a whole CKA batch, and what several measures need of them.
 
+    All but `first` and `norms` see tokens divided by `scale`, one power of two for the batch: they are measured
+    alike at any size. A token shorter than 2^-126 of the layer's largest number counts as 0.
+
     Args:
         chunks: in parts `(images, tokens, dim)` of any floating type.
         grid: rows and columns of the patches, the last `rows x columns` tokens; `None` if unknown.
@@ -81,7 +85,7 @@ class Tokens:
         self.dear = min(dear, self.images)
 
     def first(self, images: int) -> torch.Tensor:
-        """Return the tokens of the first images, float64 (on the CPU if the device has none)."""
+        """Return the tokens of the first images as they are, float64 (on the CPU if the device has none)."""
         import torch
 
         parts, left = [], images
@@ -97,60 +101,145 @@ class Tokens:
 
         return torch.cat([function(block) for block in self._blocks()])
 
-    @functools.cached_property
-    def mean(self) -> torch.Tensor:
-        """The mean token over all images of the batch, `(dim,)`."""
-        reference = self._chunks[0][0, 0].float()
-        # Relative to a token, so that tokens which are all the same leave exactly nothing.
-        offset = self.each(lambda block: block.mean(1) - reference).mean(0)
-        return reference + offset
+    @property
+    def scale(self) -> torch.Tensor | None:
+        """What tokens are divided by; `None` for 1."""
+        return self._look.scale
 
-    @functools.cached_property
+    @property
+    def lengths(self) -> torch.Tensor:
+        """The length of every token divided by `scale`, `(images, tokens)`."""
+        return self._look.lengths
+
+    @property
     def norms(self) -> torch.Tensor:
-        """The length of every token, `(images, tokens)`."""
-        return self._reduced[0]
+        """The length of every token, `(images, tokens)`, float64 where the device has it.
+
+        The largest float32 tokens have lengths beyond float32.
+        """
+        from .scaling import exact_dtype
+
+        exact = self.lengths.to(exact_dtype(self.lengths.device))
+        return exact if self.scale is None else exact * self.scale
 
     @functools.cached_property
     def directions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of each image the sum of its unit tokens `(images, dim)`, and how many tokens have a direction."""
-        return self._reduced[1], self._reduced[2]
+        return self._reduced[0], self._reduced[1]
 
     @functools.cached_property
     def centred_directions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same of tokens from which `mean` is taken away."""
-        return self._reduced[3], self._reduced[4]
+        """The same of tokens from which the mean token of the batch is taken away."""
+        return self._reduced[2], self._reduced[3]
 
     @functools.cached_property
     def finite(self) -> torch.Tensor:
         """Whether all tokens of an image are finite, `(images,)`."""
-        return self.norms.isfinite().all(1)
+        return self.lengths.isfinite().all(1)
+
+    @functools.cached_property
+    def _look(self) -> _Look:
+        """What a first visit to the tokens tells. On a CPU it also tells whether they need scaling at all."""
+        from .scaling import are_ordinary, common_scale
+
+        if self._chunks[0].device.type == "cpu":
+            found = self._look_at(None)
+            if are_ordinary(found.lengths):
+                return found
+        return self._look_at(common_scale(self._chunks))
+
+    def _look_at(self, scale: torch.Tensor | None) -> _Look:
+        import torch
+
+        from .scaling import lengths, median_of_three
+
+        last = self._chunks[-1]
+        token = median_of_three(
+            self._chunks[0][0, 0], last[len(last) // 2, self.count // 2], last[-1, -1]
+        )
+        reference = _divided(token, scale)
+        parts = [
+            (lengths(block), (block - reference).mean(1)) for block in self._blocks_over(scale)
+        ]
+        sizes, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
+        return _Look(scale, sizes, reference, offsets.mean(0))
+
+    @functools.cached_property
+    def _varies(self) -> torch.Tensor:
+        """Which features differ at all between the tokens of the batch, `(dim,)`."""
+        reference = self._look.reference
+        return self.each(lambda block: (block != reference).any(1)).any(0)
 
     @functools.cached_property
     def _reduced(self) -> list[torch.Tensor]:
-        """What the cosines and norms read, from one visit to each block while it is in cache."""
+        """What the cosines read, from one visit to each block while it is in cache."""
         import torch
 
-        # What is left of a token by less than its own rounding is not a direction.
-        floor = 2.0 * torch.finfo(self._chunks[0].dtype).eps
-        parts = []
+        from .scaling import lengths
+
+        look, parts, first = self._look, [], 0
         for block in self._blocks():
-            norms = _norms(block)
-            centred = _norms(block - self.mean)
-            weights = torch.stack([_inverse(norms, 0.0), _inverse(centred, floor * norms)], 1)
-            sums = weights @ block
-            counts = (weights > 0).sum(2)
-            around = sums[:, 1] - weights[:, 1].sum(1, keepdim=True) * self.mean
-            parts.append((norms, sums[:, 0], counts[:, 0], around, counts[:, 1]))
+            sizes = look.lengths[first : first + len(block)]
+            first += len(block)
+            centred = (block - look.reference).sub_(look.offset)
+            remaining = lengths(centred)
+            weights = _inverse(sizes, sizes > torch.finfo(torch.float32).tiny)
+            around = _inverse(remaining, self._has_direction(block, sizes, remaining))
+            parts.append((*_sums(weights, block), *_sums(around, centred)))
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
+    def _has_direction(
+        self, block: torch.Tensor, sizes: torch.Tensor, remaining: torch.Tensor
+    ) -> torch.Tensor:
+        """Whether more is left of a token than its own rounding when the mean is taken away.
+
+        Only features that differ in the batch count in its size: one which all tokens share exactly says nothing
+        about the rounding of the others.
+        """
+        import torch
+
+        from .scaling import lengths
+
+        eps = torch.finfo(self._chunks[0].dtype).eps
+        if block.device.type == "cpu":
+            # Rarely is anything near its rounding, even of the whole size.
+            clear = remaining > 2.0 * eps * sizes
+            if clear.all():
+                return clear
+        return remaining > 2.0 * eps * lengths(block.where(self._varies, 0.0))
+
     def _blocks(self) -> Iterator[torch.Tensor]:
+        return self._blocks_over(self.scale)
+
+    def _blocks_over(self, scale: torch.Tensor | None) -> Iterator[torch.Tensor]:
         import torch
 
         for chunk in self._chunks:
             image_bytes = 4 * chunk[0].numel()
             size = _BLOCK_BYTES.get(chunk.device.type, _ACCELERATOR_BLOCK_BYTES)
             for block in torch.split(chunk, max(1, size // image_bytes)):
-                yield block.float()
+                yield _divided(block, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What the first visit to a batch's tokens tells; all but `scale` is of tokens divided by it.
+
+    The mean token is a token and the mean of what differs from it, to be taken away one after the other. Their
+    sum has a rounding error of the size of what all tokens share, which may be far more than what tells them
+    apart.
+
+    Attributes:
+        scale: a power of two; `None` for 1.
+        lengths: of every token, `(images, tokens)`.
+        reference: a token, `(dim,)`.
+        offset: the mean over all images of what differs from it, `(dim,)`.
+    """
+
+    scale: torch.Tensor | None
+    lengths: torch.Tensor
+    reference: torch.Tensor
+    offset: torch.Tensor
 
 
 def patch_cosine(tokens: Tokens) -> torch.Tensor:
@@ -181,16 +270,16 @@ def patch_cosine_between(tokens: Tokens) -> torch.Tensor:
 
 def rank_collapse(tokens: Tokens) -> torch.Tensor:
     """Frobenius norm of what differs from the mean token of the image, over that of the tokens."""
-    return tokens.each(lambda x: _length(x - x.mean(1, keepdim=True)) / _length(x))
+    return tokens.each(lambda x: _length(_split(x)[0]) / _length(x))
 
 
 def frequency_ratio(tokens: Tokens) -> torch.Tensor:
     """Frobenius norm of what differs from the mean token of the image, over that of the mean repeated."""
 
     def ratio(x: torch.Tensor) -> torch.Tensor:
-        mean = x.mean(1, keepdim=True)
-        high, low = _length(x - mean), _length(mean.expand_as(x))
-        return (high / low).where(low > 0, float("nan"))
+        high, mean = _split(x)
+        low = _length(mean) * math.sqrt(x.shape[1])
+        return (_length(high) / low).where(low > 0, float("nan"))
 
     return tokens.each(ratio)
 
@@ -202,7 +291,7 @@ def effective_rank(tokens: Tokens) -> torch.Tensor:
     """
     import torch
 
-    values = torch.full_like(tokens.norms[:, 0], float("nan"))
+    values = torch.full_like(tokens.lengths[:, 0], float("nan"))
     if not tokens.dear:
         return values
     x = tokens.first(tokens.dear)
@@ -224,8 +313,9 @@ def dirichlet_energy(tokens: Tokens) -> torch.Tensor:
 
     def energy(x: torch.Tensor) -> torch.Tensor:
         x = x[:, -grid[0] * grid[1] :].view(len(x), *grid, -1)
-        edges = x.diff(dim=1).square().sum((1, 2, 3)) + x.diff(dim=2).square().sum((1, 2, 3))
-        return edges / x.square().sum((1, 2, 3))
+        down, right = _length(x.diff(dim=1)), _length(x.diff(dim=2))
+        size = _length(x)
+        return (down / size).square() + (right / size).square()
 
     return tokens.each(energy)
 
@@ -237,7 +327,7 @@ def token_norm(tokens: Tokens) -> torch.Tensor:
 
 def token_norm_ratio(tokens: Tokens) -> torch.Tensor:
     """Length of the longest token over the median length."""
-    norms = tokens.norms
+    norms = tokens.lengths
     # torch's median of an even number of values is the lower of the two in the middle.
     median = (norms.median(1).values - (-norms).median(1).values) / 2
     return (norms.amax(1) / median).where(median > 0, float("nan"))
@@ -359,20 +449,37 @@ def _mean_cosine(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return cosine.where(counts > 1, float("nan"))
 
 
-def _norms(block: torch.Tensor) -> torch.Tensor:
-    """Return the lengths of tokens `(images, tokens, dim)`."""
-    if block.stride(2) == 1:
-        norms: torch.Tensor = block.norm(dim=2)
-        return norms
-    # Channels first: torch's norm along a stride is several times slower than this.
-    return (block * block).sum(2).sqrt()
+def _divided(tokens: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """Return tokens over a power of two, float32."""
+    tokens = tokens.float()
+    return tokens if scale is None else tokens * scale.reciprocal()
 
 
-def _inverse(norms: torch.Tensor, floor: torch.Tensor | float) -> torch.Tensor:
-    """Return 1 / norms, 0 for those not above the floor."""
-    return norms.reciprocal().where(norms > floor, 0.0)
+def _inverse(lengths: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Return 1 / lengths, 0 for those that do not count."""
+    return lengths.reciprocal().where(counted, 0.0)
+
+
+def _sums(weights: torch.Tensor, block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weighted sum of an image's tokens `(images, dim)`, and how many have a weight `(images,)`."""
+    return (weights.unsqueeze(1) @ block).squeeze(1), (weights > 0).sum(1)
+
+
+def _split(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what differs from the mean token of each image, and the mean token, `(images, 1, dim)`.
+
+    A token is taken away first: see `_Look`.
+    """
+    from .scaling import median_of_three
+
+    reference = median_of_three(x[:, :1], x[:, x.shape[1] // 2, None], x[:, -1:])
+    rest = x - reference
+    offset = rest.mean(1, keepdim=True)
+    return rest.sub_(offset), reference + offset
 
 
 def _length(x: torch.Tensor) -> torch.Tensor:
-    """Return the Frobenius norm of each image's tokens."""
-    return x.square().sum((1, 2)).sqrt()
+    """Return the Frobenius norm of each image's tokens, `(images,)`."""
+    from .scaling import lengths
+
+    return lengths(lengths(x).flatten(1))

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 # Bottom to top; a module imports only from levels below its own. Modules of one level do not know one another.
 LEVELS = [
-    {"errors"},
+    {"errors", "scaling"},
     {
         "atomic",
         "decoding",

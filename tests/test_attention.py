@@ -97,6 +97,38 @@ def test_refined_maps_whose_rows_do_not_sum_to_one_and_hold_negative_weights():
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 3e-23, 1e20, 2e37])
+@pytest.mark.parametrize("name", MEASURES)
+def test_refined_maps_of_any_size(name, scale):
+    """Nothing bounds a refined map; all but its row sum are the same at any size."""
+    maps = torch.randn(4, 3, COUNT, COUNT, generator=torch.Generator().manual_seed(1)) + 0.5
+    expected = measured(name, maps, 0, "refined").astype(np.float64)
+    if name == "attention_row_sum":
+        expected = expected * scale
+    found = measured(name, maps * scale, 0, "refined")
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+
+
+def test_similarity_between_blocks_of_refined_maps_of_any_size():
+    maps = torch.randn(4, 3, COUNT, COUNT, generator=torch.Generator().manual_seed(1))
+    table = distances(GRID, PATCH, torch.device("cpu"))
+    expected = attention.block_columns(Maps(maps, 0, "refined", table), 4)
+    for scale in (1e-36, 3e-23, 1e20, 5e37):
+        found = attention.block_columns(Maps(maps * scale, 0, "refined", table), 4)
+        torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [1e-15, 1e-25, 1e-37, 1e-42])
+def test_a_patch_that_hardly_any_attention_falls_on_counts_like_any_other(weight):
+    """Its column's squares are nothing in float32; its direction is what the mean asks for."""
+    maps = softmax_maps(prefix=0)
+    maps[:, :, :, 5] *= weight
+    # Denormal weights are whole numbers of 1.4e-45: the truth is of what they hold.
+    expected = [head_similarity(image) for image in maps.double().numpy()]
+    found = measured("attention_head_similarity", maps, 0, "refined")
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+
+
 def test_uniform_attention():
     """116.5 px is the mean distance of two patches of 16 px on a grid of 14x14."""
     maps = torch.full((2, 3, 196, 196), 1 / 196)

@@ -285,6 +285,53 @@ def test_a_model_alone_and_beside_three_others():
     np.testing.assert_array_equal(beside.cka("mine", "tuple"), beside.cka("tuple", "mine").T)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mean_readouts_of_tokens_with_an_offset(dtype):
+    """Features of 10 + noise: a mean rounded to bfloat16 is off by more than images differ (CKA by 0.03)."""
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Identity(), nn.Identity()
+
+        def forward(self, x):
+            x = x.flatten(2).mT.repeat(1, 4, 4)
+            x = self.first((x + 10).to(dtype))
+            return self.second(torch.cat([x, x.roll(1, 2) * x], 2))
+
+    module, data, kept = Tokens().eval(), inputs(32), {0: [], 1: []}
+    analysed = subject(module, ["first", "second"], tokens="nlc")
+    for index, part in enumerate((module.first, module.second)):
+        part.register_forward_hook(
+            lambda _m, _i, output, index=index: kept[index].append(output.double().mean(1).numpy())
+        )
+    prepared = rc.prepare(analysed, data, batch_size=32, workers=0, device="cpu", tokens="mean")
+    for outputs in kept.values():
+        outputs.clear()
+    measured = engine.measure(prepared).cka()[0, 1]
+    grams = [[float64.gram(np.concatenate(kept[index]))] for index in range(2)]
+    assert abs(measured - float64.minibatch_cka(*grams)) < CKA_TOLERANCE
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_outputs_of_any_size_tell_whether_a_batch_may_be_split(scale):
+    class Mixes(pathological.InplaceReLU):
+        def forward(self, x):
+            x = super().forward(x)
+            return (x - x.mean(0)) * scale
+
+    prepared = rc.prepare(
+        subject(seeded(Mixes), ["fc1", "fc2"]), inputs(), batch_size=16, workers=0, device="cpu"
+    )
+    assert prepared.splittable == (False,)
+
+
+def test_float64_models():
+    module = seeded(pathological.InplaceReLU).double()
+    module.register_forward_pre_hook(lambda _m, arguments: (arguments[0].double(),))
+    check_against_truth(module, ["fc1", "relu", "fc2"], inputs())
+
+
 def test_readouts_are_read_in_one_pass_as_layers_of_their_own():
     module = seeded(timm.create_model, "vit_tiny_patch16_224", img_size=32)
     analysed = subject(module, "block", preprocessing=Preprocessing(input_size=(3, 32, 32)))

@@ -48,7 +48,7 @@ def test_readouts_of_a_sequence_with_two_prefix_tokens():
     assert features_of(SEQUENCE, layout, "all").shape == (2, 18)
     assert torch.equal(features_of(SEQUENCE, layout, "patch"), SEQUENCE[:, 2:].reshape(2, 12))
     assert torch.equal(features_of(SEQUENCE, layout, "cls"), SEQUENCE[:, 0])
-    assert torch.equal(features_of(SEQUENCE, layout, "mean"), SEQUENCE[:, 2:].mean(1))
+    assert torch.equal(features_of(SEQUENCE, layout, "mean"), SEQUENCE[:, 2:].double().mean(1))
 
 
 @pytest.mark.parametrize("layout", [TokenLayout("nlc"), TokenLayout("nlc", 4, class_token=False)])
@@ -70,7 +70,7 @@ def test_a_sequence_of_prefix_tokens_alone_has_no_patches():
 @pytest.mark.parametrize(("format", "axes"), [("nchw", (2, 3)), ("nhwc", (1, 2))])
 def test_the_positions_of_a_map_are_its_tokens(format, axes):
     layout = TokenLayout(format)
-    torch.testing.assert_close(features_of(MAPS, layout, "mean"), MAPS.mean(axes))
+    torch.testing.assert_close(features_of(MAPS, layout, "mean"), MAPS.double().mean(axes))
     assert features_of(MAPS, layout, "patch").shape == (2, 60)
     with pytest.raises(LayerError, match="no class token"):
         features_of(MAPS, layout, "cls")
@@ -89,3 +89,12 @@ def test_a_vector_is_one_patch():
         assert torch.equal(features_of(vector, None, readout), vector)
     with pytest.raises(LayerError, match="no class token"):
         features_of(vector, None, "cls")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_mean_is_not_rounded_to_the_type_of_the_tokens(dtype):
+    tokens = (SEQUENCE + 1000).to(dtype)
+    found = features_of(tokens, TokenLayout("nlc", 2), "mean")
+    assert torch.equal(found, tokens[:, 2:].double().mean(1))
+    largest = torch.full_like(tokens, torch.finfo(dtype).max)
+    assert features_of(largest, TokenLayout(), "mean").isfinite().all()

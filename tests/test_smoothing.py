@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import refiner_cka as rc
-from refiner_cka import engine, smoothing
+from refiner_cka import engine, scaling, smoothing
 from refiner_cka.oversmoothing import KEPT_IMAGES
 from refiner_cka.preprocessing import Preprocessing
 from refiner_cka.smoothing import MEASURES, Tokens
@@ -65,7 +65,10 @@ def of_each(function):
 
 ORACLES = {
     "patch_cosine": of_each(mean_pair_cosine),
-    "patch_cosine_centred": lambda x: of_each(mean_pair_cosine)(x - x.mean((0, 1))),
+    # A token is taken away first: with offsets of 10^6 float64 too rounds the mean by more than 10^-10.
+    "patch_cosine_centred": lambda x: of_each(mean_pair_cosine)(
+        (x - x[-1, 1]) - (x - x[-1, 1]).mean((0, 1))
+    ),
     "rank_collapse": of_each(lambda x: np.linalg.norm(x - x.mean(0)) / np.linalg.norm(x)),
     "frequency_ratio": of_each(
         lambda x: np.linalg.norm(x - x.mean(0)) / np.linalg.norm(np.tile(x.mean(0), (len(x), 1)))
@@ -109,11 +112,86 @@ def test_measures_equal_float64(name, kind):
     np.testing.assert_allclose(measured(name, x), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_an_offset_of_a_thousand_deviations_leaves_the_centred_cosine():
-    """Float32 keeps such features to 6e-5 of a deviation; what is lost in them cannot be asked back."""
-    x = tokens("far")
+@pytest.fixture(params=["as on a CPU", "as on an accelerator"])
+def way(request, monkeypatch):
+    """A CPU asks whether numbers need scaling; an accelerator, which would wait for the answer, scales all."""
+    if request.param == "as on an accelerator":
+        monkeypatch.setattr(scaling, "are_ordinary", lambda _sizes: False)
+        monkeypatch.setattr(scaling, "lengths", scaling._scaled_lengths)
+
+
+def check(name, x, **kwargs):
+    exact = x.double().numpy()
+    found = measured(name, x, **kwargs)
+    if name == "patch_cosine_between":
+        assert found.mean() == pytest.approx(between_images(exact), abs=TOLERANCE)
+    else:
+        np.testing.assert_allclose(found, ORACLES[name](exact), rtol=TOLERANCE, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 3e-23, 1e-18, 1e18, 1e20, 5e37])
+@pytest.mark.parametrize("name", MEASURES)
+def test_features_of_any_size(name, scale, way):
+    check(name, tokens("offset") / 16 * scale)
+    check(name, tokens("relu") * scale)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(torch.bfloat16, 1e-30), (torch.bfloat16, 1e20), (torch.float16, 1e-3), (torch.float16, 1e3)],
+)
+def test_features_of_any_size_in_half_precision(name, dtype, scale, way):
+    check(name, (tokens("relu") * scale).to(dtype))
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_the_largest_features_of_both_signs(name):
+    """Their differences, sums, squares and lengths are beyond float32."""
+    check(name, torch.where(tokens("normal") > 0, 3.4e38, -3.4e38) * (1 - tokens("relu") / 9))
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("size", [1e-30, 1e20])
+@pytest.mark.parametrize("what", ["image", "token"])
+def test_one_image_or_token_of_another_size(name, size, what, way):
+    """At each place from which a reference may be taken."""
+    for place in [(0, 0), (3, 6), (5, 11), (2, 2)]:
+        x = tokens("relu") + 0.1
+        x[place if what == "token" else place[0]] *= size
+        if name == "patch_cosine_centred" and size > 1:
+            # With the outlier in the mean, the others' cosines are 1 to all digits of float32.
+            assert np.delete(measured(name, x), place[0]) == pytest.approx(1, abs=TOLERANCE)
+        else:
+            check(name, x)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("offset", [1e3, 1e6])
+@pytest.mark.parametrize("outlier", [None, (0, 0), (3, 6), (5, 11)])
+def test_what_all_tokens_share_costs_no_digits(name, offset, outlier):
+    """What float32 keeps of the features is measured to its own rounding, not to that of the offset."""
+    x = tokens("normal") + offset * torch.linspace(0.5, 1.5, 20)
+    if outlier is not None:
+        x[outlier] *= -3
+    check(name, x)
+
+
+@pytest.mark.parametrize("constant", [1e3, 1e8, 1e30])
+def test_a_feature_that_all_tokens_share_exactly_hides_no_others(constant, way):
+    x = tokens("normal")
     expected = ORACLES["patch_cosine_centred"](x.double().numpy())
-    np.testing.assert_allclose(measured("patch_cosine_centred", x), expected, atol=1e-4)
+    x = torch.cat([x, torch.full_like(x[..., :1], constant)], 2)
+    np.testing.assert_allclose(measured("patch_cosine_centred", x), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_tokens_that_differ_by_rounding_have_no_centred_direction(scale, way):
+    generator = torch.Generator().manual_seed(0)
+    constant = torch.randn(20, generator=generator)
+    rounding = 1 + torch.randn(6, 12, 20, generator=generator) * torch.finfo(torch.float32).eps / 2
+    values = measured("patch_cosine_centred", constant * rounding * scale)
+    assert np.isnan(values).all()
 
 
 @pytest.mark.parametrize("kind", ["normal", "relu", "offset"])
@@ -537,3 +615,21 @@ def test_damaged_sums_are_refused_in_one_line(tmp_path, damage):
             file[f"smoothing/{name}"].attrs["additive"] = True
     with pytest.raises(rc.ResultFileError, match="the file is damaged"):
         rc.load(tmp_path / "run.h5")
+
+
+def test_lengths_beyond_float32_reach_the_result():
+    class Large(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.wide = nn.Conv2d(3, 20, 4, 4), nn.Identity()
+
+        def forward(self, x):
+            return self.wide(self.embed(x).sign() * 3e38)
+
+    model = subject(seeded(Large), ["wide"], tokens="nchw")
+    result = run(model, smoothing="token_norm,patch_cosine")
+    norm = result.smoothing("token_norm", "model")
+    assert norm.values[0] == pytest.approx(3e38 * 20**0.5, rel=1e-6)
+    assert norm.kept == pytest.approx(3e38 * 20**0.5, rel=1e-6)
+    assert np.isfinite(result.smoothing("patch_cosine", "model").values).all()
+    assert not result.warnings
