@@ -238,7 +238,6 @@ FAMILIES = {
     "hrnet": "hrnet_w18_small",
     "iformer": "iformer_t",
     "inception_next": "inception_next_atto",
-    "inception_v4": "inception_v4",
     "lcnetv2": "lcnetv2_small",
     "levit": "levit_128s",
     "lowformer": "lowformer_b0",
@@ -329,7 +328,11 @@ def test_measures_of_timms_families_are_those_of_their_intermediates(family):
             equal += 1
             patches = patches_of(outputs[path], reading.layout)
             torch.testing.assert_close(
-                cosine(patches), cosine(maps.flatten(2).mT), rtol=0, atol=TOLERANCE
+                cosine(patches),
+                cosine(maps.flatten(2).mT),
+                rtol=0,
+                atol=TOLERANCE,
+                equal_nan=True,  # a token of zeros, after a ReLU, has no cosine
             )
             if reading.grid is not None:
                 ours = patches.mT.unflatten(2, reading.grid)
