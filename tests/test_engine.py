@@ -300,7 +300,7 @@ def test_mean_readouts_of_tokens_with_an_offset(dtype):
             return self.second(torch.cat([x, x.roll(1, 2) * x], 2))
 
     module, data, kept = Tokens().eval(), inputs(32), {0: [], 1: []}
-    analysed = subject(module, ["first", "second"], tokens="nlc")
+    analysed = subject(module, ["first", "second"], layout="nlc")
     for index, part in enumerate((module.first, module.second)):
         part.register_forward_hook(
             lambda _m, _i, output, index=index: kept[index].append(output.double().mean(1).numpy())
@@ -320,10 +320,12 @@ def test_outputs_of_any_size_tell_whether_a_batch_may_be_split(scale):
             x = super().forward(x)
             return (x - x.mean(0)) * scale
 
-    prepared = rc.prepare(
-        subject(seeded(Mixes), ["fc1", "fc2"]), inputs(), batch_size=16, workers=0, device="cpu"
-    )
-    assert prepared.splittable == (False,)
+    analysed = subject(seeded(Mixes), ["fc1", "fc2"])
+    with pytest.warns(
+        rc.AnalysisWarning, match=r"depend on the others of its pass.* \(its output\)"
+    ):
+        prepared = rc.prepare(analysed, inputs(), batch_size=16, workers=0, device="cpu")
+    assert prepared.whole != ("",)
 
 
 def test_float64_models():

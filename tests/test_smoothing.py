@@ -626,7 +626,7 @@ def test_lengths_beyond_float32_reach_the_result():
         def forward(self, x):
             return self.wide(self.embed(x).sign() * 3e38)
 
-    model = subject(seeded(Large), ["wide"], tokens="nchw")
+    model = subject(seeded(Large), ["wide"], layout="nchw")
     result = run(model, smoothing="token_norm,patch_cosine")
     norm = result.smoothing("token_norm", "model")
     assert norm.values[0] == pytest.approx(3e38 * 20**0.5, rel=1e-6)
