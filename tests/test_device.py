@@ -76,7 +76,7 @@ def prepared(module, layers, **options):
 def test_the_loop_neither_mixes_devices_nor_waits(
     name, layers, tokens, attention, precision, chunk, monkeypatch
 ):
-    arguments = {"img_size": 32} if "vit" in name else {}
+    arguments = {"img_size": 32, "depth": 2} if "vit" in name else {}
     analysis = prepared(
         timm.create_model(name, num_classes=10, **arguments),
         layers,
