@@ -1,5 +1,6 @@
 # make demo: the main job on embedded data and networks.  make test: everything a change must pass.
 # make test-all: that, and all model families where make test tries a sample.
+# make tested-models: analyse every network of the zoo and write docs/tested-models.md.
 # make weights: train the embedded networks again.  make notebooks: run notebooks 1 to 4 and store what they show.
 # Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
 
@@ -9,7 +10,7 @@ READY := .venv/ready
 
 SEED ?= 0
 
-.PHONY: demo test test-all lint format bench weights notebooks clean
+.PHONY: demo test test-all lint format bench tested-models weights notebooks clean
 
 demo: $(READY)
 	$(BIN)/refiner-cka analyze --model vit_nano --model deit_nano --model resnet_nano --model refiner_nano \
@@ -34,6 +35,9 @@ bench: $(READY)
 	$(BIN)/python tests/bench/bench_analysis.py
 	$(BIN)/python tests/bench/bench_refiner.py
 	$(BIN)/python tests/bench/bench_smoothing.py
+
+tested-models: $(READY)
+	$(BIN)/python tests/tested_models.py
 
 weights: $(READY)
 	SEED=$(SEED) WEIGHTS=results/weights/seed$(SEED) $(BIN)/ipython --no-banner notebooks/5_training.ipynb
