@@ -9,6 +9,7 @@ between two layers could change for another. Both are tried here rather than tru
 from __future__ import annotations
 
 import hashlib
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,9 +28,13 @@ from .subjects.failing import why_it_fails
 PROBE_IMAGES = 3
 """Images of the pass that finds out which layers are called. Not 1 or 2: such an axis may be there by chance."""
 
-_TOLERANCE = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.1}
+_ROUNDING = {"fp32": 1e-5, "bf16": 0.1, "fp16": 0.1}
 """How far an image's features may lie, relative to their length, from those it has in another company: kernels for
-other numbers of images add in another order. Measured over timm's families in fp32: at most 2e-5."""
+other numbers of images add in another order."""
+
+_JUMP, _LARGEST = 100.0, 1e-2
+"""Untrained networks may magnify rounding from layer to layer. So more than that tells of a dependence only where it
+is so many times as much as at any layer before, or where it is so much that the company decides the numbers."""
 
 _FAINT = 1e-3
 """A branch scaled by this changes features by about as much, and CKA by its square: not more than rounding."""
@@ -179,13 +184,13 @@ class _Pass:
                 return f"layer {path}"
         return "" if self.returned.digest == other.returned.digest else "its output"
 
-    def strays(self, other: _Pass, own: slice, tolerance: float) -> str:
+    def strays(self, other: _Pass, own: slice, rounding: float) -> str:
         """Return the first layer where images are not, up to rounding, what they are in another pass.
 
         Args:
             other: the other pass, over fewer images.
             own: these images in this pass.
-            tolerance: relative to the length of an image's features.
+            rounding: relative to the length of an image's features.
         """
         if self.calls.keys() != other.calls.keys():
             return "which layers are called"
@@ -195,22 +200,26 @@ class _Pass:
             for one, two in zip(outputs, other.calls[path], strict=False)
         ]
         pairs.append(("its output", self.returned, other.returned))
-        # What does not have the images first (windows, say) tells nothing here, and is refused as a row.
-        return next(
-            (
-                name
-                for name, one, two in pairs
-                if len(one.sample) == PROBE_IMAGES and _far(one.sample[own], two.sample, tolerance)
-            ),
-            "",
-        )
+        before = rounding / _JUMP
+        for name, one, two in pairs:
+            # What does not have the images first (windows, say) tells nothing here, and is refused as a row.
+            if len(one.sample) != PROBE_IMAGES:
+                continue
+            distance = _distance(one.sample[own], two.sample)
+            if distance > rounding and distance > min(before * _JUMP, _LARGEST):
+                return name
+            before = max(before, distance)
+        return ""
 
 
-def _far(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
-    """Whether two samples differ by more than rounding; features that are not finite tell nothing."""
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return how far two samples are apart, relative to their length; 0 if features are not finite."""
     if one.shape != other.shape:
-        return True
-    return bool(one.isfinite().all() and (one - other).norm() > tolerance * one.norm())
+        return math.inf
+    length = one.norm()
+    if not length.isfinite() or not length:
+        return 0.0 if torch.equal(one.isfinite(), other.isfinite()) else math.inf
+    return float((one - other).norm() / length)
 
 
 def _pass(subject: Subject, images: torch.Tensor) -> _Pass:
@@ -244,14 +253,14 @@ def _obstacle_to_splitting(
     subject: Subject, chunks: Sequence[torch.Tensor], first: _Pass, here: Runtime
 ) -> tuple[str, list[str]]:
     """Return why a batch must go through the model whole, or nothing, and what has to be said."""
-    tolerance = _TOLERANCE[here.precision]
+    rounding = _ROUNDING[here.precision]
     settings = process.settings(here.device)
     try:
         fewer = _pass(subject, chunks[1])
     except Exception:  # a model's code may raise anything
         return f"it fails on {len(chunks[1])} images where it takes {PROBE_IMAGES}", []
-    if layer := first.strays(fewer, slice(1, None), tolerance):
-        if varies := _varies(first, _pass(subject, chunks[0]), tolerance):
+    if layer := first.strays(fewer, slice(1, None), rounding):
+        if varies := _varies(first, _pass(subject, chunks[0]), rounding):
             return "it is random in evaluation", [_random(subject, varies)]
         reason = f"an image's features depend on the others of its pass, or on its place ({layer})"
         return reason, [
@@ -271,16 +280,16 @@ def _obstacle_to_splitting(
         disturbed = next((found for one, two in pairs if (found := one.differs(two))), "")
     if not disturbed:
         return "", []
-    if varies := _varies(first, _pass(subject, chunks[0]), tolerance):
+    if varies := _varies(first, _pass(subject, chunks[0]), rounding):
         return "it is random in evaluation", [_random(subject, varies)]
     reason = f"passes that take turns disturb one another ({disturbed})"
     said = f"{subject.name}: each batch goes through the model whole, since {reason}"
     return reason, [said] if here.device.type == "cpu" else []
 
 
-def _varies(one: _Pass, other: _Pass, tolerance: float) -> str:
+def _varies(one: _Pass, other: _Pass, rounding: float) -> str:
     """Return the first layer where two passes over the same images differ by more than rounding."""
-    return one.strays(other, slice(None), tolerance)
+    return one.strays(other, slice(None), rounding)
 
 
 def _random(subject: Subject, layer: str) -> str:

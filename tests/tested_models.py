@@ -3,8 +3,8 @@
     python tests/tested_models.py                 # all of them, as `make tested-models` does
     python tests/tested_models.py --only swin     # print the rows of some
 
-Each network has random weights and sees a batch of 16 images of noise, in a process of its own. The error is the
-largest difference between CKA of its blocks and float64 CKA, by the textbook formula, of the same float32
+Each network has random weights and sees a batch of 16 of the embedded digits, in a process of its own. The error
+is the largest difference between CKA of its blocks and float64 CKA, by the textbook formula, of the same float32
 features, which hooks of this script kept.
 """
 
@@ -39,14 +39,15 @@ TITLES = {"timm": "timm", "transformers": "Hugging Face transformers", "torchvis
 HEAD = """# Models that were tried
 
 Every module of timm, and vision classes of Hugging Face transformers and torchvision, each with random weights and
-without options. `make tested-models` made this page, with {versions}, and makes it
-again; `make test` tries a sample of the networks, `make test-all` all.
+without options. `make tested-models` made this page and makes it again; `make test` tries a sample of the networks,
+`make test-all` all. Made with {versions}.
 
 - **Blocks**: how many `--layers block` finds; first and last in the order of the pass. They agree with a table,
   `tests/zoo.py` (`make test-all`).
 - **Tokens**: how the blocks' outputs are read where tokens are measured: of how many blocks, their axes (`nlc`:
   images, tokens, channels), prefix tokens.
-- **Error**: largest difference of CKA between blocks from float64 CKA of the same float32 features, 16 images.
+- **Error**: largest difference of CKA between blocks from float64 CKA of the same float32 features, 16 of the
+  embedded digits.
 - **Said**: what the tool says.
 
 {counts}
@@ -88,7 +89,7 @@ def examine(network: Network) -> Row:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     module = network.build()
-    data = torch.randn(IMAGES, *network.input_size, generator=torch.Generator().manual_seed(0))
+    data = pictures(network.input_size)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", rc.AnalysisWarning)
@@ -114,6 +115,23 @@ def examine(network: Network) -> Row:
     )
 
 
+def pictures(size):
+    """Return digits in so many channels, height and width, with values from -1 to 1.
+
+    Noise would be no test: in so many dimensions no two images of noise are alike, and all that CKA reads of them
+    is what is left of a Gram matrix without its diagonal.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    from refiner_cka.images import open_source
+
+    digits = open_source("digits")
+    inks = [torch.from_numpy(np.array(digits.read(k).convert("L"))) for k in range(IMAGES)]
+    shown = interpolate(torch.stack(inks)[:, None] / 127.5 - 1, size=size[1:], mode="bilinear")
+    return shown.expand(-1, size[0], -1, -1).contiguous()
+
+
 def truth(module, paths, chunks, seed):
     """Return float64 CKA of the layers' float32 features for one batch in chunks, `(L, L)`."""
     import torch
@@ -134,8 +152,10 @@ def truth(module, paths, chunks, seed):
         for chunk in chunks:
             images = len(chunk)
             module(chunk)
+    # CKA of one batch does not depend on the size of features, and products of the smallest leave float64.
+    features = [np.concatenate(kept[path]) for path in paths]
     return float64.minibatch_cka_matrix(
-        [[float64.gram(np.concatenate(kept[path]))] for path in paths]
+        [[float64.gram(each / (np.abs(each).max().astype(np.float64) or 1.0))] for each in features]
     )
 
 
