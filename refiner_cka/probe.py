@@ -33,8 +33,8 @@ _ROUNDING = {"fp32": 1e-5, "bf16": 0.1, "fp16": 0.1}
 other numbers of images add in another order."""
 
 _JUMP, _LARGEST = 100.0, 1e-2
-"""Untrained networks may magnify rounding from layer to layer. So more than that tells of a dependence only where it
-is so many times as much as at any layer before, or where it is so much that the company decides the numbers."""
+"""Untrained networks may magnify rounding from layer to layer. So more than that tells of a dependence only where
+it is so many times as much as at any layer before, or where it is so much that the company decides the numbers."""
 
 _FAINT = 1e-3
 """A branch scaled by this changes features by about as much, and CKA by its square: not more than rounding."""

@@ -39,8 +39,8 @@ TITLES = {"timm": "timm", "transformers": "Hugging Face transformers", "torchvis
 HEAD = """# Models that were tried
 
 Every module of timm, and vision classes of Hugging Face transformers and torchvision, each with random weights and
-without options. `make tested-models` made this page and makes it again; `make test` tries a sample of the networks,
-`make test-all` all. Made with {versions}.
+without options. `make tested-models` made this page and makes it again; `make test` tries a sample of the
+networks, `make test-all` all. Made with {versions}.
 
 - **Blocks**: how many `--layers block` finds; first and last in the order of the pass. They agree with a table,
   `tests/zoo.py` (`make test-all`).
