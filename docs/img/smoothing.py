@@ -79,7 +79,7 @@ def draw_tokens(name):
     for ax, tokens, word in zip(
         figure.subplots(1, 2), EXAMPLES[name], words(measure.smoother), strict=True
     ):
-        values = measure.function(smoothing.Tokens([tokens], GRID, dear=4))
+        values = measure.function(smoothing.Tokens([tokens], GRID, expensive=4))
         images = (0.5 + tokens / scale).clamp(0, 1).view(4, SIDE, SIDE, 3).numpy()
         framed = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1)
         rows = [np.concatenate(list(framed[k : k + 2]), 1) for k in (0, 2)]

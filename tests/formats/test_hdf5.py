@@ -17,6 +17,7 @@ import pytest
 import refiner_cka.atomic
 from refiner_cka.errors import ResultFileError
 from refiner_cka.formats import load, save
+from refiner_cka.formats.hdf5 import digest_of
 from refiner_cka.result import Result, Unreadable, merge
 from tests.synthetic import synthetic_result
 
@@ -135,6 +136,7 @@ def test_sums_of_later_versions_are_kept(tmp_path):
             file["smoothing/patch_cosine/values"] = np.zeros(3)
             file["unknown/group/text"] = "ignored"
             file.attrs["unknown"] = [1, 2, 3]
+            file.attrs["digest"] = digest_of(file)
         parts.append(load(path))
     merged = merge(parts)
     save(merged, tmp_path / "merged.h5")
@@ -169,6 +171,7 @@ def test_layout_is_as_specified(tmp_path):
             "complete",
             "fingerprint",
             "total_batches",
+            "digest",
         }
         assert file.attrs["format"] == "refiner-cka"
         assert file.attrs["format_version"] == 1
