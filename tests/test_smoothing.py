@@ -591,7 +591,7 @@ def test_a_saved_result_holds_values_and_errors_for_plain_h5py(tmp_path):
             expected = result.smoothing(name)
             np.testing.assert_array_equal(file[f"smoothing/{name}/values"], expected.values)
             np.testing.assert_array_equal(file[f"smoothing/{name}/se"], expected.se)
-            assert file[f"smoothing/{name}"].attrs["about"] == MEASURES[name].about
+            assert file[f"smoothing/{name}"].attrs["about"] == MEASURES[name].quantity.about
     loaded = rc.load(tmp_path / "run.h5")
     assert loaded.measures == result.measures
     for name in result.measures:

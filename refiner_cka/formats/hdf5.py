@@ -110,15 +110,16 @@ def _write_smoothing(file: h5py.File, result: Result) -> None:
             "order": order,
             "label": quantity.label,
             "about": quantity.about,
-            "least": -np.inf if least is None else least,
-            "greatest": np.inf if greatest is None else greatest,
+            "least": least,
+            "greatest": greatest,
             "smoother": quantity.smoother or "",
             "source": quantity.source,
             "places": quantity.places,
             "few": quantity.few,
         }
         for key, value in described.items():
-            group.attrs[key] = value
+            if value is not None:
+                group.attrs[key] = value
     if result.attention:
         blocks = result.attention
         file["attention/model"] = _encoded(block.model for block in blocks)
@@ -239,7 +240,7 @@ def digest_of(file: h5py.File) -> str:
             if (path, name) != ("/", "digest") and node.attrs.get_id(name).shape == ():
                 value = node.attrs[name]
                 plain = value.item() if isinstance(value, np.generic) else value
-                total.update(f"{path}\0{name}\0{plain!r}\n".encode("utf-8", "surrogatepass"))
+                total.update(f"{path}\0{name}\0{json.dumps(plain)}\n".encode())
         if isinstance(node, h5py.Dataset):
             values = _dataset(file, path)[()]
             total.update(f"{path}\0{node.dtype.str}\0{node.shape}\n".encode())
@@ -276,7 +277,6 @@ def _quantities(file: h5py.File) -> tuple[Quantity, ...]:
             key: _plain(file, group, key, kind)
             for key, kind in {
                 **dict.fromkeys(("label", "about", "smoother", "source", "places"), str),
-                **dict.fromkeys(("least", "greatest"), float),
                 "order": int,
                 "few": bool,
             }.items()
@@ -290,14 +290,15 @@ def _quantities(file: h5py.File) -> tuple[Quantity, ...]:
             raise _fault(
                 file, where, f"is smoother {told['smoother']!r}, not higher, lower or nothing"
             )
-        bounds = [
-            bound if np.isfinite(bound) else None for bound in (told["least"], told["greatest"])
-        ]
+        least, greatest = (
+            _plain(file, group, key, float) if key in group.attrs else None
+            for key in ("least", "greatest")
+        )
         quantity = Quantity(
             name,
             told["label"],
             told["about"],
-            (bounds[0], bounds[1]),
+            (least, greatest),
             told["smoother"] or None,
             told["source"],
             told["places"],
