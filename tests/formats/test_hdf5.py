@@ -636,7 +636,7 @@ def test_every_single_bit_that_flips_in_the_arrays_is_noticed(measured):
     rng = np.random.default_rng(0)
     names = sorted(name for name in arrays if arrays[name][1])
     assert len(names) > 50
-    for flip in range(150):
+    for flip in range(60):
         start, size = arrays[names[flip % len(names)]]
         place, bit = start + int(rng.integers(size)), int(rng.integers(8))
         damaged = bytearray(content)
