@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from .errors import ResultError
+from .scaling import sums_device
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,3 @@ class Accumulator:
 
     def _of_group(self, index: int, seen: Mapping[int, Seen]) -> dict[int, Seen]:
         return {batch: of for batch, of in seen.items() if batch % len(self._groups) == index}
-
-
-def sums_device(device: torch.device) -> torch.device:
-    """Return `device`, or the CPU for a device that has no float64 (Apple's MPS)."""
-    return torch.device("cpu") if device.type == "mps" else device

@@ -1,29 +1,27 @@
-"""What attention maps say about over-smoothing: one table of measures, and where a model's maps can be read.
+"""What attention maps say about over-smoothing: one table of measures.
 
-Maps are read where a model makes them: after the softmax in timm's attention (whose fused kernel, which never
-makes the map, is switched off meanwhile), and raw and refined in Refiner. All measures drop the prefix tokens'
-rows and columns. A softmax map is then divided by its row sums, so that a row is a distribution over patches. The
-rows of a refined map do not sum to 1 and may hold negative weights: entropy and distance take the positive part of
-each row over its sum, similarities take the map as it is, and row sum and negative share are measures themselves.
+All measures drop the prefix tokens' rows and columns. A softmax map is then divided by its row sums, so that a
+row is a distribution over patches. The rows of a refined map do not sum to 1 and may hold negative weights:
+entropy and distance take the positive part of each row over its sum, similarities take the map as it is, and row
+sum and negative share are measures themselves.
 
-No torch is imported with this module: figures and summaries read the table.
+No torch is imported with this module.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .smoothing import Grid, Measure
+from .smoothing import Measure
+from .sums import Quantity
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
-MapKind = Literal["softmax", "refined"]
+    from .attention_points import MapKind
+    from .readout import Grid
 
 CHUNK_IMAGES = 8
 """Images of one forward pass while attention is measured."""
@@ -34,54 +32,16 @@ SIMILARITY_IMAGES = 32
 _COLUMN_SCALE = 2.0**60
 """Makes every weight a normal number, the largest, of about 1, still far from overflow."""
 
-BLOCK_SIMILARITY = "attention_block_similarity"
-
-
-@dataclass(frozen=True)
-class Point:
-    """A place in a model where a map can be read.
-
-    Attributes:
-        path: the attention module.
-        hook: the module whose output is the map.
-        kind: `softmax`, or `refined` (Refiner's).
-    """
-
-    path: str
-    hook: str
-    kind: MapKind
-
-
-def find_points(module: nn.Module) -> list[Point]:
-    """Return where attention maps can be read, in timm's attention modules and in Refiner's; softmax first."""
-    from .refiner.attention import MapAttention
-
-    points: list[Point] = []
-    for path, part in module.named_modules():
-        if isinstance(part, MapAttention):
-            points.append(Point(path, f"{path}.raw_map", "softmax"))
-            if part.refines:
-                points.append(Point(path, f"{path}.refined_map", "refined"))
-        elif isinstance(getattr(part, "fused_attn", None), bool) and hasattr(part, "attn_drop"):
-            points.append(Point(path, f"{path}.attn_drop", "softmax"))
-    return sorted(points, key=lambda point: point.kind != "softmax")
-
-
-@contextmanager
-def unfused(module: nn.Module) -> Iterator[None]:
-    """Have timm's attention make its maps inside the block; afterwards as it was, whatever happened."""
-    before = [
-        (part, part.fused_attn)
-        for part in module.modules()
-        if isinstance(getattr(part, "fused_attn", None), bool)
-    ]
-    try:
-        for part, _ in before:
-            part.__dict__["fused_attn"] = False
-        yield
-    finally:
-        for part, fused in before:
-            part.__dict__["fused_attn"] = fused
+BLOCK_SIMILARITY = Quantity(
+    "attention_block_similarity",
+    "Similarity of maps between blocks",
+    "mean cosine of the columns of two blocks' head-averaged maps",
+    (-1.0, 1.0),
+    "higher",
+    "Zhou et al., arXiv 2103.11886, of head-averaged maps",
+    places="pairs of maps",
+    few=True,
+)
 
 
 def distances(grid: Grid, patch: tuple[float, float], device: torch.device) -> torch.Tensor:
@@ -213,43 +173,63 @@ def block_similarity(columns: Sequence[torch.Tensor]) -> torch.Tensor:
 MEASURES: dict[str, Measure] = {
     "attention_entropy": Measure(
         entropy,
-        "Attention entropy (nats)",
-        "mean entropy of a patch's attention over the patches; ln N if uniform",
-        (0.0, None),
-        "higher",
-        "Zhai et al., arXiv 2303.06296",
+        Quantity(
+            "attention_entropy",
+            "Attention entropy (nats)",
+            "mean entropy of a patch's attention over the patches; ln N if uniform",
+            (0.0, None),
+            "higher",
+            "Zhai et al., arXiv 2303.06296",
+            places="maps",
+        ),
     ),
     "attention_distance": Measure(
         distance,
-        "Attention distance (pixels)",
-        "mean distance to what a patch attends to; 116.5 px if uniform over 14x14 patches of 16 px",
-        (0.0, None),
-        "higher",
-        "Dosovitskiy et al., arXiv 2010.11929",
+        Quantity(
+            "attention_distance",
+            "Attention distance (pixels)",
+            "mean distance to what a patch attends to; 116.5 px if uniform over 14x14 patches of 16 px",
+            (0.0, None),
+            "higher",
+            "Dosovitskiy et al., arXiv 2010.11929",
+            places="maps",
+        ),
     ),
     "attention_head_similarity": Measure(
         head_similarity,
-        "Similarity between heads",
-        "mean cosine of the columns of two heads' maps",
-        (-1.0, 1.0),
-        "higher",
-        "Zhou et al., arXiv 2103.11886, between heads",
+        Quantity(
+            "attention_head_similarity",
+            "Similarity between heads",
+            "mean cosine of the columns of two heads' maps",
+            (-1.0, 1.0),
+            "higher",
+            "Zhou et al., arXiv 2103.11886, between heads",
+            places="maps",
+        ),
     ),
     "attention_row_sum": Measure(
         row_sum,
-        "Row sum of the map",
-        "mean sum of a patch's row over all tokens; 1 for a softmax",
-        (None, None),
-        None,
-        "Zhou et al., arXiv 2106.03714",
+        Quantity(
+            "attention_row_sum",
+            "Row sum of the map",
+            "mean sum of a patch's row over all tokens; 1 for a softmax",
+            (None, None),
+            None,
+            "Zhou et al., arXiv 2106.03714",
+            places="maps",
+        ),
     ),
     "attention_negative": Measure(
         negative_share,
-        "Negative share of the map",
-        "share of the weight among patches that is negative; 0 for a softmax",
-        (0.0, 1.0),
-        None,
-        "Zhou et al., arXiv 2106.03714",
+        Quantity(
+            "attention_negative",
+            "Negative share of the map",
+            "share of the weight among patches that is negative; 0 for a softmax",
+            (0.0, 1.0),
+            None,
+            "Zhou et al., arXiv 2106.03714",
+            places="maps",
+        ),
     ),
 }
 """Name -> measure of a block's maps."""

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import distributed
 
-from . import hsic, process, runtime
+from . import process, runtime
 from .accumulator import Accumulator, Seen
-from .attention import CHUNK_IMAGES, unfused
+from .attention import BLOCK_SIMILARITY, CHUNK_IMAGES
 from .attention import MEASURES as ATTENTION_MEASURES
+from .attention_points import unfused
 from .errors import AnalysisWarning, DataError, DeviceError, LayerError
 from .estimate import relative_depth
 from .hooks import Diverged, Lockstep, capture
@@ -32,7 +33,6 @@ from .oversmoothing import AttentionTally, TokenTally
 from .preparation import Analysis, Options, Row, prepare
 from .readout import features_of, tensor_of
 from .result import (
-    GROUPS,
     AttentionLayer,
     Layer,
     Result,
@@ -41,8 +41,10 @@ from .result import (
     differences,
     unique_images,
 )
+from .sites import TokenSite
 from .smoothing import MEASURES
 from .subjects import Subject
+from .sums import GROUPS, MIN_BATCH, Quantity
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the images done by this process and those it has in all."""
@@ -273,7 +275,7 @@ class Measurement:
         self._note_unreadable(batch)
         images = batch.images
         self._batch = batch.index
-        if images < hsic.MIN_BATCH:
+        if images < MIN_BATCH:
             self.accumulator.skip(batch.index, self._seen(batch, 0))
             return
         device = self._analysis.runtime.device
@@ -323,6 +325,7 @@ class Measurement:
         return Result(
             layers=_layers(analysis.subjects, analysis.rows),
             attention=_attention_layers(analysis),
+            quantities=_quantities(analysis),
             sums=sums,
             batches=np.array(list(seen), dtype=np.int64),
             batch_planned=np.array([of.planned for of in seen.values()], dtype=np.int64),
@@ -507,21 +510,30 @@ def _attention_layers(analysis: Analysis) -> tuple[AttentionLayer, ...]:
     )
 
 
+def _quantities(analysis: Analysis) -> tuple[Quantity, ...]:
+    """Return what is measured beside CKA, in the order of the tables."""
+    found = [MEASURES[name].quantity for name in MEASURES if name in analysis.measures]
+    if analysis.attention_sites:
+        found += [measure.quantity for measure in ATTENTION_MEASURES.values()]
+        found.append(BLOCK_SIMILARITY)
+    return tuple(found)
+
+
 def _checked(result: Result, analysis: Analysis) -> Result:
     """Return the result with a warning for each layer where CKA or a measure is undefined.
 
     Raises:
         DataError: no batch had 4 readable images.
     """
-    if result.images < hsic.MIN_BATCH and result.total_batches == len(result.batches):
+    if result.images < MIN_BATCH and result.total_batches == len(result.batches):
         first = (
             f" (first: {result.unreadable[0].image}: {result.unreadable[0].reason})"
             if result.unreadable
             else ""
         )
         raise DataError(
-            f"fewer than {hsic.MIN_BATCH} images could be read{first}; CKA needs at least "
-            f"{hsic.MIN_BATCH} in a batch"
+            f"fewer than {MIN_BATCH} images could be read{first}; CKA needs at least "
+            f"{MIN_BATCH} in a batch"
         )
     lines = [*derived_lines(result), *_undefined(result, analysis)]
     for line in lines if analysis.runtime.rank == 0 else []:
@@ -532,13 +544,16 @@ def _checked(result: Result, analysis: Analysis) -> Result:
 def _undefined(result: Result, analysis: Analysis) -> Iterator[str]:
     """Yield a line for each layer where over-smoothing measures are undefined, and for which images."""
     found: dict[str, list[str]] = {}
-    for name in result.measures:
-        of_maps = name in ATTENTION_MEASURES
+    for quantity in result.quantities:
+        # Pairs of maps, and what is measured on a few images, have no count to compare with.
+        if quantity.few:
+            continue
+        of_maps = quantity.places == "maps"
         layers: Sequence[Layer | AttentionLayer] = result.attention if of_maps else result.layers
-        total = result.sums[f"smoothing/{name}/total"].sum(0)
-        images = result.sums[f"smoothing/{name}/images"].sum(0)
+        total = result.sums[f"smoothing/{quantity.name}/total"].sum(0)
+        images = result.sums[f"smoothing/{quantity.name}/images"].sum(0)
         for place, layer in enumerate(layers):
-            if not _on_all_images(name, place, analysis):
+            if not of_maps and not _is_measured(quantity.name, analysis.rows[place].site):
                 continue
             missing = int(result.images - images[place])
             where = f"{layer.model}: over-smoothing of layer {layer.path}"
@@ -549,16 +564,12 @@ def _undefined(result: Result, analysis: Analysis) -> Iterator[str]:
             else:
                 continue
             names = found.setdefault(line, [])
-            names.extend([] if name in names else [name])
+            names.extend([] if quantity.name in names else [quantity.name])
     yield from (f"{line}: {', '.join(names)}" for line, names in found.items())
 
 
-def _on_all_images(name: str, place: int, analysis: Analysis) -> bool:
-    """Whether a measure is taken at a layer, and of every image."""
-    if name not in MEASURES:
-        return name in ATTENTION_MEASURES
-    measure, site = MEASURES[name], analysis.rows[place].site
-    return not measure.dear and site is not None and (site.grid is not None or not measure.on_grid)
+def _is_measured(measure: str, site: TokenSite | None) -> bool:
+    return site is not None and (site.grid is not None or not MEASURES[measure].on_grid)
 
 
 def _tensor(output: Any, path: str, images: int | None = None) -> torch.Tensor:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from .sums import Array, cosine
+
 Normalize = Literal["first-last", "min-max", "none"]
 NORMALIZATIONS: tuple[Normalize, ...] = ("first-last", "min-max", "none")
 
@@ -26,31 +26,6 @@ RESOLVED = 5.0
 
 CONFIDENCE = 0.95
 """Two-sided confidence of every interval."""
-
-
-def cka(products: Array) -> Array:
-    """Return CKA of every pair of layers from summed HSIC products.
-
-    CKA_ij = S_ij / sqrt(S_ii S_jj) (Nguyen, Raghu & Kornblith, arXiv 2010.15327, eq. 3). Nothing is clamped:
-    the unbiased estimate of unrelated features lies on both sides of 0. A layer whose own product is not
-    positive or not finite (constant or non-finite features) is NaN in its row and column.
-
-    Args:
-        products: `(L, L)` sums over batches.
-
-    Returns:
-        `(L, L)`, symmetric, diagonal 1 where defined.
-    """
-    own = np.diagonal(products)
-    defined = np.isfinite(own) & (own > 0)
-    # Powers of two bring the diagonal to between 1/2 and 2, where its products have squares.
-    half = np.ldexp(1.0, -(np.frexp(np.where(defined, own, 1.0))[1] // 2))
-    own = np.where(defined, own * half * half, np.nan)
-    # Divided by one symmetric matrix, so that the result is symmetric to the last bit. The root of a product,
-    # unlike a product of roots, is exactly s for two layers of equal s.
-    result: Array = products * (half[:, None] * half) / np.sqrt(own[:, None] * own)
-    np.fill_diagonal(result, own / own)
-    return result
 
 
 def jackknife_se(sums: Array, statistic: Callable[[Array], Array]) -> Array:
@@ -190,7 +165,7 @@ def curve_values(products: Array, normalize: Normalize) -> Array:
     `first-last` divides by CKA(first, last), so the curve starts at 1 (arXiv 2106.03714, fig. 2); `min-max`
     maps the least value to 0 and the greatest to 1; `none` leaves CKA as it is.
     """
-    values: Array = cka(products)[:, -1]
+    values: Array = cosine(products)[:, -1]
     if normalize == "first-last":
         ratio: Array = values / (values[0] or np.nan)
         return ratio

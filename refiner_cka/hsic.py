@@ -14,9 +14,6 @@ import torch
 
 from .scaling import limits, median_of_three, power_of_two
 
-MIN_BATCH = 4
-"""HSIC_1 divides by n - 3: a batch of fewer images holds no estimate."""
-
 _SLICE = 2048
 """Columns of one product. Several such products in one batched call keep all cores busy on a result that is
 only n x n, where one long product does not."""

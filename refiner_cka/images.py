@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from . import sources
 from .decoding import UnreadableImage, one_line
 from .errors import AnalysisWarning, DataError
-from .hsic import MIN_BATCH
 from .preprocessing import Preprocessing
 from .sources import Digest
+from .sums import MIN_BATCH
 
 __all__ = [
     "Batch",

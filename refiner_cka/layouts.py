@@ -16,8 +16,7 @@ from torch import nn
 
 from .errors import LayerError
 from .locality import Reading, locate
-from .readout import Format, ModelLayout, TokenLayout
-from .smoothing import Grid
+from .readout import Format, Grid, ModelLayout, TokenLayout
 
 _PREFIXES = (0, 1, 2, 4, 5)
 """Prefix tokens that models have: none, class, distillation, and four registers without and with a class."""

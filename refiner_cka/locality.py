@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from .hooks import capture
-from .readout import TokenLayout, patches_of, tensor_of
-from .smoothing import Grid
+from .readout import Grid, TokenLayout, patches_of, tensor_of
 
 _IMAGES = 3
 """Images of each forward pass."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from . import estimate, hsic
-from .accumulator import sums_device
+from . import hsic
 from .errors import DataError
+from .scaling import sums_device
+from .sums import MIN_BATCH, cosine
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -77,12 +78,12 @@ def cka(x: npt.ArrayLike | torch.Tensor, y: npt.ArrayLike | torch.Tensor) -> flo
         raise DataError(
             f"the arrays hold {rows[0]} and {rows[1]} rows; CKA compares the same images"
         )
-    if rows[0] < hsic.MIN_BATCH:
-        raise DataError(f"CKA needs at least {hsic.MIN_BATCH} rows, got {rows[0]}")
+    if rows[0] < MIN_BATCH:
+        raise DataError(f"CKA needs at least {MIN_BATCH} rows, got {rows[0]}")
     centred = [_u_centred(value) for value in features]
     # Sums of equal numbers are equal; a matrix product may add each of its entries in another order.
     products = [[float((a * b).sum()) for b in centred] for a in centred]
-    return float(estimate.cka(np.array(products))[0, 1])
+    return float(cosine(np.array(products))[0, 1])
 
 
 def _u_centred(features: torch.Tensor) -> torch.Tensor:

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import torch
 
 from . import attention, smoothing
-from .accumulator import sums_device
 from .images import Plan
-from .result import GROUPS
-from .scaling import exact_dtype
+from .scaling import exact_dtype, sums_device
 from .sites import AttentionSite, TokenSite
+from .sums import GROUPS
 
 Sums = dict[str, torch.Tensor | float]
 
@@ -104,14 +103,14 @@ class TokenTally:
         self._tally = Tally(names, len(sites), plan, device)
         self._sites = sites
         self._plan = plan
-        self._dear = 0
+        self._expensive = 0
         self.shapes = self._tally.shapes()
         self.sums = self._tally.sums
 
     def begin(self, batch: int, images: int) -> None:
         """Make room for a batch."""
         count = sum(len(batch) for batch in self._plan.batches)
-        self._dear = share(smoothing.dear_images(count), batch, self._plan)
+        self._expensive = share(smoothing.expensive_images(count), batch, self._plan)
         self._tally.begin(images)
 
     def put(self, rows: Sequence[int], chunks: Sequence[torch.Tensor]) -> None:
@@ -124,7 +123,9 @@ class TokenTally:
         site = self._sites[rows[0]]
         if site is None:
             return
-        tokens = smoothing.Tokens([site.read(chunk) for chunk in chunks], site.grid, self._dear)
+        tokens = smoothing.Tokens(
+            [site.read(chunk) for chunk in chunks], site.grid, self._expensive
+        )
         for name in self._tally.names:
             measure = smoothing.MEASURES[name]
             if measure.on_grid and site.grid is None:
@@ -156,7 +157,7 @@ class AttentionTally:
         self._similar = _empty((len(sites), len(sites), attention.CHUNK_IMAGES), device)
         self.shapes = self._tally.shapes()
         if sites:
-            self.shapes |= _shapes(attention.BLOCK_SIMILARITY, (len(sites), len(sites)))
+            self.shapes |= _shapes(attention.BLOCK_SIMILARITY.name, (len(sites), len(sites)))
 
     def begin(self, batch: int, images: int) -> None:
         """Make room for a batch."""
@@ -209,7 +210,7 @@ class AttentionTally:
         """Return what the batch adds to the sums, float64."""
         sums = self._tally.sums(batch)
         if self._sites:
-            sums |= _moments(attention.BLOCK_SIMILARITY, _exact(self._similar))
+            sums |= _moments(attention.BLOCK_SIMILARITY.name, _exact(self._similar))
         return sums
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from . import identity, runtime
-from .attention import find_points, unfused
+from .attention_points import find_points, unfused
 from .errors import AnalysisWarning, DataError, LayerError, ModelError
 from .images import ImageSource, Plan, check_channels, open_source, plan_batches
 from .layouts import NoTokens, readings_of
@@ -22,7 +22,7 @@ from .probe import PROBE_IMAGES, Probe, probe, watch
 from .readout import READOUTS, Readout, TokenLayout, features_of
 from .runtime import Precision, Runtime
 from .sites import AttentionSite, TokenSite, as_json, attention_sites, token_site
-from .smoothing import MEASURES, dear_images
+from .smoothing import MEASURES, expensive_images
 from .smoothing import choose as choose_measures
 from .subjects import Subject, name_apart, resolve
 
@@ -180,7 +180,7 @@ def prepare(
         "smoothing": {
             "measures": list(measures),
             "prefix_tokens": smoothing_prefix,
-            "effective_rank_images": dear_images(sum(map(len, plan.batches))),
+            "effective_rank_images": expensive_images(sum(map(len, plan.batches))),
         },
         "attention": as_json(maps),
     }

@@ -20,6 +20,9 @@ from .scaling import exact_dtype
 Format = Literal["nlc", "nchw", "nhwc"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Readout = Literal["all", "patch", "cls", "mean"]
+Grid = tuple[int, int]
+"""Rows and columns of patches."""
+
 READOUTS: tuple[Readout, ...] = ("all", "patch", "cls", "mean")
 
 

@@ -20,17 +20,11 @@ import numpy.typing as npt
 
 from . import estimate
 from .errors import ResultError
-from .estimate import Array, Contrast, Curve, Means, Normalize
-
-GROUPS = 20
-"""Groups the sums are kept in: batch k of the whole run belongs to group k mod 20, in whichever shard."""
-
+from .estimate import Contrast, Curve, Means, Normalize
+from .sums import Array, Quantity, cosine, is_count
 
 SAME = 1e-6
 """CKA so near 1 is 1: a float32 Gram matrix is right to a few roundings of 1.2e-7."""
-
-ATTENTION = "attention_"
-"""Names of measures of attention maps begin so: their rows are blocks with maps, not layers."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +117,7 @@ class Result:
         fingerprint: SHA-256 of what determines the numbers; results merge if it is equal. The keys of
             `provenance` that it is of are listed there under `identity`.
         attention: the blocks whose attention maps were measured.
+        quantities: what was measured beside CKA, and what a reader has to know of it.
 
     Raises:
         ResultError: the sums hold more images than their batches, or a batch more than was planned, or twice.
@@ -140,11 +135,13 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     attention: tuple[AttentionLayer, ...] = ()
+    quantities: tuple[Quantity, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse sums that no run can have made, however they came together."""
         _check_batches(self)
         _check_images(self)
+        _check_sums(self)
 
     def __repr__(self) -> str:
         """Name what it holds; the sums themselves would fill pages."""
@@ -242,9 +239,23 @@ class Result:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names of the over-smoothing measures that the result holds, sorted."""
-        names = [name.split("/") for name in self.sums if name.startswith("smoothing/")]
-        return tuple(sorted(parts[1] for parts in names if parts[2:] == ["total"]))
+        """Names of the measures that the result holds, the headline first."""
+        return tuple(quantity.name for quantity in self.quantities)
+
+    def quantity(self, measure: str) -> Quantity:
+        """Return what a measure is.
+
+        Raises:
+            ResultError: it was not measured.
+        """
+        found = next((each for each in self.quantities if each.name == measure), None)
+        if found is None:
+            held = ", ".join(self.measures) or "no over-smoothing measures"
+            raise ResultError(
+                f"{measure!r} was not measured; the result holds {held}: analyse again with --smoothing or "
+                "--attention"
+            )
+        return found
 
     def smoothing(
         self,
@@ -257,7 +268,7 @@ class Result:
         """Return an over-smoothing measure along one model's depth, with errors over images.
 
         Args:
-            measure: one of `measures`; what it means is in `smoothing.MEASURES` and `attention.MEASURES`.
+            measure: one of `measures`; what it means says `quantity(measure)`.
             model: name of the model; every layer (or block with maps) of the result if none is named.
             tokens: of a token measure: readout whose layers are meant. The measure does not depend on it.
             maps: of an attention measure: `softmax` or `refined`.
@@ -367,11 +378,11 @@ class Result:
 
     @functools.cached_property
     def _matrix(self) -> Array:
-        return estimate.cka(self._held.sum(0))
+        return cosine(self._held.sum(0))
 
     @functools.cached_property
     def _matrix_se(self) -> Array:
-        return estimate.jackknife_se(self._held, estimate.cka)
+        return estimate.jackknife_se(self._held, cosine)
 
     def _block(
         self, matrix: Array, model: str | None, other: str | None, tokens: str | None
@@ -390,21 +401,13 @@ class Result:
         Raises:
             ResultError: it was not measured.
         """
-        name = f"smoothing/{measure}/{part}"
-        if name not in self.sums:
-            held = ", ".join(self.measures) or "no over-smoothing measures"
-            raise ResultError(
-                f"{measure!r} was not measured; the result holds {held}: analyse again with --smoothing or "
-                "--attention"
-            )
-        return self.sums[name]
+        return self.sums[f"smoothing/{self.quantity(measure).name}/{part}"]
 
     def _places(
         self, measure: str, model: str | None, tokens: str | None, maps: str
     ) -> tuple[npt.NDArray[np.intp], Array]:
         """Return where in a measure's sums one model's layers are, and their relative depth."""
-        self._sum(measure, "total")
-        if not measure.startswith(ATTENTION):
+        if self.quantity(measure).places == "layers":
             rows = self.rows(model, tokens=tokens)
             return rows, np.array([self.layers[row].depth for row in rows])
         found = [
@@ -470,9 +473,9 @@ def _check_batches(result: Result) -> None:
 
 
 def _check_images(result: Result) -> None:
-    """Refuse sums of more or fewer images than their batches have, or of more than there are images."""
+    """Refuse sums of more or fewer images than their batches have."""
     images = result.sums["images"]
-    if not (np.isfinite(images) & (images >= 0)).all():
+    if not is_count(images, np.inf):
         raise ResultError("images is not a count")
     held = np.zeros(len(images))
     if len(result.batches):
@@ -482,16 +485,68 @@ def _check_images(result: Result) -> None:
             f"images counts {images.sum():.0f} images in the sums where their batches have "
             f"{held.sum():.0f}: something was added twice, or not at all"
         )
-    parts = {"labelled": images[:, None], "correct": result.sums["labelled"]}
-    for name in result.measures:
-        counts = result.sums.get(f"smoothing/{name}/images", np.zeros((len(images), 0)))
-        parts[f"smoothing/{name}/images"] = images.reshape(-1, *[1] * (counts.ndim - 1))
-    for name, most in parts.items():
-        if (
-            name in result.sums
-            and not ((result.sums[name] >= 0) & (result.sums[name] <= most)).all()
-        ):
-            raise ResultError(f"{name} counts more images than there are, or fewer than none")
+
+
+def _check_sums(result: Result) -> None:
+    """Refuse sums that are missing, of another shape than what they are of, or that no run can have made."""
+    images, groups = result.sums["images"], len(result.sums["images"])
+    rows, models = len(result.layers), len(result.models)
+    shapes: dict[str, tuple[int, ...]] = {
+        "hsic": (groups, rows, rows),
+        "correct": (groups, models),
+        "labelled": (groups, models),
+    }
+    for quantity in result.quantities:
+        places = rows if quantity.places == "layers" else len(result.attention)
+        own = (places, places) if quantity.places == "pairs of maps" else (places,)
+        shapes |= {
+            f"smoothing/{quantity.name}/{part}": (groups, *own)
+            for part in ("total", "squares", "images")
+        }
+    for name, shape in shapes.items():
+        if name not in result.sums:
+            raise ResultError(f"{name} is missing")
+        if result.sums[name].shape != shape:
+            raise ResultError(f"{name} has shape {result.sums[name].shape}, not {shape}")
+    most = {"labelled": images[:, None], "correct": result.sums["labelled"]}
+    for name, bound in most.items():
+        if not is_count(result.sums[name], bound):
+            raise ResultError(f"{name} counts more images than there are, or no whole number")
+    for quantity in result.quantities:
+        _check_moments(result, f"smoothing/{quantity.name}", images)
+    _check_kept(result)
+
+
+def _check_moments(result: Result, of: str, images: Array) -> None:
+    """Refuse three sums of values of which some cannot be the others' values, squares or number."""
+    total, squares, counts = (
+        result.sums[f"{of}/{part}"] for part in ("total", "squares", "images")
+    )
+    if not is_count(counts, images.reshape(-1, *[1] * (counts.ndim - 1))):
+        raise ResultError(f"{of}/images counts more images than there are, or no whole number")
+    if not np.array_equal(np.isfinite(total), np.isfinite(squares)):
+        raise ResultError(f"{of}/squares is not finite where {of}/total is, or the other way about")
+    # Sums of n numbers, each rounded: n eps of the sum of their sizes, at most sqrt(n x squares).
+    slack = 1.0 + 8.0 * np.finfo(np.float64).eps * (counts + 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        wrong = (squares < 0) | (total**2 > counts * squares * slack)
+    if wrong.any():
+        raise ResultError(f"{of}/squares is less than the squares of so many values can be")
+
+
+def _check_kept(result: Result) -> None:
+    """Refuse values of images one by one without the number of these images, or of more than there is room for."""
+    names = [f"smoothing/{each.name}/kept" for each in result.quantities]
+    held = [name for name in names if name in result.sums]
+    if not held:
+        return
+    counts = result.sums.get("smoothing/kept_images")
+    if counts is None or counts.shape != result.sums["images"].shape:
+        raise ResultError("smoothing/kept_images is missing, or of another shape than images")
+    for name in held:
+        places = result.sums[name].shape[2:]
+        if len(places) != 1 or not is_count(counts, np.minimum(places[0], result.sums["images"])):
+            raise ResultError(f"{name} does not hold the images that smoothing/kept_images counts")
 
 
 def merge(results: Sequence[Result]) -> Result:

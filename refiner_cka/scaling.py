@@ -108,3 +108,8 @@ def median_of_three(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.
 def exact_dtype(device: torch.device) -> torch.dtype:
     """Return float64, or float32 for numbers that stay on a device that has no float64 (Apple's MPS)."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def sums_device(device: torch.device) -> torch.device:
+    """Return `device`, or the CPU for a device that has no float64 (Apple's MPS)."""
+    return torch.device("cpu") if device.type == "mps" else device

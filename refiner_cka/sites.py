@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .attention import Point
+from .attention_points import Point
 from .errors import LayerError
 from .layouts import grid_of, prefix_of
 from .locality import Reading
-from .readout import ModelLayout, TokenLayout, patches_of, tokens_of
-from .smoothing import Grid
+from .readout import Grid, ModelLayout, TokenLayout, patches_of, tokens_of
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,18 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .errors import LayerError
+from .sums import Quantity
 
 if TYPE_CHECKING:
     import torch
 
+    from .readout import Grid
+
 EFFECTIVE_RANK_IMAGES = 32
-"""Effective rank, whose decompositions are dear, is measured on at most so many images of a run, ..."""
+"""Effective rank, whose decompositions are expensive, is measured on at most so many images of a run, ..."""
 
 EFFECTIVE_RANK_SHARE = 256
 """... on one image in so many, ..."""
@@ -33,8 +36,6 @@ _BLOCK_BYTES = {"cpu": 1 << 22}
 _ACCELERATOR_BLOCK_BYTES = 1 << 28
 """Tokens are read in blocks of images: on a CPU small enough to stay in cache, on an accelerator large."""
 
-Grid = tuple[int, int]
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -42,24 +43,14 @@ class Measure:
 
     Attributes:
         function: from `Tokens` (or attention's `Maps`) to `(images,)` values.
-        label: its name on an axis.
-        about: what it is, in one line.
-        range: least and greatest value; `None` where there is no bound that all layers share.
-        smoother: whether a `higher` or `lower` value means more alike; `None`: neither.
-        source: where the formula is from.
+        quantity: what a result says of it.
         default: whether it is measured unless something else is asked for.
-        dear: whether it is measured on a few images of a run only.
         on_grid: whether it needs the patch grid.
     """
 
     function: Callable[[Any], torch.Tensor]
-    label: str
-    about: str
-    range: tuple[float | None, float | None]
-    smoother: Literal["higher", "lower"] | None
-    source: str
+    quantity: Quantity
     default: bool = False
-    dear: bool = False
     on_grid: bool = False
 
 
@@ -72,17 +63,17 @@ class Tokens:
     Args:
         chunks: in parts `(images, tokens, dim)` of any floating type.
         grid: rows and columns of the patches, the last `rows x columns` tokens; `None` if unknown.
-        dear: how many of the first images the dear measures take.
+        expensive: how many of the first images the expensive measures take.
     """
 
     def __init__(
-        self, chunks: Sequence[torch.Tensor], grid: Grid | None = None, dear: int = 0
+        self, chunks: Sequence[torch.Tensor], grid: Grid | None = None, expensive: int = 0
     ) -> None:
         self._chunks = chunks
         self.grid = grid
         self.images = sum(len(chunk) for chunk in chunks)
         self.count = chunks[0].shape[1]
-        self.dear = min(dear, self.images)
+        self.expensive = min(expensive, self.images)
 
     def first(self, images: int) -> torch.Tensor:
         """Return the tokens of the first images as they are, float64 (on the CPU if the device has none)."""
@@ -292,16 +283,16 @@ def effective_rank(tokens: Tokens) -> torch.Tensor:
     import torch
 
     values = torch.full_like(tokens.lengths[:, 0], float("nan"))
-    if not tokens.dear:
+    if not tokens.expensive:
         return values
-    x = tokens.first(tokens.dear)
+    x = tokens.first(tokens.expensive)
     x = x.where(x.isfinite(), 0.0)  # a decomposition of what is not finite raises
     gram = x @ x.mT if x.shape[1] <= x.shape[2] else x.mT @ x
     squares = torch.linalg.eigvalsh(gram)
     floor = torch.finfo(torch.float32).eps ** 2 * squares[:, -1:]
     singular = squares.where(squares > floor, 0.0).sqrt()
     shares = singular / singular.sum(1, keepdim=True)
-    values[: tokens.dear] = shares.xlogy(shares).sum(1).neg().exp().to(values)
+    values[: tokens.expensive] = shares.xlogy(shares).sum(1).neg().exp().to(values)
     return values
 
 
@@ -336,81 +327,108 @@ def token_norm_ratio(tokens: Tokens) -> torch.Tensor:
 MEASURES: dict[str, Measure] = {
     "patch_cosine_centred": Measure(
         patch_cosine_centred,
-        "Centred patch cosine",
-        "mean cosine of an image's tokens, the mean token of the CKA batch removed",
-        (-1.0, 1.0),
-        "higher",
-        "Gong et al., arXiv 2104.12753, centred",
+        Quantity(
+            "patch_cosine_centred",
+            "Centred patch cosine",
+            "mean cosine of an image's tokens, the mean token of the CKA batch removed",
+            (-1.0, 1.0),
+            "higher",
+            "Gong et al., arXiv 2104.12753, centred",
+        ),
         default=True,
     ),
     "patch_cosine": Measure(
         patch_cosine,
-        "Patch cosine",
-        "mean cosine of an image's tokens; does not compare families of models",
-        (-1.0, 1.0),
-        "higher",
-        "Gong et al., arXiv 2104.12753",
+        Quantity(
+            "patch_cosine",
+            "Patch cosine",
+            "mean cosine of an image's tokens; does not compare families of models",
+            (-1.0, 1.0),
+            "higher",
+            "Gong et al., arXiv 2104.12753",
+        ),
         default=True,
     ),
     "patch_cosine_between": Measure(
         patch_cosine_between,
-        "Cosine between images",
-        "mean cosine of tokens of different images of a CKA batch",
-        (-1.0, 1.0),
-        "higher",
-        "Gong et al., arXiv 2104.12753, of pairs from different images",
+        Quantity(
+            "patch_cosine_between",
+            "Cosine between images",
+            "mean cosine of tokens of different images of a CKA batch",
+            (-1.0, 1.0),
+            "higher",
+            "Gong et al., arXiv 2104.12753, of pairs from different images",
+        ),
     ),
     "rank_collapse": Measure(
         rank_collapse,
-        "Rank-collapse residual",
-        "share of the tokens' Frobenius norm that is not their mean",
-        (0.0, 1.0),
-        "lower",
-        "Dong et al., arXiv 2103.03404, in the Frobenius norm",
+        Quantity(
+            "rank_collapse",
+            "Rank-collapse residual",
+            "share of the tokens' Frobenius norm that is not their mean",
+            (0.0, 1.0),
+            "lower",
+            "Dong et al., arXiv 2103.03404, in the Frobenius norm",
+        ),
     ),
     "frequency_ratio": Measure(
         frequency_ratio,
-        "High/low frequency",
-        "Frobenius norm of what is not the mean token over that of the mean",
-        (0.0, None),
-        "lower",
-        "Wang et al., arXiv 2203.05962",
+        Quantity(
+            "frequency_ratio",
+            "High/low frequency",
+            "Frobenius norm of what is not the mean token over that of the mean",
+            (0.0, None),
+            "lower",
+            "Wang et al., arXiv 2203.05962",
+        ),
     ),
     "effective_rank": Measure(
         effective_rank,
-        "Effective rank",
-        "exponential of the entropy of the normalised singular values",
-        (1.0, None),
-        "lower",
-        "Roy & Vetterli, EUSIPCO 2007",
+        Quantity(
+            "effective_rank",
+            "Effective rank",
+            "exponential of the entropy of the normalised singular values",
+            (1.0, None),
+            "lower",
+            "Roy & Vetterli, EUSIPCO 2007",
+            few=True,
+        ),
         default=True,
-        dear=True,
     ),
     "dirichlet_energy": Measure(
         dirichlet_energy,
-        "Dirichlet energy",
-        "squared differences of neighbouring patches over the squared norm",
-        (0.0, 8.0),
-        "lower",
-        "Cai & Wang, arXiv 2006.13318, on the patch grid",
+        Quantity(
+            "dirichlet_energy",
+            "Dirichlet energy",
+            "squared differences of neighbouring patches over the squared norm",
+            (0.0, 8.0),
+            "lower",
+            "Cai & Wang, arXiv 2006.13318, on the patch grid",
+        ),
         on_grid=True,
     ),
     "token_norm": Measure(
         token_norm,
-        "Token norm",
-        "mean length of the tokens",
-        (0.0, None),
-        None,
-        "Darcet et al., arXiv 2309.16588",
+        Quantity(
+            "token_norm",
+            "Token norm",
+            "mean length of the tokens",
+            (0.0, None),
+            None,
+            "Darcet et al., arXiv 2309.16588",
+        ),
         default=True,
     ),
     "token_norm_ratio": Measure(
         token_norm_ratio,
-        "Largest / median norm",
-        "length of the longest token over the median: outlier tokens",
-        (1.0, None),
-        None,
-        "Darcet et al., arXiv 2309.16588",
+        Quantity(
+            "token_norm_ratio",
+            "Largest / median norm",
+            "length of the longest token over the median: outlier tokens",
+            (1.0, None),
+            None,
+            "Darcet et al., arXiv 2309.16588",
+        ),
         default=True,
     ),
 }
@@ -437,8 +455,8 @@ def choose(names: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def dear_images(images: int) -> int:
-    """Return on how many images of a run the dear measures are taken."""
+def expensive_images(images: int) -> int:
+    """Return on how many images of a run the expensive measures are taken."""
     wanted = max(EFFECTIVE_RANK_LEAST, images // EFFECTIVE_RANK_SHARE)
     return min(images, wanted, EFFECTIVE_RANK_IMAGES)
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .estimate import MIN_GROUPS, Array, Contrast, Curve
+from .estimate import MIN_GROUPS, Contrast, Curve
 from .result import Result
-from .smoothing import MEASURES
+from .sums import Array, Quantity
 
 MEANING = (
     "CKA near 1 and cosine near 1 are different things: CKA near 1 between two layers says that they tell the "
@@ -248,10 +248,11 @@ class Summary:
             pair = (comparison.model, comparison.other)
             if pair in compared and not any(self._flat(one, comparison.tokens) for one in pair):
                 yield self._compared(comparison)
-        yield from map(_smoothed, self.smoothing)
+        for smoothed in self.smoothing:
+            yield _smoothed(smoothed, result.quantity(smoothed.measure))
         for entry in self.smoothing_comparisons:
             if (entry.model, entry.other) in compared:
-                yield _smoother(entry)
+                yield _smoother(entry, result.quantity(entry.measure))
         if self.smoothing:
             yield MEANING
 
@@ -344,7 +345,7 @@ def summarize(result: Result) -> Summary:
 
 def _smoothing(result: Result) -> tuple[Smoothing, ...]:
     """Return the headline of every model that has it at two layers or more."""
-    headline = [name for name in MEASURES if name in result.measures][:1]
+    headline = [each.name for each in result.quantities if each.places == "layers"][:1]
     found = []
     for measure, model in itertools.product(headline, result.models):
         tokens = next(layer.tokens for layer in result.layers if layer.model == model)
@@ -388,8 +389,8 @@ def _only(contrast: Contrast) -> list[float]:
     return [float(values[0]) for values in _parts(contrast)]
 
 
-def _smoothed(entry: Smoothing) -> str:
-    label = MEASURES[entry.measure].label
+def _smoothed(entry: Smoothing, quantity: Quantity) -> str:
+    label = quantity.label
     ends = (
         f"{entry.model}: {label[0].lower()}{label[1:]} is {_with_se(entry.first_value, entry.first_se)} at "
         f"{entry.first} and {_with_se(entry.last_value, entry.last_se)} at {entry.last}"
@@ -402,8 +403,8 @@ def _smoothed(entry: Smoothing) -> str:
     return f"{ends}: a change of {change}."
 
 
-def _smoother(entry: SmoothingComparison) -> str:
-    label = MEASURES[entry.measure].label
+def _smoother(entry: SmoothingComparison, quantity: Quantity) -> str:
+    label = quantity.label
     names = f"At the last layer, {label[0].lower()}{label[1:]} of"
     difference = _with_se(abs(entry.difference), entry.se)
     if entry.lower <= 0 <= entry.upper:
@@ -412,7 +413,7 @@ def _smoother(entry: SmoothingComparison) -> str:
         return f"{names} {entry.model} less that of {entry.other} is {entry.difference:.3f}, without an error."
     higher, lower = (entry.model, entry.other)[:: 1 if entry.difference > 0 else -1]
     text = f"{names} {higher} is higher than of {lower} by {difference}"
-    smoother = {"higher": higher, "lower": lower, None: None}[MEASURES[entry.measure].smoother]
+    smoother = {"higher": higher, "lower": lower, None: None}[quantity.smoother]
     return f"{text}: the tokens of {smoother} are more alike." if smoother else f"{text}."
 
 

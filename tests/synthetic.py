@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refiner_cka import attention, smoothing
-from refiner_cka.result import ATTENTION, GROUPS, AttentionLayer, Layer, Result, Unreadable
+from refiner_cka.result import AttentionLayer, Layer, Result, Unreadable
+from refiner_cka.sums import GROUPS
 
 Array = npt.NDArray[np.float64]
 
@@ -140,19 +141,23 @@ def with_smoothing(result: Result, *, refined: Collection[str] = (), seed: int =
     )
     images = result.sums["images"]
     sums = dict(result.sums)
-    for name in [*smoothing.MEASURES, *attention.MEASURES, attention.BLOCK_SIMILARITY]:
-        places = [*blocks] if name.startswith(ATTENTION) else [*result.layers]
+    tables = (smoothing.MEASURES, attention.MEASURES)
+    quantities = [measure.quantity for table in tables for measure in table.values()]
+    quantities.append(attention.BLOCK_SIMILARITY)
+    for quantity in quantities:
+        name = quantity.name
+        places = [*result.layers] if quantity.places == "layers" else [*blocks]
         means = np.array([0.2 + 0.5 * place.depth for place in places])
-        if name == attention.BLOCK_SIMILARITY:
+        if quantity is attention.BLOCK_SIMILARITY:
             means = 1 - np.abs(means[:, None] - means)
         shape = (len(images), *means.shape)
         count = np.broadcast_to(images.reshape(-1, *[1] * means.ndim), shape)
         total = count * means + np.sqrt(count) * 0.1 * rng.normal(size=shape)
         sums[f"smoothing/{name}/total"] = total
-        sums[f"smoothing/{name}/squares"] = count * (means**2 + 0.01)
+        sums[f"smoothing/{name}/squares"] = total**2 / np.maximum(count, 1) + 0.01 * count
         sums[f"smoothing/{name}/images"] = np.array(count)
         if means.ndim == 1:
             kept = means[:, None] + 0.1 * rng.normal(size=(*shape, 3))
             sums[f"smoothing/{name}/kept"] = kept
     sums["smoothing/kept_images"] = np.where(images > 0, 3.0, 0.0)
-    return replace(result, sums=sums, attention=blocks)
+    return replace(result, sums=sums, attention=blocks, quantities=tuple(quantities))

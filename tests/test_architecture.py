@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 # Bottom to top; a module imports only from levels below its own. Modules of one level do not know one another.
 LEVELS = [
-    {"errors", "scaling"},
+    {"errors", "scaling", "sums"},
     {
         "atomic",
         "decoding",
@@ -29,7 +29,7 @@ LEVELS = [
         "smoothing",
     },
     {"result", "sources", "subjects", "minibatch", "runtime", "refiner", "attention", "locality"},
-    {"formats", "plots", "summary", "images", "layouts", "nano", "probe"},
+    {"formats", "plots", "summary", "images", "layouts", "nano", "probe", "attention_points"},
     {"sites"},
     {"identity", "oversmoothing", "maps", "training"},
     {"preparation"},

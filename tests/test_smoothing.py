@@ -96,7 +96,7 @@ def tokens(kind, images=6, dim=20):
 
 def measured(name, x, chunks=1, **kwargs):
     kwargs.setdefault("grid", GRID)
-    kwargs.setdefault("dear", len(x))
+    kwargs.setdefault("expensive", len(x))
     return MEASURES[name].function(Tokens(list(torch.chunk(x, chunks)), **kwargs)).numpy()
 
 
@@ -539,7 +539,7 @@ def test_at_most_so_many_values_are_kept_and_effective_rank_is_of_a_few_images()
     rank = result.smoothing("effective_rank", "model")
     assert cosine.images.tolist() == [1060] * 3
     assert cosine.kept.shape == (KEPT_IMAGES, 3)
-    assert rank.images.tolist() == [smoothing.dear_images(1060)] * 3 == [4, 4, 4]
+    assert rank.images.tolist() == [smoothing.expensive_images(1060)] * 3 == [4, 4, 4]
     assert np.isfinite(rank.kept).sum() == 12
 
 
@@ -591,7 +591,7 @@ def test_a_saved_result_holds_values_and_errors_for_plain_h5py(tmp_path):
             expected = result.smoothing(name)
             np.testing.assert_array_equal(file[f"smoothing/{name}/values"], expected.values)
             np.testing.assert_array_equal(file[f"smoothing/{name}/se"], expected.se)
-            assert file[f"smoothing/{name}"].attrs["about"] == MEASURES[name].about
+            assert file[f"smoothing/{name}"].attrs["about"] == MEASURES[name].quantity.about
     loaded = rc.load(tmp_path / "run.h5")
     assert loaded.measures == result.measures
     for name in result.measures:

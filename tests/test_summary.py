@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 import refiner_cka as rc
+from refiner_cka.smoothing import MEASURES
 from refiner_cka.summary import SmoothingComparison, _smoother
 from tests.synthetic import synthetic_result, with_smoothing
 
@@ -53,4 +54,6 @@ def test_what_is_known_of_the_weights_is_said_once():
 def test_what_is_more_alike_follows_the_measure(measure, ending):
     """High cosines and small residuals are smooth; the length of tokens says nothing of it."""
     entry = SmoothingComparison("a", "b", measure, -0.5, 0.1, -0.7, -0.3)
-    assert _smoother(entry).endswith(f"of b is higher than of a by 0.500 +- 0.100{ending}")
+    assert _smoother(entry, MEASURES[measure].quantity).endswith(
+        f"of b is higher than of a by 0.500 +- 0.100{ending}"
+    )

@@ -77,9 +77,9 @@ def draw_tokens(name):
     figure = Figure(figsize=(3.6, 2.0), layout="constrained")
     scale = max(2.5, max(float(tokens.abs().quantile(0.98)) for tokens in EXAMPLES[name]))
     for ax, tokens, word in zip(
-        figure.subplots(1, 2), EXAMPLES[name], words(measure.smoother), strict=True
+        figure.subplots(1, 2), EXAMPLES[name], words(measure.quantity.smoother), strict=True
     ):
-        values = measure.function(smoothing.Tokens([tokens], GRID, dear=4))
+        values = measure.function(smoothing.Tokens([tokens], GRID, expensive=4))
         images = (0.5 + tokens / scale).clamp(0, 1).view(4, SIDE, SIDE, 3).numpy()
         framed = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1)
         rows = [np.concatenate(list(framed[k : k + 2]), 1) for k in (0, 2)]
@@ -110,7 +110,7 @@ much; of the last two: with a small value and a large one."""
 
 def value(name, heads, table):
     """Return what a measure says of one image's maps."""
-    if name == attention.BLOCK_SIMILARITY:
+    if name == attention.BLOCK_SIMILARITY.name:
         blocks = [attention.Maps(head[None, None], 0, "softmax", table) for head in heads]
         columns = [attention.block_columns(block, 1) for block in blocks]
         return float(attention.block_similarity(columns)[0, 0, 1])
@@ -120,7 +120,7 @@ def value(name, heads, table):
 
 def draw_maps(name):
     """Draw the pair of an attention measure: where the marked patch attends to, in each head."""
-    smooths = name == attention.BLOCK_SIMILARITY or attention.MEASURES[name].smoother
+    smooths = name == attention.BLOCK_SIMILARITY.name or attention.MEASURES[name].quantity.smoother
     table = attention.distances(GRID, (16.0, 16.0), torch.device("cpu"))
     figure = Figure(figsize=(3.6, 2.0), layout="constrained")
     largest = max(float(head.max()) for heads in MAPS[name] for head in heads)

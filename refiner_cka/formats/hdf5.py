@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from .. import attention, smoothing
 from ..atomic import write_whole
 from ..errors import ResultError, ResultFileError
-from ..result import ATTENTION, AttentionLayer, Layer, Result, Unreadable
+from ..result import AttentionLayer, Layer, Result, Unreadable
+from ..sums import Places, Quantity
 
 Array = npt.NDArray[np.float64]
 _Kind = TypeVar("_Kind")
@@ -43,6 +44,7 @@ def save(result: Result, path: str | Path) -> None:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         _write(file, result)
+        file.attrs["digest"] = digest_of(file)
     write_whole(path, buffer.getbuffer())
 
 
@@ -99,15 +101,25 @@ def _write(file: h5py.File, result: Result) -> None:
 
 def _write_smoothing(file: h5py.File, result: Result) -> None:
     """Write what follows from the sums of over-smoothing, and what the measures are."""
-    about = {**smoothing.MEASURES, **attention.MEASURES}
-    for name in result.measures:
-        means = result.smoothing(name)
-        group = file[f"smoothing/{name}"]
+    for order, quantity in enumerate(result.quantities):
+        means = result.smoothing(quantity.name)
+        group = file[f"smoothing/{quantity.name}"]
         group["values"], group["se"] = means.values, means.se
-        if name in about:
-            group.attrs["about"] = about[name].about
-            group.attrs["smoother"] = about[name].smoother or ""
-            group.attrs["source"] = about[name].source
+        least, greatest = quantity.range
+        described = {
+            "order": order,
+            "label": quantity.label,
+            "about": quantity.about,
+            "least": least,
+            "greatest": greatest,
+            "smoother": quantity.smoother or "",
+            "source": quantity.source,
+            "places": quantity.places,
+            "few": quantity.few,
+        }
+        for key, value in described.items():
+            if value is not None:
+                group.attrs[key] = value
     if result.attention:
         blocks = result.attention
         file["attention/model"] = _encoded(block.model for block in blocks)
@@ -205,11 +217,35 @@ def _read(file: h5py.File) -> Result:
         provenance=_provenance(file),
         fingerprint=_attribute(file, "fingerprint", str),
         attention=_attention(file),
+        quantities=_quantities(file),
     )
-    _check_smoothing(file, result)
     _check_layers(file, result)
     _check_derived(file, result)
+    if _attribute(file, "digest", str) != digest_of(file):
+        raise _fault(file, "attribute digest", "is not that of the contents")
     return result
+
+
+def digest_of(file: h5py.File) -> str:
+    """Return the SHA-256 of all datasets and scalar attributes, each with its path, in order of the paths.
+
+    Whatever changed a file after it was written shows in it, also where no number contradicts another.
+    """
+    paths = ["/"]
+    file.visit(paths.append)  # takes hard links only
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        node = file[path]
+        for name in sorted(node.attrs):
+            if (path, name) != ("/", "digest") and node.attrs.get_id(name).shape == ():
+                value = node.attrs[name]
+                plain = value.item() if isinstance(value, np.generic) else value
+                total.update(f"{path}\0{name}\0{json.dumps(plain)}\n".encode())
+        if isinstance(node, h5py.Dataset):
+            values = _dataset(file, path)[()]
+            total.update(f"{path}\0{node.dtype.str}\0{node.shape}\n".encode())
+            total.update(np.ascontiguousarray(values).tobytes())
+    return total.hexdigest()
 
 
 def _attention(file: h5py.File) -> tuple[AttentionLayer, ...]:
@@ -228,6 +264,57 @@ def _attention(file: h5py.File) -> tuple[AttentionLayer, ...]:
             strict=True,
         )
     )
+
+
+def _quantities(file: h5py.File) -> tuple[Quantity, ...]:
+    """Return what the file says of its measures, also of those this version does not know, in their order."""
+    found: list[tuple[int, Quantity]] = []
+    for name in sorted(_node(file, "smoothing")) if "smoothing" in file else ():
+        group = file["smoothing"][name]
+        if not isinstance(group, h5py.Group) or "total" not in group:
+            continue
+        told = {
+            key: _plain(file, group, key, kind)
+            for key, kind in {
+                **dict.fromkeys(("label", "about", "smoother", "source", "places"), str),
+                "order": int,
+                "few": bool,
+            }.items()
+        }
+        where = f"smoothing/{name}"
+        if told["places"] not in get_args(Places):
+            raise _fault(
+                file, where, f"has values for {told['places']!r}, which this version does not know"
+            )
+        if told["smoother"] not in ("higher", "lower", ""):
+            raise _fault(
+                file, where, f"is smoother {told['smoother']!r}, not higher, lower or nothing"
+            )
+        least, greatest = (
+            _plain(file, group, key, float) if key in group.attrs else None
+            for key in ("least", "greatest")
+        )
+        quantity = Quantity(
+            name,
+            told["label"],
+            told["about"],
+            (least, greatest),
+            told["smoother"] or None,
+            told["source"],
+            told["places"],
+            told["few"],
+        )
+        found.append((told["order"], quantity))
+    return tuple(quantity for _, quantity in sorted(found, key=lambda each: each[0]))
+
+
+def _plain(file: h5py.File, node: h5py.Group, name: str, kind: type) -> Any:
+    value = _scalar(file, node, name)
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(plain, kind):
+        where = f"attribute {name}" if node.name == "/" else f"attribute {name} of {node.name}"
+        raise _fault(file, where, f"is {plain!r}, not {kind.__name__}")
+    return plain
 
 
 def _sums(file: h5py.File, layers: int, models: int) -> dict[str, Array]:
@@ -271,29 +358,6 @@ def _check_derived(file: h5py.File, result: Result) -> None:
         raise _fault(file, SUMS["hsic"], "is not symmetric")
     if not np.allclose(stored, matrix, rtol=0.0, atol=AGREEMENT, equal_nan=True):
         raise _fault(file, "cka", f"does not follow from {SUMS['hsic']}")
-
-
-def _check_smoothing(file: h5py.File, result: Result) -> None:
-    """Refuse sums of over-smoothing that do not fit the layers, or one another."""
-    for name in result.measures:
-        rows = len(result.attention if name.startswith(ATTENTION) else result.layers)
-        total = result.sums[f"smoothing/{name}/total"]
-        for part in ("total", "squares", "images"):
-            path = f"smoothing/{name}/{part}"
-            if path not in result.sums:
-                raise _fault(file, path, "is missing")
-            shape = result.sums[path].shape
-            if shape != total.shape or len(shape) < 2 or set(shape[1:]) != {rows}:
-                raise _fault(
-                    file, path, f"has shape {shape}, not {rows} in every axis but the first"
-                )
-    kept = result.sums.get("smoothing/kept_images", np.zeros(0))
-    for path in (f"smoothing/{name}/kept" for name in result.measures):
-        places = result.sums[path].shape[2:] if path in result.sums else ()
-        if path in result.sums and not (
-            len(places) == kept.ndim == 1 and ((kept >= 0) & (kept <= places)).all()
-        ):
-            raise _fault(file, path, "does not hold the images that smoothing/kept_images counts")
 
 
 def _check_layers(file: h5py.File, result: Result) -> None:
@@ -356,11 +420,8 @@ def _texts(file: h5py.File, path: str, count: int | None = None) -> tuple[str, .
 
 
 def _attribute(file: h5py.File, name: str, kind: type[_Kind]) -> _Kind:
-    value = _scalar(file, file, name)
-    plain = value.item() if isinstance(value, np.generic) else value
-    if not isinstance(plain, kind):
-        raise _fault(file, f"attribute {name}", f"is {plain!r}, not {kind.__name__}")
-    return plain
+    value: _Kind = _plain(file, file, name, kind)
+    return value
 
 
 def _scalar(file: h5py.File, node: h5py.Group, name: str) -> str | np.generic:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ..errors import ResultError
 from ..estimate import Normalize
-from ..result import ATTENTION, Result
+from ..result import Result
 from .heatmaps import heatmap as heatmap
 from .lines import compare as compare
 from .lines import contrast as contrast
@@ -132,7 +132,7 @@ def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[
 
 
 def _smoothing_figures(result: Result) -> Iterator[tuple[str, Figure]]:
-    measured = [name for name in result.measures if not name.startswith(ATTENTION)]
+    measured = [each.name for each in result.quantities if each.places == "layers"]
     if any(np.isfinite(result.smoothing(name).values).any() for name in measured):
         yield "smoothing", smoothing(result)
     if not result.attention:

@@ -10,12 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .. import attention as attention_measures
-from .. import smoothing as token_measures
 from ..errors import ResultError
 from ..estimate import Contrast, Means
 from ..result import Result, TokenMaps
-from ..smoothing import Measure
+from ..sums import Quantity
 from .heatmaps import COLOUR_MAP, draw_cells, name_layers
 from .lines import depth_axis, draw_line
 from .style import (
@@ -51,11 +49,11 @@ def smoothing(
     """
     names = checked_models(result, models, tokens)
     panels = {
-        measure: {name: result.smoothing(measure, name, tokens=tokens) for name in names}
-        for measure in token_measures.MEASURES
-        if measure in result.measures
+        quantity: {name: result.smoothing(quantity.name, name, tokens=tokens) for name in names}
+        for quantity in result.quantities
+        if quantity.places == "layers"
     }
-    return _small_multiples(result, panels, token_measures.MEASURES, palette(result, names))
+    return _small_multiples(result, panels, palette(result, names))
 
 
 def attention(
@@ -79,19 +77,19 @@ def attention(
         if models is None or block.model in models
     )
     panels = {
-        measure: {
+        quantity: {
             model if maps == "softmax" else f"{model} ({maps})": result.smoothing(
-                measure, model, maps=maps
+                quantity.name, model, maps=maps
             )
             for model, maps in lines
         }
-        for measure, row in attention_measures.MEASURES.items()
+        for quantity in result.quantities
         # Row sums and negative shares of softmax maps are 1 and 0.
-        if measure in result.measures
-        and (row.smoother or any(kind == "refined" for _, kind in lines))
+        if quantity.places == "maps"
+        and (quantity.smoother or any(kind == "refined" for _, kind in lines))
     }
     looks = palette(result, [model for model, _ in lines])
-    return _small_multiples(result, panels, attention_measures.MEASURES, looks)
+    return _small_multiples(result, panels, looks)
 
 
 def attention_blocks(
@@ -114,7 +112,10 @@ def attention_blocks(
     Raises:
         ResultError: no such maps in this result.
     """
-    similar = result.smoothing(attention_measures.BLOCK_SIMILARITY, model, maps=maps)
+    pairs = [each.name for each in result.quantities if each.places == "pairs of maps"]
+    if not pairs:
+        raise ResultError("no attention maps were compared between blocks in this result")
+    similar = result.smoothing(pairs[0], model, maps=maps)
     paths = [block.path for block in result.attention if (block.model, block.maps) == (model, maps)]
     with paper():
         ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
@@ -177,13 +178,12 @@ def _mark(ax: Axes, maps: TokenMaps) -> None:
 
 def _small_multiples(
     result: Result,
-    panels: Mapping[str, Mapping[str, Means]],
-    table: Mapping[str, Measure],
+    panels: Mapping[Quantity, Mapping[str, Means]],
     looks: Sequence[dict[str, Any]],
 ) -> Figure:
     drawn = {
-        measure: lines
-        for measure, lines in panels.items()
+        quantity: lines
+        for quantity, lines in panels.items()
         if any(np.isfinite(means.values).any() for means in lines.values())
     }
     if not drawn:
@@ -195,8 +195,8 @@ def _small_multiples(
         width = PAGE if columns == _COLUMNS else COLUMN * columns
         figure = new_figure(width, _HEIGHT * rows + 0.55)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-        for ax, (measure, lines) in zip(axes, drawn.items(), strict=False):
-            _panel(ax, table[measure], list(lines.values()), looks)
+        for ax, (quantity, lines) in zip(axes, drawn.items(), strict=False):
+            _panel(ax, quantity, list(lines.values()), looks)
         for number, ax in enumerate(axes):
             if number >= len(drawn):
                 ax.set_axis_off()
@@ -216,20 +216,20 @@ def _small_multiples(
 
 
 def _panel(
-    ax: Axes, measure: Measure, lines: Sequence[Means], looks: Sequence[dict[str, Any]]
+    ax: Axes, quantity: Quantity, lines: Sequence[Means], looks: Sequence[dict[str, Any]]
 ) -> None:
     for number, (means, look) in enumerate(zip(lines, looks, strict=True)):
         curve = Contrast(means.depth, means.values, means.se, means.lower, means.upper, True, 0)
         draw_line(ax, curve, look, number, len(lines))
     depth_axis(ax)
-    span = 0.1 if measure.range == (-1.0, 1.0) else 0.05 * max(map(abs, ax.get_ylim()))
-    _widen(ax, span, measure.range[1])
-    label = measure.label
-    if measure.dear:
+    span = 0.1 if quantity.range == (-1.0, 1.0) else 0.05 * max(map(abs, ax.get_ylim()))
+    _widen(ax, span, quantity.range[1])
+    label = quantity.label
+    if quantity.few:
         label += f"\n({plural(int(max(means.images.max() for means in lines)), 'image')})"
     ax.set_ylabel(label)
-    if measure.smoother is not None:
-        _arrow(ax, up=measure.smoother == "higher")
+    if quantity.smoother is not None:
+        _arrow(ax, up=quantity.smoother == "higher")
 
 
 def _widen(ax: Axes, span: float, most: float | None) -> None:

@@ -94,7 +94,7 @@ def rank_share(module: nn.Module, data: torch.Tensor) -> float:
         analysis(module, data, RANK)()
     finally:
         smoothing.MEASURES[RANK] = row
-    one_image = sum(spent) / smoothing.dear_images(len(data))
+    one_image = sum(spent) / smoothing.expensive_images(len(data))
     return one_image / smoothing.EFFECTIVE_RANK_SHARE / (bare / len(data))
 
 

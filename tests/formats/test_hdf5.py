@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import math
 import os
 import subprocess
@@ -14,11 +15,14 @@ import h5py
 import numpy as np
 import pytest
 
+import refiner_cka as rc
 import refiner_cka.atomic
+from refiner_cka import plots
 from refiner_cka.errors import ResultFileError
 from refiner_cka.formats import load, save
+from refiner_cka.formats.hdf5 import digest_of
 from refiner_cka.result import Result, Unreadable, merge
-from tests.synthetic import synthetic_result
+from tests.synthetic import synthetic_result, with_smoothing
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1.h5"
 
@@ -135,6 +139,7 @@ def test_sums_of_later_versions_are_kept(tmp_path):
             file["smoothing/patch_cosine/values"] = np.zeros(3)
             file["unknown/group/text"] = "ignored"
             file.attrs["unknown"] = [1, 2, 3]
+            file.attrs["digest"] = digest_of(file)
         parts.append(load(path))
     merged = merge(parts)
     save(merged, tmp_path / "merged.h5")
@@ -169,6 +174,7 @@ def test_layout_is_as_specified(tmp_path):
             "complete",
             "fingerprint",
             "total_batches",
+            "digest",
         }
         assert file.attrs["format"] == "refiner-cka"
         assert file.attrs["format_version"] == 1
@@ -556,3 +562,86 @@ def test_no_layer(saved):
             del file[path]
             file[path] = np.zeros(shape)
     assert "layers/model is empty" in refusal(saved)
+
+
+def sums_edited(saved: Path, path: str, value: float) -> str:
+    """Return the refusal of a file in which one number of a sum was replaced and the digest made anew."""
+    with h5py.File(saved, "r+") as file:
+        file[path][(0,) * file[path].ndim] = value
+        file.attrs["digest"] = digest_of(file)
+    return refusal(saved)
+
+
+@pytest.fixture
+def measured(tmp_path):
+    save(with_smoothing(synthetic_result({"a": 3, "b": 3})), tmp_path / "measured.h5")
+    return tmp_path / "measured.h5"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *itertools.product(["top1/correct", "top1/labelled"], [-5.0, 1e9, math.nan, 0.5]),
+        *itertools.product(["smoothing/patch_cosine/images"], [-1.0, 1e9, math.nan, 0.5]),
+        ("smoothing/patch_cosine/squares", -1e-3),
+        ("smoothing/patch_cosine/squares", 0.0),
+        ("smoothing/patch_cosine/squares", math.nan),
+        ("smoothing/patch_cosine/total", 1e9),
+        ("smoothing/attention_block_similarity/total", 1e9),
+        ("smoothing/kept_images", 0.5),
+    ],
+)
+def test_sums_that_no_run_can_have_made_are_refused_by_what_they_are(measured, path, value):
+    assert path.split("/")[1].removeprefix("kept_") in sums_edited(measured, path, value)
+
+
+@pytest.mark.parametrize("name", ["smoothing/kept_images", "smoothing/patch_cosine/squares"])
+def test_a_sum_that_is_missing_is_named(measured, name):
+    with h5py.File(measured, "r+") as file:
+        del file[name]
+        file.attrs["digest"] = digest_of(file)
+    assert f"{name} is missing" in refusal(measured)
+
+
+def test_a_measure_of_another_version_is_loaded_merged_drawn_and_said(measured, tmp_path):
+    with h5py.File(measured, "r+") as file:
+        file.copy("smoothing/patch_cosine", "smoothing/novel")
+        file["smoothing/novel"].attrs["label"] = "Novelty"
+        file["smoothing/novel"].attrs["order"] = -1
+        file.attrs["digest"] = digest_of(file)
+    result = merge([load(measured)])
+    assert result.quantity("novel").label == "Novelty"
+    novel, known = (result.smoothing(name, "a") for name in ("novel", "patch_cosine"))
+    np.testing.assert_array_equal(novel.values, known.values)
+    save(result, tmp_path / "again.h5")
+    again = load(tmp_path / "again.h5")
+    assert again.quantities == result.quantities
+    labels = [ax.get_ylabel() for ax in plots.smoothing(again).axes]
+    assert labels[0] == "Novelty"
+    assert any("novelty is" in sentence for sentence in rc.summarize(again).sentences)
+
+
+def test_every_single_bit_that_flips_in_the_arrays_is_noticed(measured):
+    """The digest settles it, also where the changed number contradicts nothing."""
+    whole = load(measured)
+    with h5py.File(measured) as file:
+        arrays: dict[str, tuple[int, int]] = {}
+
+        def visit(path: str, node: object) -> None:
+            if isinstance(node, h5py.Dataset) and node.id.get_offset() is not None:
+                arrays[path] = (node.id.get_offset(), node.nbytes)
+
+        file.visititems(visit)
+    content = measured.read_bytes()
+    rng = np.random.default_rng(0)
+    names = sorted(name for name in arrays if arrays[name][1])
+    assert len(names) > 50
+    for flip in range(60):
+        start, size = arrays[names[flip % len(names)]]
+        place, bit = start + int(rng.integers(size)), int(rng.integers(8))
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << bit
+        measured.write_bytes(damaged)
+        refusal(measured)
+    measured.write_bytes(content)
+    np.testing.assert_array_equal(load(measured).cka(), whole.cka())

@@ -24,12 +24,12 @@ def test_a_panel_for_each_measure_with_a_line_for_each_model(result):
     shown = panels(plots.smoothing(result))
     assert len(shown) == len(smoothing.MEASURES)
     for ax, (name, measure) in zip(shown, smoothing.MEASURES.items(), strict=True):
-        assert ax.get_ylabel().startswith(measure.label)
+        assert ax.get_ylabel().startswith(measure.quantity.label)
         drawn = {tuple(line.get_ydata()) for line in ax.lines}
         assert drawn == {tuple(result.smoothing(name, model).values) for model in result.models}
         assert len(ax.collections) == 2  # the bands
         arrows = [text.get_text() for text in ax.texts]
-        assert arrows == (["smoother"] if measure.smoother else [])
+        assert arrows == (["smoother"] if measure.quantity.smoother else [])
 
 
 def test_arrows_point_to_smoother(result):
@@ -38,7 +38,7 @@ def test_arrows_point_to_smoother(result):
     ):
         for text in ax.texts:
             upwards = text.xy[1] > text.get_position()[1]
-            assert upwards == (measure.smoother == "higher")
+            assert upwards == (measure.quantity.smoother == "higher")
 
 
 def test_one_depth_axis_for_all(result):
