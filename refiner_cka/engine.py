@@ -6,7 +6,6 @@ image -> decoded once -> each model's preprocessing -> forward pass -> Gram matr
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from collections import Counter
@@ -31,7 +30,7 @@ from .images import Batch, UnreadableImage, load_batches
 from .minibatch import GramStack
 from .oversmoothing import AttentionTally, TokenTally
 from .preparation import Analysis, Options, Row, prepare
-from .readout import features_of, tensor_of
+from .readout import features_of, tensor_at
 from .result import (
     AttentionLayer,
     Layer,
@@ -122,7 +121,7 @@ def measure(
         for subject in analysis.subjects:
             stack.enter_context(here.hosting(subject.module))
         stack.enter_context(here.session())
-        measurement = stack.enter_context(Measurement(analysis))
+        measurement = Measurement(analysis)
         # One process brings in the sums, else each would count them.
         if resume is not None and here.rank == 0:
             measurement.load(resume)
@@ -138,7 +137,7 @@ def measure(
 
 
 class Measurement:
-    """The state of a running analysis: sums, the Gram stack, hooks. A context: hooks live inside it."""
+    """The state of a running analysis: sums, the Gram stack, what each model is watched by."""
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
@@ -168,24 +167,11 @@ class Measurement:
         self._said: list[str] = []
         self._batch = 0
         self._unreadable: list[Unreadable] = []
-        self._hooks = ExitStack()
         self._passes = [self._lockstep(index) for index in range(models)]
         self._class_maps = [
             None if logits is None else torch.tensor(logits, device=device)
             for logits in analysis.class_maps
         ]
-
-    def __enter__(self) -> Measurement:
-        for index, (subject, lockstep) in enumerate(
-            zip(self._analysis.subjects, self._passes, strict=True)
-        ):
-            paths = dict.fromkeys(row.path for row in self._analysis.rows if row.subject == index)
-            self._hooks.enter_context(capture(subject.module, list(paths), lockstep.arrive))
-            self._watch_attention(index)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._hooks.close()
 
     def load(self, part: Result) -> None:
         """Go on from a part of the analysis.
@@ -210,6 +196,8 @@ class Measurement:
                 )
         self.accumulator.load(part.sums, seen)
         self._unreadable.extend(part.unreadable)
+        known = {*self._analysis.warnings, *derived_lines(part)}
+        self._said.extend(line for line in part.warnings if line not in known)
 
     def agree(self) -> frozenset[int]:
         """Return the batches that the first process holds, which none is to measure.
@@ -313,9 +301,10 @@ class Measurement:
     def all_reduce(self) -> None:
         """Replace the state by its total over all processes."""
         self.accumulator.all_reduce()
-        everyone: list[list[Unreadable]] = [[] for _ in range(self._analysis.runtime.world)]
-        distributed.all_gather_object(everyone, self._unreadable)
-        self._unreadable = list(itertools.chain.from_iterable(everyone))
+        everyone = [(self._unreadable, self._said)] * self._analysis.runtime.world
+        distributed.all_gather_object(everyone, (self._unreadable, self._said))
+        self._unreadable = [image for unreadable, _ in everyone for image in unreadable]
+        self._said = list(dict.fromkeys(line for _, said in everyone for line in said))
 
     def result(self) -> Result:
         """Return what has been measured so far."""
@@ -335,7 +324,7 @@ class Measurement:
             ),
             total_batches=len(analysis.plan.batches),
             unreadable=unique_images(self._unreadable),
-            warnings=(*analysis.warnings, *self._said),
+            warnings=tuple(dict.fromkeys((*analysis.warnings, *self._said))),
             provenance=analysis.provenance,
             fingerprint=analysis.fingerprint,
         )
@@ -352,46 +341,52 @@ class Measurement:
 
         def visit(path: str, outputs: Sequence[Any]) -> None:
             self._calls[path] += 1
-            tensors = [
-                _tensor(output, path, images).detach()
-                for output, images in zip(outputs, lockstep.sizes, strict=True)
-            ]
+            place = rows[path][0][1].place
+            tensors = [_tensor(output, path, place).detach() for output in outputs]
             with self._exactly():
                 for position, row in rows[path]:
                     features = [features_of(each, row.layout, row.readout) for each in tensors]
                     self._grams.put(position, features)
                 self._tokens.put([position for position, _ in rows[path]], tensors)
 
-        lockstep = Lockstep(visit)
-        return lockstep
+        return Lockstep(visit)
 
     @contextmanager
     def _exactly(self) -> Iterator[None]:
         """Reduce features without gradients and autocast, whatever the model's code set around its layer.
 
-        Under autocast the products would be taken in half precision, where they overflow.
+        Under autocast the products would be taken in half precision, where they overflow; and memory that is
+        made in inference mode cannot be written to outside it.
         """
-        with torch.no_grad(), torch.autocast(self._analysis.runtime.device.type, enabled=False):
+        kind = self._analysis.runtime.device.type
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
             yield
 
-    def _watch_attention(self, index: int) -> None:
-        """Have one subject make its attention maps, and measure each chunk's where it is made."""
-        module = self._analysis.subjects[index].module
+    @contextmanager
+    def _watched(self, index: int) -> Iterator[None]:
+        """Have one subject's layers visited, and its attention maps made and measured, in the passes inside.
+
+        Only then: two subjects may be one module, read in two ways.
+        """
+        analysis, module = self._analysis, self._analysis.subjects[index].module
+        paths = dict.fromkeys(row.path for row in analysis.rows if row.subject == index)
         sites = {
             site.point.hook: number
-            for number, site in enumerate(self._analysis.attention_sites)
+            for number, site in enumerate(analysis.attention_sites)
             if site.subject == index
         }
-        if not sites:
-            return
 
         def visit(hook: str, output: Any) -> None:
             with self._exactly():
-                maps = _tensor(output, hook).detach()
+                maps = _tensor(output, hook, 0).detach()
                 self._attention.put(sites[hook], maps, Lockstep.first_image())
 
-        self._hooks.enter_context(unfused(module))
-        self._hooks.enter_context(capture(module, list(sites), visit))
+        with ExitStack() as stack:
+            stack.enter_context(capture(module, list(paths), self._passes[index].arrive))
+            if sites:
+                stack.enter_context(unfused(module))
+                stack.enter_context(capture(module, list(sites), visit))
+            yield
 
     def _forward(self, index: int, inputs: torch.Tensor) -> Any:
         """Return one subject's output for each chunk, halving the chunk while memory runs out.
@@ -410,7 +405,8 @@ class Measurement:
             parts = [inputs] if self._whole[index] else torch.split(inputs, chunk)
             self._calls.clear()
             try:
-                outputs = self._passes[index].run(subject.module, parts)
+                with self._watched(index):
+                    outputs = self._passes[index].run(subject.module, parts)
                 break
             except Diverged:
                 if self._short_of_memory:
@@ -480,7 +476,8 @@ class Measurement:
         classes = self._class_maps[index]
         if classes is None or labels is None:
             return torch.zeros(2, dtype=torch.float64, device=self._analysis.runtime.device)
-        logits = torch.cat([_tensor(output, "logits") for output in outputs])
+        place = self._analysis.logits_places[index]
+        logits = torch.cat([_tensor(output, "logits", place) for output in outputs])
         wanted = classes[labels]
         correct = (logits.argmax(1) == wanted).sum()
         return torch.stack([correct, (wanted >= 0).sum()]).to(torch.float64)
@@ -572,8 +569,8 @@ def _is_measured(measure: str, site: TokenSite | None) -> bool:
     return site is not None and (site.grid is not None or not MEASURES[measure].on_grid)
 
 
-def _tensor(output: Any, path: str, images: int | None = None) -> torch.Tensor:
-    tensor = tensor_of(output, images)
+def _tensor(output: Any, path: str, place: int) -> torch.Tensor:
+    tensor = tensor_at(output, place)
     if tensor is None:
         raise LayerError(f"layer {path} returned no tensor for some images; choose other layers")
     return tensor

@@ -65,8 +65,6 @@ class Lockstep:
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
-        self.sizes: list[int] = []
-        """How many images the chunks have that are passing through the model now."""
 
     def arrive(self, path: str, output: Any) -> None:
         """Visit the layer, or pause this chunk's pass until the others are there. For use with `capture`."""
@@ -88,7 +86,6 @@ class Lockstep:
         Raises:
             Diverged: chunks took different ways through the model.
         """
-        self.sizes = list(map(len, chunks))
         if len(chunks) == 1:
             return [module(chunks[0])]
         firsts = [0, *itertools.accumulate(map(len, chunks[:-1]))]

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .errors import LayerError
-from .locality import Reading, locate
+from .locality import Reading, Verdict, locate
 from .readout import Format, Grid, ModelLayout, TokenLayout
 
 _PREFIXES = (0, 1, 2, 4, 5)
@@ -36,6 +36,8 @@ class _Ways:
 
     readings: Sequence[Reading]
     sure: bool = True
+    guessed: bool = False
+    """Whether prefix tokens were found by their number alone, so that they need not come first."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def readings_of(
             continue
         found[path] = ways.readings[0] if ways.readings else None
         has_grid = any(way.grid is not None for way in ways.readings)
-        if has_grid and (on_grid or not ways.sure):
+        if ways.guessed or (has_grid and (on_grid or not ways.sure)):
             in_question[path] = ways
     if in_question:
         readings = {path: ways.readings for path, ways in in_question.items()}
@@ -190,7 +192,9 @@ def _of_sequence(
         )
         for prefix in prefixes
     ]
-    return _Ways(readings, sure=len(readings) == 1)
+    known_prefix = known.prefix is not None or known.stated_prefix is not None
+    guessed = not known_prefix and any(prefixes)
+    return _Ways(readings, len(readings) == 1, guessed)
 
 
 def _prefixes(
@@ -285,11 +289,14 @@ def _without_map(
     )
 
 
-def _settled(
-    shape: Sequence[int], ways: _Ways, verdicts: Sequence[bool | None]
-) -> Reading | LayerError:
+def _settled(shape: Sequence[int], ways: _Ways, found: Sequence[Verdict]) -> Reading | LayerError:
     """Return the reading that the places of the tokens leave."""
-    readings = ways.readings
+    readings, verdicts = ways.readings, [None if each.stray else each.placed for each in found]
+    if all(each.stray for each in found):
+        return LayerError(
+            f"returns {shape[1]} tokens, of which the first answers to one part of the image, as a patch does: "
+            "tokens that are no patches come later, and cannot be told apart"
+        )
     if len(readings) == 1:
         if verdicts[0] is not False:
             return readings[0]
@@ -299,6 +306,8 @@ def _settled(
             f"returns {tuple(shape)}, whose positions are not those of the image; say how it lies, layout=nchw or "
             f"layout=nhwc {_WHERE}"
         )
+    readings = [way for way, each in zip(readings, found, strict=True) if not each.stray]
+    verdicts = [each.placed for each in found if not each.stray]
     left = [way for way, verdict in zip(readings, verdicts, strict=True) if verdict]
     if not left:
         left = [

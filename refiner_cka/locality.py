@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .hooks import capture
-from .readout import Grid, TokenLayout, patches_of, tensor_of
+from .readout import Grid, TokenLayout, tensor_of, tokens_of
 
 _IMAGES = 3
 """Images of each forward pass."""
@@ -34,8 +34,25 @@ In the blocks of timm's families, untrained, they have 0.8 to 1 of it; where tok
 (Hiera's mask units) 0.1, and where channels are taken for places 0.3.
 """
 
+_STRAY = 4.0
+"""A prefix token is a patch if one part changes it more than so many times as much as the mean part. Of nine parts
+one alone would be nine times the mean; class tokens of untrained networks have at most 2."""
+
 _STEADY = 0.1
 """An image given twice may change tokens by so much of what a changed part does: rounding, and no chance."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the changes of tokens say of a reading.
+
+    Attributes:
+        placed: whether the patches change where the image does; `None` where nothing can be said.
+        stray: whether a prefix token does too: then it is a patch, and another token is none.
+    """
+
+    placed: bool | None
+    stray: bool
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,7 @@ def locate(
     readings: Mapping[str, Sequence[Reading]],
     forward: Callable[[torch.Tensor], Any],
     image: Sequence[int],
-) -> dict[str, list[bool | None]]:
+) -> dict[str, list[Verdict]]:
     """Return of each reading of each layer whether its tokens are in their places.
 
     Args:
@@ -65,9 +82,6 @@ def locate(
         readings: of each layer, those in question, with grids.
         forward: runs the model on `(3, channels, height, width)` images.
         image: `(channels, height, width)`.
-
-    Returns:
-        True, false, or `None` where nothing can be said.
     """
     changes: dict[str, list[list[torch.Tensor]]] = {
         path: [[] for _ in ways] for path, ways in readings.items()
@@ -77,7 +91,7 @@ def locate(
         tensor = tensor_of(output, _IMAGES)
         assert tensor is not None  # it has been probed
         for way, found in zip(readings[path], changes[path], strict=True):
-            tokens = patches_of(tensor, way.layout).to(torch.float32)
+            tokens = tokens_of(tensor, way.layout).to(torch.float32)
             found.append((tokens[1:] - tokens[:1]).square().sum(2).cpu())
 
     with capture(module, list(readings), visit):
@@ -85,7 +99,7 @@ def locate(
             forward(batch)
     return {
         path: [
-            _in_place(torch.cat(found).double(), way.grid)
+            _verdict(torch.cat(found).double(), way)
             for way, found in zip(readings[path], changes[path], strict=True)
         ]
         for path in readings
@@ -111,6 +125,15 @@ def _batches(image: Sequence[int]) -> Iterator[torch.Tensor]:
     variants.append(whole)
     for one, two in zip(variants[::2], variants[1::2], strict=True):
         yield torch.stack([whole, one, two])  # _IMAGES of them
+
+
+def _verdict(changes: torch.Tensor, way: Reading) -> Verdict:
+    """Return what changes `(parts + 1, tokens)` say of a reading."""
+    prefix, patches = changes[:, : way.layout.prefix], changes[:, way.layout.prefix :]
+    parts = prefix[:-1]
+    # A class token sees all of the image; a patch that is taken for one changes most with its own part.
+    stray = parts.isfinite().all() and (parts.amax(0) > _STRAY * parts.mean(0)).any()
+    return Verdict(_in_place(patches, way.grid), bool(prefix.shape[1] and stray))
 
 
 def _in_place(changes: torch.Tensor, grid: Grid | None) -> bool | None:

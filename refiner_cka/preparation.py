@@ -37,6 +37,7 @@ class Row:
         readout: what is read of its output.
         layout: how its tokens lie, where that matters.
         site: where its tokens are measured, if they are.
+        place: which tensor of its output is read.
     """
 
     subject: int
@@ -44,6 +45,7 @@ class Row:
     readout: Readout
     layout: TokenLayout | None = None
     site: TokenSite | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,7 @@ class Analysis:
         measures: over-smoothing measures of the tokens.
         attention_sites: where attention maps are read.
         class_maps: for each subject the logit of each class of the source (-1: none), or `None`.
+        logits_places: for each subject which tensor of its output holds the logits.
         whole: for each subject why a batch must go through it whole; empty where it may go in chunks.
         warnings: what was assumed, and layers left out, one line each.
         fingerprint: SHA-256 of what determines the numbers.
@@ -77,6 +80,7 @@ class Analysis:
     measures: tuple[str, ...]
     attention_sites: tuple[AttentionSite, ...]
     class_maps: tuple[tuple[int, ...] | None, ...]
+    logits_places: tuple[int, ...]
     whole: tuple[str, ...]
     warnings: tuple[str, ...]
     fingerprint: str
@@ -142,6 +146,7 @@ def prepare(
     maps: list[AttentionSite] = []
     left_out = _assumptions(subjects, source)
     class_maps = []
+    logits_places = []
     whole = []
     faint: dict[str, str] = {}
     for index, subject in enumerate(subjects):
@@ -155,12 +160,20 @@ def prepare(
             subject, shown, chosen, readings, measures, smoothing_prefix
         )
         rows.extend(
-            Row(index, path, readout, _layout(readings.get(path)), found.get(path))
+            Row(
+                index,
+                path,
+                readout,
+                _layout(readings.get(path)),
+                found.get(path),
+                shown.places[path],
+            )
             for readout, path in chosen
         )
         # By default measures are taken where there are tokens; asked for, they say where there are none.
         left_out.extend([*wrong, *without] if smoothing is not None else wrong)
         class_maps.append(subject.class_map(source.classes, shown.logits))
+        logits_places.append(shown.logits_place)
         whole.append(shown.whole)
         faint |= {subject.name: shown.faint} if shown.faint else {}
         if attention:
@@ -195,6 +208,7 @@ def prepare(
         measures=measures,
         attention_sites=tuple(maps),
         class_maps=tuple(class_maps),
+        logits_places=tuple(logits_places),
         whole=tuple(whole),
         warnings=tuple(left_out),
         fingerprint=identity.fingerprint(determines),
@@ -378,7 +392,9 @@ def _choose_rows(
     ]
     for readout in readouts:
         if not any(chosen == readout for chosen, _ in rows):
-            raise LayerError(f"no layer is left to read as {readout!r}: {lines[-1]}")
+            raise LayerError(
+                f"no layer is left to read as {readout!r}: {lines[-1]}; choose others with --layers GLOB"
+            )
     return rows, lines
 
 

@@ -20,21 +20,29 @@ import torch
 from . import process
 from .errors import ModelError
 from .hooks import Diverged, Lockstep, capture, first_outputs
-from .readout import tensor_of
-from .runtime import Runtime
+from .readout import place_of, tensor_at, tensor_of
+from .runtime import Precision, Runtime
 from .subjects import Subject
 from .subjects.failing import why_it_fails
 
 PROBE_IMAGES = 3
 """Images of the pass that finds out which layers are called. Not 1 or 2: such an axis may be there by chance."""
 
-_ROUNDING = {"fp32": 1e-5, "bf16": 0.1, "fp16": 0.1}
-"""How far an image's features may lie, relative to their length, from those it has in another company: kernels for
+_UNIT: Mapping[Precision, float] = {"fp32": 2.0**-24, "bf16": 2.0**-9, "fp16": 2.0**-12}
+_NOISE = 3.0
+"""Roundings of a feature's size by which an image's features may differ in another company, since kernels for
 other numbers of images add in another order."""
+
+_ROUNDING: Mapping[Precision, float] = {"fp32": 1e-5, "bf16": 0.1, "fp16": 0.1}
+"""And how far beyond that, relative to how far images are apart: roundings of the layers before."""
 
 _JUMP, _LARGEST = 100.0, 1e-2
 """Untrained networks may magnify rounding from layer to layer. So more than that tells of a dependence only where
 it is so many times as much as at any layer before, or where it is so much that the company decides the numbers."""
+
+_OTHERS = ((1, 2), (1, 0))
+"""Which images the other passes are of. They are of one size and not the first one's, for what a model keeps by
+the number of images is shared between passes of one size only."""
 
 _FAINT = 1e-3
 """A branch scaled by this changes features by about as much, and CKA by its square: not more than rounding."""
@@ -49,8 +57,10 @@ class Probe:
 
     Attributes:
         calls: layers in the order of their first call; each call's output, on the meta device.
+        places: of each layer, which tensor of its output stands for it; see `readout.place_of`.
         repeats: of a layer that returns the very tensor of a layer before it, which.
         logits: number of classes the model predicts, if its output is `(images, classes)`.
+        logits_place: which tensor of the model's output these are.
         shape: channels, height and width of the images.
         whole: why a batch must go through the model whole; empty if it may be split.
         faint: which scales of its layers are nearly 0, in words; empty if none are.
@@ -58,8 +68,10 @@ class Probe:
     """
 
     calls: Mapping[str, list[torch.Tensor | None]]
+    places: Mapping[str, int]
     repeats: Mapping[str, str]
     logits: int | None
+    logits_place: int
     shape: tuple[int, ...]
     whole: str
     faint: str
@@ -69,9 +81,9 @@ class Probe:
 def probe(subject: Subject, shape: Sequence[int], here: Runtime) -> Probe:
     """Run a few images of noise through a model.
 
-    Three images make a pass, and the last two of them another: an image's features have to be the same in both, up
-    to rounding. Then the two passes take turns, and every layer's output has to be the same to the last bit, and
-    the process as before.
+    Three images make a pass, and two of them each of two others: an image's features have to be the same in all,
+    up to rounding. Then the three passes take turns, and every layer's output has to be the same to the last bit,
+    and the process as before. Passes of one size may share what passes of other sizes do not, and the reverse.
 
     Args:
         subject: the model.
@@ -82,7 +94,7 @@ def probe(subject: Subject, shape: Sequence[int], here: Runtime) -> Probe:
         ModelError: the model fails on such images.
     """
     images = noise(shape, here)
-    chunks = [images, images[1:]]
+    chunks = [images, *(images[list(own)] for own in _OTHERS)]
     with here.hosting(subject.module), here.session():
         try:
             first = _pass(subject, chunks[0])
@@ -95,8 +107,10 @@ def probe(subject: Subject, shape: Sequence[int], here: Runtime) -> Probe:
     logits = first.returned.shape
     return Probe(
         calls={path: [output.shape for output in outputs] for path, outputs in first.calls.items()},
+        places=first.places,
         repeats=first.repeats,
         logits=logits.shape[1] if logits is not None and logits.ndim == 2 else None,
+        logits_place=first.places[""],
         shape=tuple(shape),
         whole=whole,
         faint=_faint(subject),
@@ -131,7 +145,11 @@ def _faint(subject: Subject) -> str:
     found: dict[str, float] = {}
     for path in subject.layers:
         for name, value in subject.module.get_submodule(path).named_parameters():
-            if name.endswith("bias") or value.numel() != max(value.shape, default=1):
+            if (
+                name.endswith("bias")
+                or not value.numel()
+                or value.numel() != max(value.shape, default=1)
+            ):
                 continue
             greatest = float(value.detach().abs().max())
             if greatest <= _FAINT:
@@ -148,8 +166,7 @@ def _faint(subject: Subject) -> str:
 class _Output:
     """What is kept of a layer's output for some images: its shape, its digest and a sample of its features."""
 
-    def __init__(self, output: Any, images: int) -> None:
-        tensor = tensor_of(output, images)
+    def __init__(self, tensor: torch.Tensor | None) -> None:
         self.shape: torch.Tensor | None = None
         self.digest = b""
         self.sample = torch.empty(0)
@@ -164,18 +181,18 @@ class _Output:
 
 
 @dataclass
-class _Pass:
-    """What one forward pass over so many images showed."""
+class _Seen:
+    """What one forward pass showed; `places` says which tensors of outputs are looked at, the model's under ""."""
 
-    images: int
+    places: dict[str, int]
     calls: dict[str, list[_Output]] = field(default_factory=dict)
     repeats: dict[str, str] = field(default_factory=dict)
-    returned: _Output = field(default_factory=lambda: _Output(None, 0))
+    returned: _Output = field(default_factory=lambda: _Output(None))
 
     def add(self, path: str, output: Any) -> None:
-        self.calls.setdefault(path, []).append(_Output(output, self.images))
+        self.calls.setdefault(path, []).append(_Output(tensor_at(output, self.places[path])))
 
-    def differs(self, other: _Pass) -> str:
+    def differs(self, other: _Seen) -> str:
         """Return the first layer of other bits, in words; empty if there is none."""
         if self.calls.keys() != other.calls.keys():
             return "which layers are called"
@@ -184,13 +201,13 @@ class _Pass:
                 return f"layer {path}"
         return "" if self.returned.digest == other.returned.digest else "its output"
 
-    def strays(self, other: _Pass, own: slice, rounding: float) -> str:
+    def strays(self, other: _Seen, own: Sequence[int], precision: Precision) -> str:
         """Return the first layer where images are not, up to rounding, what they are in another pass.
 
         Args:
-            other: the other pass, over fewer images.
-            own: these images in this pass.
-            rounding: relative to the length of an image's features.
+            other: the other pass.
+            own: which images of this pass it was of.
+            precision: of both.
         """
         if self.calls.keys() != other.calls.keys():
             return "which layers are called"
@@ -200,36 +217,46 @@ class _Pass:
             for one, two in zip(outputs, other.calls[path], strict=False)
         ]
         pairs.append(("its output", self.returned, other.returned))
+        rounding = _ROUNDING[precision]
         before = rounding / _JUMP
         for name, one, two in pairs:
             # What does not have the images first (windows, say) tells nothing here, and is refused as a row.
             if len(one.sample) != PROBE_IMAGES:
                 continue
-            distance = _distance(one.sample[own], two.sample)
+            distance = _distance(one.sample, list(own), two.sample, _UNIT[precision])
             if distance > rounding and distance > min(before * _JUMP, _LARGEST):
                 return name
             before = max(before, distance)
         return ""
 
 
-def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Return how far two samples are apart, relative to their length; 0 if features are not finite."""
-    if one.shape != other.shape:
+def _distance(sample: torch.Tensor, own: list[int], other: torch.Tensor, unit: float) -> float:
+    """Return how far images are from what they are in another pass, in units of how far images are apart.
+
+    CKA sees of features only how they differ between images: a common offset must not hide a difference. What
+    the rounding of features of that size explains does not count, nor what is not finite.
+    """
+    mine = sample[own]
+    if mine.shape != other.shape:
         return math.inf
-    length = one.norm()
-    if not length.isfinite() or not length:
-        return 0.0 if torch.equal(one.isfinite(), other.isfinite()) else math.inf
-    return float((one - other).norm() / length)
+    if not mine.isfinite().all():
+        return 0.0 if torch.equal(mine.isfinite(), other.isfinite()) else math.inf
+    excess = float((mine - other).norm() - _NOISE * unit * mine.norm())
+    spread = float((sample - sample.mean(0)).norm()) * math.sqrt(len(own) / len(sample))
+    if excess <= 0:
+        return 0.0
+    return excess / spread if spread else math.inf
 
 
-def _pass(subject: Subject, images: torch.Tensor) -> _Pass:
-    """Run one forward pass."""
-    seen = _Pass(len(images))
+def _pass(subject: Subject, images: torch.Tensor, places: dict[str, int] | None = None) -> _Seen:
+    """Run one forward pass; the first one finds out which tensors stand for outputs, later ones are told."""
+    seen = _Seen({} if places is None else places)
     alive: list[tuple[weakref.ref[torch.Tensor], str]] = []
 
     def visit(path: str, output: Any) -> None:
+        seen.places.setdefault(path, place_of(output, len(images)))
         seen.add(path, output)
-        tensor, kept = tensor_of(output, len(images)), seen.calls[path][-1]
+        tensor, kept = tensor_at(output, seen.places[path]), seen.calls[path][-1]
         if tensor is None:
             return
         # A tensor that is still there, at the same place and of the same content, is the same tensor.
@@ -245,51 +272,56 @@ def _pass(subject: Subject, images: torch.Tensor) -> _Pass:
         alive.append((weakref.ref(tensor), path))
 
     with capture(subject.module, subject.layers, visit):
-        seen.returned = _Output(subject.module(images), len(images))
+        output = subject.module(images)
+    seen.places.setdefault("", place_of(output, len(images)))
+    seen.returned = _Output(tensor_at(output, seen.places[""]))
     return seen
 
 
 def _obstacle_to_splitting(
-    subject: Subject, chunks: Sequence[torch.Tensor], first: _Pass, here: Runtime
+    subject: Subject, chunks: Sequence[torch.Tensor], first: _Seen, here: Runtime
 ) -> tuple[str, list[str]]:
     """Return why a batch must go through the model whole, or nothing, and what has to be said."""
-    rounding = _ROUNDING[here.precision]
     settings = process.settings(here.device)
     try:
-        fewer = _pass(subject, chunks[1])
+        others = [_pass(subject, chunk, first.places) for chunk in chunks[1:]]
     except Exception:  # a model's code may raise anything
         return f"it fails on {len(chunks[1])} images where it takes {PROBE_IMAGES}", []
-    if layer := first.strays(fewer, slice(1, None), rounding):
-        if varies := _varies(first, _pass(subject, chunks[0]), rounding):
-            return "it is random in evaluation", [_random(subject, varies)]
-        reason = f"an image's features depend on the others of its pass, or on its place ({layer})"
-        return reason, [
-            f"{subject.name}: {reason}; so its numbers depend on the batch size, and each batch goes through it "
-            "whole"
-        ]
+    for own, other in zip(_OTHERS, others, strict=True):
+        if layer := first.strays(other, own, here.precision):
+            if varies := _varies(subject, chunks[0], first, here):
+                return "it is random in evaluation", [_random(subject, varies)]
+            reason = (
+                f"an image's features depend on the others of its pass, or on its place ({layer})"
+            )
+            return reason, [
+                f"{subject.name}: {reason}; so its numbers depend on the batch size, and each batch goes through "
+                "it whole"
+            ]
     with process.preserved(here.device):
         before = process.read(settings)
-        together = _taking_turns(subject, chunks)
+        together = _taking_turns(subject, chunks, first.places)
         left = process.changed(before, process.read(settings))
     if isinstance(together, str):
         disturbed = together
     elif left:
         disturbed = f"{', '.join(left)} changed"
     else:
-        pairs = zip([first, fewer], together, strict=True)
+        pairs = zip([first, *others], together, strict=True)
         disturbed = next((found for one, two in pairs if (found := one.differs(two))), "")
     if not disturbed:
         return "", []
-    if varies := _varies(first, _pass(subject, chunks[0]), rounding):
+    if varies := _varies(subject, chunks[0], first, here):
         return "it is random in evaluation", [_random(subject, varies)]
     reason = f"passes that take turns disturb one another ({disturbed})"
     said = f"{subject.name}: each batch goes through the model whole, since {reason}"
     return reason, [said] if here.device.type == "cpu" else []
 
 
-def _varies(one: _Pass, other: _Pass, rounding: float) -> str:
-    """Return the first layer where two passes over the same images differ by more than rounding."""
-    return one.strays(other, slice(None), rounding)
+def _varies(subject: Subject, images: torch.Tensor, first: _Seen, here: Runtime) -> str:
+    """Return the first layer where another pass over the same images differs by more than rounding."""
+    again = _pass(subject, images, first.places)
+    return first.strays(again, range(len(images)), here.precision)
 
 
 def _random(subject: Subject, layer: str) -> str:
@@ -299,9 +331,11 @@ def _random(subject: Subject, layer: str) -> str:
     )
 
 
-def _taking_turns(subject: Subject, chunks: Sequence[torch.Tensor]) -> list[_Pass] | str:
+def _taking_turns(
+    subject: Subject, chunks: Sequence[torch.Tensor], places: dict[str, int]
+) -> list[_Seen] | str:
     """Return what the chunks' passes showed in lockstep, or why they cannot take turns."""
-    seen = [_Pass(len(chunk)) for chunk in chunks]
+    seen = [_Seen(places) for _ in chunks]
 
     def visit(path: str, outputs: Sequence[Any]) -> None:
         for one, output in zip(seen, outputs, strict=True):
@@ -317,5 +351,5 @@ def _taking_turns(subject: Subject, chunks: Sequence[torch.Tensor]) -> list[_Pas
         # One after the other the same passes worked.
         return type(error).__name__
     for one, output in zip(seen, returned, strict=True):
-        one.returned = _Output(output, one.images)
+        one.returned = _Output(tensor_at(output, places[""]))
     return seen

@@ -8,6 +8,7 @@ numbers, here and in the caller's program.
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ Settings = Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]]
 
 def settings(device: torch.device) -> Settings:
     """Return what forward passes on a device may change, generators and gradients included."""
-    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
     found: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
         "torch's generator": (torch.get_rng_state, torch.set_rng_state),
         "Python's generator": (random.getstate, random.setstate),
@@ -30,6 +31,10 @@ def settings(device: torch.device) -> Settings:
             np.random.set_state,
         ),
         "the gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+        # Set back by the guard in `preserved`, since no function sets it.
+        "inference mode": (torch.is_inference_mode_enabled, lambda _: None),
+        "anomaly detection": (torch.is_anomaly_enabled, torch.set_anomaly_enabled),
+        "the filters of warnings": (_warnings, _set_warnings),
         "the default type": (torch.get_default_dtype, torch.set_default_dtype),
         "the number of threads": (torch.get_num_threads, torch.set_num_threads),
         "deterministic algorithms": (
@@ -46,6 +51,14 @@ def settings(device: torch.device) -> Settings:
         ),
         "plain attention": (cuda.math_sdp_enabled, cuda.enable_math_sdp),
         "cuDNN attention": (cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp),
+        # Before its parts, which it sets too.
+        "float32 of matrix products": (
+            torch.get_float32_matmul_precision,
+            torch.set_float32_matmul_precision,
+        ),
+        "oneDNN": _attribute(mkldnn, "enabled"),
+        "float32 of products on the CPU": _attribute(mkldnn.matmul, "fp32_precision"),  # type: ignore[attr-defined]
+        "float32 of convolutions on the CPU": _attribute(mkldnn.conv, "fp32_precision"),  # type: ignore[attr-defined]
         "float32 of products": _attribute(cuda.matmul, "fp32_precision"),
         "float32 of convolutions": _attribute(cudnn.conv, "fp32_precision"),  # type: ignore[attr-defined]
         "cuDNN": _attribute(cudnn, "enabled"),
@@ -79,8 +92,11 @@ def preserved(device: torch.device) -> Iterator[None]:
     """Put every setting back on leaving, whatever happened inside."""
     of = settings(device)
     before = read(of)
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
     try:
-        yield
+        # Entering inference mode, also as it is, turns gradients on or off.
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            yield
     finally:
         # Only what changed: a setter may warn, or be refused where the machine lacks what it sets.
         for name in changed(before, read(of)):
@@ -103,6 +119,19 @@ def seed(run: int, batch: int, device: torch.device) -> None:
         torch.mps.manual_seed(number % 2**63)
     random.seed(number)
     np.random.seed(number % 2**32)
+
+
+def _warnings() -> tuple[Any, ...]:
+    """Return the list of filters itself, which other code may hold, what is in it, and who shows warnings."""
+    return warnings.filters, tuple(warnings.filters), warnings.showwarning
+
+
+def _set_warnings(held: tuple[Any, ...]) -> None:
+    filters, entries, show = held
+    warnings.filters = filters
+    warnings.resetwarnings()  # else what was shown or not is remembered by module
+    filters.extend(entries)
+    warnings.showwarning = show
 
 
 def _attribute(of: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], object]]:

@@ -69,9 +69,24 @@ def tensor_of(output: Any, images: int | None = None) -> torch.Tensor | None:
         output: what the module returned.
         images: how many images it was given; `None` if that is not known.
     """
-    tensors = list(_tensors(output))
-    of_images = (one for one in tensors if one.ndim and one.shape[0] == images)
-    return next(of_images, tensors[0] if tensors else None)
+    return tensor_at(output, place_of(output, images))
+
+
+def place_of(output: Any, images: int | None) -> int:
+    """Return which of an output's tensors stands for it, counted from 0.
+
+    To be asked once and then kept: with as many images as something else has entries, such as heads, the rule
+    would take another tensor of the same module's output.
+    """
+    fitting = (
+        place for place, one in enumerate(_tensors(output)) if one.ndim and one.shape[0] == images
+    )
+    return next(fitting, 0)
+
+
+def tensor_at(output: Any, place: int) -> torch.Tensor | None:
+    """Return a tensor of an output by its place, or `None` if there are fewer."""
+    return next(itertools.islice(_tensors(output), place, None), None)
 
 
 def _tensors(output: Any) -> Iterator[torch.Tensor]:

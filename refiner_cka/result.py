@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -464,6 +465,9 @@ def _check_batches(result: Result) -> None:
     if count and not (batches[0] >= 0 and batches[-1] < result.total_batches):
         raise ResultError("batches holds a batch that the run does not have")
     planned, images = result.batch_planned, result.batch_images
+    most = result.provenance.get("images", {}).get("count", math.inf)
+    if planned.sum() > most:
+        raise ResultError(f"batch_planned counts {planned.sum()} images where the run has {most}")
     if (wrong := np.flatnonzero((images < 0) | (images > planned))).size:
         at = wrong[0]
         raise ResultError(
@@ -589,9 +593,8 @@ def merge(results: Sequence[Result]) -> Result:
         },
     )
     # What is undefined in a part need not be in the whole.
-    lasting = [
-        line for part in results for line in part.warnings if line not in derived_lines(part)
-    ]
+    derived = {line for part in results for line in derived_lines(part)}
+    lasting = [line for part in results for line in part.warnings if line not in derived]
     return replace(merged, warnings=tuple(dict.fromkeys([*lasting, *derived_lines(merged)])))
 
 
@@ -656,6 +659,7 @@ def differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
         {
             path: text
             for key in each.get("identity", ())
+            if key in each
             for path, text in _leaves(each[key], (key,))
         }
         for each in (one, two)

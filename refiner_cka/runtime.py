@@ -46,11 +46,12 @@ class Runtime:
 
         TF32, which PyTorch allows for convolutions by default, keeps ten bits of a number: off here. An autocast
         of the caller's is off too. Whatever models change of the process is as before afterwards (see `process`).
-        No inference mode, only no gradients: code that leaves inference mode cannot use the tensors made in it.
+        No inference mode, also not the caller's: code that leaves it cannot write to the tensors made in it.
         """
         with process.preserved(self.device), ExitStack() as stack:
             for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
                 backend.fp32_precision = "ieee"
+            stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             if self.precision == "fp32":
                 torch.set_autocast_enabled(self.device.type, False)

@@ -90,20 +90,20 @@ def test_the_loop_neither_mixes_devices_nor_waits(
     with analysis.runtime.session(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         for subject in analysis.subjects:
             fake_module(subject.module, mode).eval()
-        with engine.Measurement(analysis) as measurement:
-            measurement._chunk = chunk
-            with NoCopyFromDevice():
-                for index in (0, 1, 2):
-                    count = len(analysis.plan.batches[index])
-                    measurement.add(
-                        Batch(
-                            index,
-                            {INPUT: torch.zeros(count, 3, 32, 32, dtype=torch.uint8)},
-                            torch.zeros(count, dtype=torch.int64),
-                            (),
-                            {INPUT: bytes(32)},
-                        )
+        measurement = engine.Measurement(analysis)
+        measurement._chunk = chunk
+        with NoCopyFromDevice():
+            for index in (0, 1, 2):
+                count = len(analysis.plan.batches[index])
+                measurement.add(
+                    Batch(
+                        index,
+                        {INPUT: torch.zeros(count, 3, 32, 32, dtype=torch.uint8)},
+                        torch.zeros(count, dtype=torch.int64),
+                        (),
+                        {INPUT: bytes(32)},
                     )
+                )
     sums = measurement.accumulator._groups[0].sums
     assert {value.device for value in sums.values()} == {CUDA}
     assert sums["hsic"].shape == (len(analysis.rows), len(analysis.rows))

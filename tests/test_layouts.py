@@ -475,7 +475,7 @@ class Detector(nn.Module):
 
     def forward(self, x):
         x = self.embed(x).flatten(2).mT
-        x = torch.cat([x[:, :1] + 1, x, x[:, : self.extra] - 1], 1)
+        x = torch.cat([x.mean(1, keepdim=True) + 1, x, x[:, : self.extra] - 1], 1)
         for block in self.blocks:
             x = block(x)
         return x.mean(1)
@@ -607,3 +607,37 @@ def test_how_many_tokens_of_a_sequence_are_no_patches(count, known, expected):
             prefix_of(count, known, nn.Identity(), (32, 32))
     else:
         assert prefix_of(count, known, nn.Identity(), (32, 32)) == expected
+
+
+class ClassTokenLater(nn.Module):
+    """Appends its class token, or puts it in the middle: its first token is a patch."""
+
+    def __init__(self, before):
+        super().__init__()
+        self.embed, self.before = nn.Conv2d(3, 24, 4, 4), before
+        self.cls = nn.Parameter(torch.randn(1, 1, 24))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(24, 4, 48, batch_first=True) for _ in range(2)
+        )
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        token = self.cls.expand(len(x), -1, -1)
+        x = torch.cat([x[:, : self.before], token, x[:, self.before :]], 1)
+        for block in self.blocks:
+            x = block(x)
+        return x[:, self.before]
+
+
+@pytest.mark.parametrize("before", [0, 32, 64])
+def test_a_class_token_that_is_not_first_is_not_taken_for_one(before):
+    """Its place would be taken by the first patch, and it would count as a patch."""
+    data = images(8, 3, 32, 32)
+    analysed = subject(seeded(lambda: ClassTokenLater(before)))
+    if before == 0:
+        result = run(analysed, data, batch_size=8)
+        assert np.isfinite(result.smoothing("patch_cosine", "model").values).all()
+        return
+    with pytest.warns(rc.AnalysisWarning, match="the first answers to one part of the image"):
+        result = run(analysed, data, batch_size=8)
+    assert np.isnan(result.smoothing("patch_cosine", "model").values).all()

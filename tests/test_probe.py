@@ -1,8 +1,10 @@
 """What the probe finds out: that chunks may take turns, what is random, which rows are one tensor."""
 
+import contextlib
 import contextvars
 import functools
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -25,6 +27,16 @@ NO_AUTOCAST = functools.partial(torch.autocast, "cpu", enabled=False)
 PLAIN_KERNEL = functools.partial(sdpa_kernel, SDPBackend.MATH)
 
 
+NO_ONEDNN = functools.partial(torch.backends.mkldnn.flags, enabled=False)
+
+
+@contextlib.contextmanager
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def state():
     return process.read(process.settings(CPU))
 
@@ -35,6 +47,7 @@ def cka_of_hooks_alone(module, paths, prepared, data):
     return float64.minibatch_cka_matrix(grams_of(module, paths, batches))
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
 @pytest.mark.parametrize("batch_size", [32, 30])
 @pytest.mark.parametrize(
     ("make", "disturbed"),
@@ -43,6 +56,10 @@ def cka_of_hooks_alone(module, paths, prepared, data):
         (functools.partial(pathological.Surrounded, AUTOCAST), "the gradient mode|autocast on cpu"),
         (functools.partial(pathological.Surrounded, PLAIN_KERNEL), "flash attention"),
         (functools.partial(pathological.Surrounded, torch.enable_grad), "the gradient mode"),
+        (functools.partial(pathological.Surrounded, torch.inference_mode), "inference mode"),
+        (functools.partial(pathological.Surrounded, quiet), "the filters of warnings"),
+        (functools.partial(pathological.Surrounded, NO_ONEDNN), "oneDNN"),
+        (pathological.KeepsByNumber, "layer c"),
     ],
 )
 def test_a_model_whose_chunks_cannot_take_turns_gets_whole_batches(make, disturbed, batch_size):
@@ -53,7 +70,7 @@ def test_a_model_whose_chunks_cannot_take_turns_gets_whole_batches(make, disturb
             subject(module, ["b", "c"]), data, batch_size=batch_size, workers=0, device="cpu"
         )
     measured = engine.measure(prepared).cka()
-    (line,) = [str(warning.message) for warning in said]
+    (line,) = [str(each.message) for each in said if each.category is rc.AnalysisWarning]
     assert line == f"model: each batch goes through the model whole, since {prepared.whole[0]}"
     expected = cka_of_hooks_alone(module, ["b", "c"], prepared, data)
     assert np.abs(measured - expected).max() < CKA_TOLERANCE
@@ -252,3 +269,83 @@ def test_layers_that_differ_are_not_said_to_be_the_same():
     result = run(analysed, inputs(64, size=32), smoothing="none")
     assert result.same("model") == []
     assert result.warnings == ()
+
+
+@pytest.mark.parametrize(("precision", "offset"), [("fp32", 0), ("fp32", 3e4), ("bf16", 12)])
+def test_an_offset_does_not_hide_that_images_depend_on_one_another(precision, offset):
+    module, data = seeded(pathological.OffsetStatistics, offset), inputs(64)
+    with pytest.warns(rc.AnalysisWarning, match=r"depend on the others of its pass.*layer norm"):
+        prepared = rc.prepare(
+            subject(module, ["norm", "last"]),
+            data,
+            batch_size=32,
+            workers=0,
+            device="cpu",
+            precision=precision,
+        )
+    assert prepared.whole != ("",)
+
+
+@pytest.mark.parametrize("count", [64, 60])
+def test_which_tensor_of_an_output_is_read_does_not_depend_on_the_size_of_a_chunk(count):
+    module, data = seeded(pathological.BiasFirst), inputs(count)
+    paths = ["blocks.0", "blocks.1", "blocks.2"]
+    prepared = rc.prepare(subject(module, paths), data, batch_size=32, workers=0, device="cpu")
+    assert prepared.logits_places == (1,)
+    kept = [[] for _ in paths]
+    for batch in prepared.plan.batches:
+        x = data[list(batch)].flatten(1)
+        with torch.no_grad():
+            for place, block in enumerate(module.blocks):
+                _, x = block(x)
+                kept[place].append(float64.gram(x.numpy()))
+    expected = float64.minibatch_cka_matrix(kept)
+    assert np.abs(engine.measure(prepared).cka() - expected).max() < CKA_TOLERANCE
+
+
+def test_one_module_read_in_two_ways():
+    module, data = seeded(pathological.InplaceReLU), inputs(32)
+    both = [subject(module, ["fc1", "fc2"], "one"), subject(module, ["relu", "fc2"], "two")]
+    together = run(both, data, batch_size=16)
+    for name, layers in (("one", ["fc1", "fc2"]), ("two", ["relu", "fc2"])):
+        alone = run(subject(module, layers), data, batch_size=16)
+        np.testing.assert_allclose(together.cka(name), alone.cka(), atol=1e-12)
+
+
+def test_inside_the_callers_inference_mode():
+    module, data = seeded(pathological.InplaceReLU), inputs(32)
+    alone = run(subject(module, ["fc1", "fc2"]), data, batch_size=16)
+    with torch.inference_mode():
+        inside = run(subject(module, ["fc1", "fc2"]), data, batch_size=16)
+        assert torch.is_inference_mode_enabled()
+    np.testing.assert_array_equal(alone.sums["hsic"], inside.sums["hsic"])
+
+
+def test_what_was_said_in_a_run_is_still_said_when_it_is_resumed():
+    class Forks(pathological.InplaceReLU):
+        """Chunks of eight take their way by their first image."""
+
+        def forward(self, x):
+            x = x.flatten(1)
+            if len(x) == engine.CPU_CHUNK and x[0, 0] > 0:
+                return self.fc2(x @ self.fc1.weight.T)
+            return super().forward(x)
+
+    prepared = rc.prepare(
+        subject(seeded(Forks), ["fc1", "fc2"]), inputs(96), batch_size=32, workers=0, device="cpu"
+    )
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with (
+        pytest.warns(rc.AnalysisWarning, match="calls different"),
+        pytest.raises(rc.Interrupted) as caught,
+    ):
+        engine.measure(prepared, progress=interrupt)
+    part = caught.value.result
+    assert len(part.warnings) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resumed = engine.measure(prepared, resume=part)
+    assert resumed.warnings == part.warnings

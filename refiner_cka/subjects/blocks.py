@@ -118,7 +118,8 @@ class _Finder:
             parts, opened = opened, {}
             known = {type(part) for part in parts.values()}
             for path, part in parts.items():
-                opened |= self._inside(path, part, known, _repeats(path, parts)) or {path: part}
+                inside = self._inside(path, part, known, _repeats(path, parts))
+                opened |= inside or _called(path, part)
         return _without_transitions(opened)
 
     def _units(self, chain: Modules) -> Modules:
@@ -152,6 +153,8 @@ class _Finder:
             repeats: whether another module in its chain is the same as it is.
         """
         children = _children(path, part)
+        if repeats and isinstance(part, nn.ModuleList | nn.ModuleDict):
+            return _called(path, part)
         if not _is_container(part):
             if name := None if repeats else _chain_of_stage(part):
                 return self._units(_children(_join(path, name), part.get_submodule(name)))
@@ -166,22 +169,32 @@ class _Finder:
         return units if is_element else {}
 
 
+def _called(path: str, part: nn.Module) -> Modules:
+    """Return a module, or what is in it if it is a list or a dictionary of modules: these are never called."""
+    if isinstance(part, nn.ModuleList | nn.ModuleDict):
+        inside = {
+            name: child for name, child in _children(path, part).items() if _count_layers(child)
+        }
+        return inside or {path: part}
+    return {path: part}
+
+
 def _counting_rules(module: nn.Module) -> Iterator[str]:
     """Yield the patterns by which timm's `group_matcher` numbers blocks."""
     matcher = getattr(module, "group_matcher", None)
     try:
         groups: Any = matcher(coarse=False) if callable(matcher) else {}
-    except TypeError:
-        return  # In a few of timm's families it does not run.
+    except Exception:
+        return  # In a few of timm's families it does not run; of others anything may bear its name.
     if not isinstance(groups, Mapping):
         return  # In a few it is a function.
     for part, rules in groups.items():
         if _NOT_BLOCKS.search(part):
             continue
-        for rule, ordinal in [(rules, None)] if isinstance(rules, str) else rules:
+        for rule in [(rules, None)] if isinstance(rules, str) else rules or ():
             # An ordinal stands for something that is not repeated: a norm, a downsampling.
-            if ordinal is None:
-                yield rule
+            if isinstance(rule, tuple) and len(rule) == 2 and rule[1] is None:
+                yield rule[0]
 
 
 def _chain_of_stage(stage: nn.Module) -> str | None:

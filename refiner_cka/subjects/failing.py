@@ -19,8 +19,8 @@ def why_it_fails(module: nn.Module, error: Exception) -> str:
         error: what its forward pass raised.
     """
     tower = _vision_tower(module)
-    takes_text = "input_ids" in inspect.signature(module.forward).parameters
-    if tower is None and not takes_text:
+    whole = module if tower is None else module.get_submodule(tower.rpartition(".")[0])
+    if "input_ids" not in inspect.signature(whole.forward).parameters:
         return first_line(error)
     part = "the part of it that takes images alone"
     if tower is not None:

@@ -166,3 +166,34 @@ def convolutions(*widths: int) -> nn.Sequential:
 )  # fmt: skip
 def test_blocks(network, expected):
     assert find_blocks(network) == tuple(expected.split())
+
+
+class Halves(nn.Module):
+    """A transformer whose blocks are pairs in lists, which are never called: what is in them is."""
+
+    def __init__(self, pair):
+        super().__init__()
+        self.layers = nn.ModuleList(pair() for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    ("pair", "names"),
+    [
+        (lambda: nn.ModuleList([Attention(), FeedForward()]), ("0", "1")),
+        (lambda: nn.ModuleDict({"attn": Attention(), "ff": FeedForward()}), ("attn", "ff")),
+    ],
+)
+def test_lists_of_modules_are_no_blocks_themselves(pair, names):
+    expected = [f"layers.{k}.{name}" for k in range(3) for name in names]
+    assert list(find_blocks(Halves(pair))) == expected
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.qkv, self.out = nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
+
+
+class FeedForward(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.LayerNorm(8), nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8))
