@@ -405,8 +405,8 @@ class Model(nn.Module):
         self.calls = 0
 
     def forward(self, x):
-        self.calls += 1  # The first four calls find out about the model.
-        if self.calls == 9 and not pathlib.Path("interrupted").exists():
+        self.calls += 1  # The first six calls find out about the model.
+        if self.calls == 11 and not pathlib.Path("interrupted").exists():
             pathlib.Path("interrupted").touch()
             os.kill(os.getpid(), signal.SIGINT)
         return self.last(self.first(x))

@@ -494,13 +494,13 @@ def test_without_memory_for_them_it_is_refused():
 
 def test_no_memory_for_one_image_is_refused():
     class Starving(pathological.InplaceReLU):
-        """Works for the passes of the probe: two one after the other, and the two in turns."""
+        """Works for the passes of the probe: three one after the other, and the three in turns."""
 
         calls = 0
 
         def forward(self, x):
             self.calls += 1
-            if self.calls > 4:
+            if self.calls > 6:
                 raise torch.OutOfMemoryError("no memory")
             return super().forward(x)
 
