@@ -7,17 +7,13 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import refiner_cka as rc
 
 from . import console, options, output
-
-if TYPE_CHECKING:
-    from refiner_cka.preparation import Analysis
-    from refiner_cka.result import Result
 
 
 def analyze(
@@ -142,8 +138,8 @@ def analyze(
 
 
 def _measure(
-    analysis: Analysis, before: Result | None, target: output.Target, *, quiet: bool
-) -> Result:
+    analysis: rc.Analysis, before: rc.Result | None, target: output.Target, *, quiet: bool
+) -> rc.Result:
     """Measure, showing how it goes; an interrupted run is saved."""
     silent = quiet or analysis.runtime.rank > 0
     if not silent:
@@ -167,7 +163,7 @@ def _shard(text: str | None) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _introduce(analysis: Analysis) -> None:
+def _introduce(analysis: rc.Analysis) -> None:
     """Say what is about to be measured."""
     for index, subject in enumerate(analysis.subjects):
         loaded = (
@@ -182,7 +178,7 @@ def _introduce(analysis: Analysis) -> None:
     )
 
 
-def _keep(target: output.Target, result: Result) -> None:
+def _keep(target: output.Target, result: rc.Result) -> None:
     """Save what an interrupted run measured and say how to go on."""
     if not len(result.batches):
         console.error("interrupted before the first batch was measured; nothing to save")

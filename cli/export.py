@@ -19,5 +19,5 @@ def export(
     ],
 ) -> None:
     """Write a result as CSV, JSON, NumPy or LaTeX, by the suffix of OUT."""
-    rc.formats.export(rc.load(file), out)
+    rc.results.export(rc.load(file), out)
     console.note(f"wrote {out}")

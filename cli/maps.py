@@ -33,7 +33,7 @@ def maps(
     quiet: options.Quiet = False,
 ) -> None:
     """Draw an image and, layer by layer, the cosine of each of its patches with a chosen patch."""
-    rc.formats.check_writable(out / "maps.pdf")
+    rc.results.check_writable(out / "maps.pdf")
     shown = rc.token_maps(
         model,
         data,

@@ -6,17 +6,13 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 import refiner_cka as rc
 
 from . import console
-
-if TYPE_CHECKING:
-    from refiner_cka.estimate import Normalize
-    from refiner_cka.result import Result
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Target:
         Raises:
             ResultFileError: it says why.
         """
-        rc.formats.check_writable(self.path)
+        rc.results.check_writable(self.path)
 
     def check(self, fingerprint: str, *, resume: bool = False) -> None:
         """Refuse to replace the result, complete or interrupted, of another run.
@@ -73,7 +69,7 @@ class Target:
                 "with --overwrite"
             )
 
-    def check_batches(self, result: Result) -> None:
+    def check_batches(self, result: rc.Result) -> None:
         """Refuse to replace a result by one that lacks some of its batches, or is of other pixels.
 
         Raises:
@@ -91,11 +87,11 @@ class Target:
                 f"{self.path} {found}; use another --out, or --overwrite to replace it"
             )
 
-    def load_partial(self) -> Result:
+    def load_partial(self) -> rc.Result:
         """Return what an interrupted run left."""
         return rc.load(self.partial)
 
-    def save(self, result: Result) -> Path:
+    def save(self, result: rc.Result) -> Path:
         """Write the result and remove what an interrupted run left.
 
         Raises:
@@ -114,7 +110,7 @@ class Target:
         self.partial.unlink(missing_ok=True)
         return self.path
 
-    def save_partial(self, result: Result) -> Path:
+    def save_partial(self, result: rc.Result) -> Path:
         """Write an incomplete result beside the complete one."""
         result.save(self.partial)
         return self.partial
@@ -128,7 +124,13 @@ def _is_of(path: Path, fingerprint: str) -> bool:
 
 
 def finish(
-    target: Target, result: Result, *, normalize: Normalize, draw: bool, as_json: bool, quiet: bool
+    target: Target,
+    result: rc.Result,
+    *,
+    normalize: rc.results.Normalize,
+    draw: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Save a result, draw its figures, and print what was found.
 
@@ -148,7 +150,7 @@ def finish(
         )
 
 
-def save_figures(result: Result, folder: Path, *, normalize: Normalize) -> list[Path]:
+def save_figures(result: rc.Result, folder: Path, *, normalize: rc.results.Normalize) -> list[Path]:
     """Write every figure of a run as PDF and PNG and return the paths."""
     return [
         path
@@ -157,7 +159,9 @@ def save_figures(result: Result, folder: Path, *, normalize: Normalize) -> list[
     ]
 
 
-def print_summary(result: Result, *, as_json: bool, files: list[Path], quiet: bool = False) -> None:
+def print_summary(
+    result: rc.Result, *, as_json: bool, files: list[Path], quiet: bool = False
+) -> None:
     """Print what was found on stdout, and where it is on stderr."""
     summary = rc.summarize(result)
     if as_json:

@@ -24,13 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import runtime
-from .atomic import check_writable, write_whole
+from .analysis import runtime
+from .analysis.runtime import Runtime
 from .errors import AnalysisWarning, DataError, ModelError, ResultFileError
-from .images import Batch, ImageSource, Plan, load_batches, open_source, plan_batches
-from .preprocessing import Preprocessing
+from .images.batches import Batch, ImageSource, Plan, load_batches, open_source, plan_batches
+from .images.preprocessing import Preprocessing
 from .refiner import TrainingOutput, dense_supervision_loss
-from .runtime import Runtime
+from .results.atomic import check_writable, write_whole
 from .subjects import Subject, resolve
 from .subjects.provenance import origin_of, seeded
 

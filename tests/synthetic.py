@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refiner_cka import attention, smoothing
-from refiner_cka.result import AttentionLayer, Layer, Result, Unreadable
+from refiner_cka.measures import attention
+from refiner_cka.measures import tokens as smoothing
+from refiner_cka.results.result import AttentionLayer, Layer, Result, Unreadable
 from refiner_cka.sums import GROUPS
 
 Array = npt.NDArray[np.float64]

@@ -84,7 +84,7 @@ def examine(network: Network) -> Row:
     import torch
 
     import refiner_cka as rc
-    from refiner_cka.engine import CPU_CHUNK
+    from refiner_cka.analysis.run import CPU_CHUNK
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -124,7 +124,7 @@ def pictures(size):
     import torch
     from torch.nn.functional import interpolate
 
-    from refiner_cka.images import open_source
+    from refiner_cka.images.batches import open_source
 
     digits = open_source("digits")
     inks = [torch.from_numpy(np.array(digits.read(k).convert("L"))) for k in range(IMAGES)]
@@ -136,9 +136,9 @@ def truth(module, paths, chunks, seed):
     """Return float64 CKA of the layers' float32 features for one batch in chunks, `(L, L)`."""
     import torch
 
-    from refiner_cka import process
-    from refiner_cka.hooks import capture
-    from refiner_cka.readout import tensor_of
+    from refiner_cka.analysis import process
+    from refiner_cka.subjects.hooks import capture
+    from refiner_cka.subjects.readout import tensor_of
     from tests import float64
 
     kept = {path: [] for path in paths}

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from refiner_cka import attention, smoothing  # noqa: E402
+from refiner_cka.measures import attention  # noqa: E402
+from refiner_cka.measures import tokens as smoothing  # noqa: E402
 
 SIDE = 6
 GRID = (SIDE, SIDE)

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError
-from ..estimate import Normalize
-from ..result import Result
+from ..results.result import Result
+from ..results.statistics import Normalize
 from .heatmaps import heatmap as heatmap
 from .lines import compare as compare
 from .lines import contrast as contrast

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 
-from ..result import Result
+from ..results.result import Result
 from .style import COLUMN, SMALL, new_figure, note, paper, shortened
 
 COLOUR_MAP = "magma"

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..estimate import MIN_GROUPS, RESOLVED, Contrast, Curve, Normalize
-from ..result import Result
+from ..results.result import Result
+from ..results.statistics import MIN_GROUPS, RESOLVED, Contrast, Curve, Normalize
 from .labels import EndLabels
 from .style import (
     COLUMN,

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError
-from ..estimate import Contrast, Means
-from ..result import Result, TokenMaps
+from ..results.result import Result, TokenMaps
+from ..results.statistics import Contrast, Means
 from ..sums import Quantity
 from .heatmaps import COLOUR_MAP, draw_cells, name_layers
 from .lines import depth_axis, draw_line

@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..atomic import write_whole
 from ..errors import ResultError
-from ..result import Result
+from ..results.atomic import write_whole
+from ..results.result import Result
 
 COLUMN, PAGE = 3.25, 6.75
 """Widths of a figure in inches: one column of a two-column paper, and the whole page."""

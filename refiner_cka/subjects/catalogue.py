@@ -54,7 +54,8 @@ def is_factory(name: str) -> bool:
 
 def register() -> None:
     """Make timm know the models of this package: importing them registers them."""
-    from .. import nano, refiner  # noqa: F401
+    from .. import refiner  # noqa: F401
+    from . import nano  # noqa: F401
 
 
 def known_name(name: str) -> str:

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from ..errors import ModelError
-from ..hooks import first_outputs
-from ..readout import tensor_of
 from . import catalogue, factories, timm_models
 from .failing import why_it_fails
+from .hooks import first_outputs
 from .layers import choose_layers
 from .provenance import seeded
+from .readout import tensor_of
 from .spec import parse
 from .subject import Subject
 

@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from ..errors import LayerError
-from ..preprocessing import Preprocessing
-from ..readout import FORMATS, Format, ModelLayout
+from ..images.preprocessing import Preprocessing
 from . import timm_models
 from .layers import choose_layers
 from .provenance import origin_of
+from .readout import FORMATS, Format, ModelLayout
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError, ModelError, RefinerCkaError
-from ..preprocessing import Preprocessing
-from ..readout import ModelLayout
+from ..images.preprocessing import Preprocessing
 from . import catalogue, checkpoint, hub
 from .checkpoint import Fit, first_line
+from .readout import ModelLayout
 from .spec import Spec
 
 Size = tuple[int, int]

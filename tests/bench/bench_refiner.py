@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import refiner_cka.nano  # noqa: F401  (registers the small networks)
+import refiner_cka.subjects.nano  # noqa: F401  (registers the small networks)
 from refiner_cka.refiner import Refiner
 
 TINY = ("refiner_nano", "deit_nano")

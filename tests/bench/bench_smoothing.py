@@ -26,7 +26,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import refiner_cka as rc
-from refiner_cka import smoothing
+from refiner_cka.measures import tokens as smoothing
 
 RANK = "effective_rank"
 MODELS = ("deit_small_patch16_224", "resnet50")

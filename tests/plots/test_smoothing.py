@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import refiner_cka as rc
-from refiner_cka import attention, plots, smoothing
-from refiner_cka.result import TokenMaps
+from refiner_cka import plots
+from refiner_cka.measures import attention
+from refiner_cka.measures import tokens as smoothing
+from refiner_cka.results.result import TokenMaps
 from tests.synthetic import synthetic_result, with_smoothing
 
 

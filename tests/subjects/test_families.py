@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 import torch
 
-from refiner_cka.hooks import capture
-from refiner_cka.readout import tensor_of
 from refiner_cka.subjects import find_layers
+from refiner_cka.subjects.hooks import capture
+from refiner_cka.subjects.readout import tensor_of
 from tests.zoo import NETWORKS, Network
 
 

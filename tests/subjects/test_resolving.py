@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from refiner_cka.errors import LayerError, ModelError
-from refiner_cka.preprocessing import Preprocessing
-from refiner_cka.readout import ModelLayout
+from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.subjects import ALIASES, Subject, describe, name_apart, resolve, search
 from refiner_cka.subjects.provenance import state_hash
+from refiner_cka.subjects.readout import ModelLayout
 
 VIT = "vit_ti=random,depth=2,img_size=32"
 
@@ -238,7 +238,7 @@ def own(tmp_path, monkeypatch):
         """
 import torch
 from torch import nn
-from refiner_cka.preprocessing import Preprocessing
+from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.subjects import Subject
 
 class Net(nn.Module):

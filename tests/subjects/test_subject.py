@@ -10,10 +10,10 @@ from torch import nn
 
 import refiner_cka as rc
 from refiner_cka.errors import LayerError
-from refiner_cka.preprocessing import Preprocessing
-from refiner_cka.readout import ModelLayout, TokenLayout, features_of, tensor_of
+from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.subjects import Subject
 from refiner_cka.subjects.provenance import state_hash
+from refiner_cka.subjects.readout import ModelLayout, TokenLayout, features_of, tensor_of
 
 
 @pytest.fixture

@@ -1,0 +1,32 @@
+from . import plots as plots
+from . import results as results
+from . import subjects as subjects
+from .analysis.maps import token_maps as token_maps
+from .analysis.preparation import Analysis as Analysis
+from .analysis.preparation import prepare as prepare
+from .analysis.run import Interrupted as Interrupted
+from .analysis.run import analyze as analyze
+from .analysis.run import measure as measure
+from .errors import AnalysisWarning as AnalysisWarning
+from .errors import CheckpointError as CheckpointError
+from .errors import DataError as DataError
+from .errors import DeviceError as DeviceError
+from .errors import LayerError as LayerError
+from .errors import ModelError as ModelError
+from .errors import RefinerCkaError as RefinerCkaError
+from .errors import ResultError as ResultError
+from .errors import ResultFileError as ResultFileError
+from .images.preprocessing import Preprocessing as Preprocessing
+from .measures.gram import cka as cka
+from .results.hdf5 import load as load
+from .results.result import Result as Result
+from .results.result import merge as merge
+from .results.summary import summarize as summarize
+from .subjects.subject import Subject as Subject
+from .training import Augmentation as Augmentation
+from .training import Recipe as Recipe
+from .training import accuracy as accuracy
+from .training import save_weights as save_weights
+from .training import train as train
+
+__version__: str

@@ -1,0 +1,144 @@
+"""Token-similarity maps of one image: how alike its patches are to a chosen one, at a few depths."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import AnalysisWarning, DataError, LayerError
+from ..images.batches import ImageSource, UnreadableImage, open_source
+from ..results.result import TokenMaps
+from ..subjects import Subject, resolve
+from ..subjects.hooks import first_outputs
+from ..subjects.layouts import readings_of
+from ..subjects.readout import tensor_of
+from ..subjects.sites import TokenSite, token_site
+from . import runtime
+
+DEPTHS = 4
+"""Layers shown if none are named: the first, the last and what lies evenly between."""
+
+
+def token_maps(
+    model: str | Subject,
+    data: Any,
+    *,
+    image: int = 0,
+    patch: tuple[float, float] = (0.5, 0.5),
+    layers: Sequence[str] | None = None,
+    image_size: int | None = None,
+    device: str | None = None,
+    seed: int = 0,
+) -> TokenMaps:
+    """Return the cosine of every patch of an image with a chosen patch, layer by layer.
+
+    Args:
+        model: a name as in `--model`, or a `Subject`.
+        data: images, as `analyze` takes them.
+        image: which image, in the source's own order.
+        patch: place of the chosen patch in the image, from the top and from the left, 0 to 1.
+        layers: layers to show; `DEPTHS` of the model's by default.
+        image_size: side of the input in pixels; the model's own by default.
+        device: where to run; the best there is by default.
+        seed: of untrained weights.
+
+    Raises:
+        DataError: no such image, or it cannot be read; `patch` is not within the image.
+        LayerError: a layer without tokens on a grid.
+    """
+    size = None if image_size is None else (image_size, image_size)
+    subject = model if isinstance(model, Subject) else resolve(model, image_size=size, seed=seed)[0]
+    if not all(0 <= place <= 1 for place in patch):
+        raise DataError(f"the patch lies at {patch}; both numbers go from 0 to 1")
+    source = open_source(data)
+    if not 0 <= image < len(source.ids):
+        raise DataError(f"there is no image {image}; {source.description} has {len(source.ids)}")
+    if line := subject.assumption(source.input_shape):
+        warnings.warn(line, AnalysisWarning, stacklevel=2)
+    here = runtime.detect(device, "fp32")
+    pixels = _pixels(source, image, subject)
+    inputs = subject.preprocessing.normalize(pixels.unsqueeze(0).to(here.device))
+    with here.hosting(subject.module), here.session():
+        outputs, _ = first_outputs(
+            subject.module, layers or subject.layers, lambda: subject.module(inputs), _kept
+        )
+        sites = _sites(subject, outputs, inputs)
+    shown = list(layers or (path for path, site in sites.items() if site is not None))
+    if layers is None and len(shown) > DEPTHS:
+        shown = [shown[k] for k in np.linspace(0, len(shown) - 1, DEPTHS).round().astype(int)]
+    cosines = []
+    for path in shown:
+        site = sites.get(path)
+        if site is None or site.grid is None:
+            raise LayerError(f"{subject.name}: layer {path} has no tokens on a grid to show")
+        cosines.append(_cosines(site, site.grid, outputs[path][0], patch))
+    if not cosines:
+        raise LayerError(f"{subject.name} has no layer with tokens on a grid to show")
+    return TokenMaps(subject.name, tuple(shown), _picture(pixels), patch, tuple(cosines))
+
+
+def _pixels(source: ImageSource, image: int, subject: Subject) -> torch.Tensor:
+    """Return one image as the model's preprocessing leaves it, `(channels, height, width)`."""
+    try:
+        found = source.read(image)
+    except UnreadableImage as error:
+        raise DataError(
+            f"{source.ids[image]} cannot be read: {error}; choose another image"
+        ) from error
+    return found if isinstance(found, torch.Tensor) else subject.preprocessing.transform()(found)
+
+
+def _kept(output: Any) -> torch.Tensor | None:
+    """Return a copy: in-place operations may overwrite an output."""
+    tensor = tensor_of(output, images=1)
+    return None if tensor is None else tensor.clone()
+
+
+def _sites(
+    subject: Subject, outputs: Mapping[str, Sequence[torch.Tensor | None]], inputs: torch.Tensor
+) -> dict[str, TokenSite | None]:
+    tensors = {path: calls[0] for path, calls in outputs.items() if calls[0] is not None}
+    readings = readings_of(
+        subject.module,
+        tensors,
+        subject.layout,
+        lambda images: subject.module(images.to(inputs.device)),
+        inputs.shape[1:],
+        on_grid=True,
+    )
+    sites: dict[str, TokenSite | None] = {}
+    for path, reading in readings.items():
+        if isinstance(reading, LayerError):
+            raise LayerError(f"{subject.name}: layer {path} {reading}")
+        sites[path] = token_site(tensors[path], reading, prefix=False)
+    return sites
+
+
+def _cosines(
+    site: TokenSite, grid: tuple[int, int], output: torch.Tensor, patch: tuple[float, float]
+) -> npt.NDArray[np.float64]:
+    """Return the cosine of every patch with the one at a place of the image, `(rows, columns)`."""
+    tokens = site.read(output)[0].double().cpu().numpy().reshape(*grid, -1)
+    row, column = (
+        min(int(place * side), side - 1) for place, side in zip(patch, grid, strict=True)
+    )
+    lengths = np.linalg.norm(tokens, axis=2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines: npt.NDArray[np.float64] = (tokens @ tokens[row, column]) / (
+            lengths * lengths[row, column]
+        )
+    return cosines
+
+
+def _picture(pixels: torch.Tensor) -> npt.NDArray[np.float64]:
+    """Return `(height, width, 3)` from 0 to 1; what was normalised is stretched to that."""
+    picture = pixels.permute(1, 2, 0).double().cpu().numpy()
+    low, high = (picture.min(), picture.max()) if pixels.is_floating_point() else (0.0, 255.0)
+    grey = picture[..., :3] if picture.shape[2] >= 3 else picture[..., :1].repeat(3, axis=2)
+    result: npt.NDArray[np.float64] = (grey - low) / ((high - low) or 1.0)
+    return result

@@ -1,0 +1,151 @@
+"""What determines the numbers of an analysis, and what else is worth recording about it.
+
+The fingerprint is of the former alone: results whose fingerprints are equal are parts of one analysis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..images.batches import Digest, ImageSource, Plan
+from ..images.preprocessing import Preprocessing
+from ..subjects import Subject
+from ..subjects.provenance import ASIDE
+from . import runtime
+from .runtime import Runtime
+
+REVISION = 2
+"""Of the numbers: to be raised whenever a change of the code changes any number that a result holds, so that a
+part measured before it does not merge with one measured after."""
+
+ESTIMATOR: Mapping[str, Any] = {
+    "name": "minibatch CKA",
+    "revision": REVISION,
+    "formula": "HSIC_1 of Song et al. 2012, eq. 5; summed over batches as in Nguyen, Raghu and Kornblith, "
+    "arXiv 2010.15327",
+    "unbiased": True,
+    "kernel": "linear",
+    "batch_weight": "n (n - 3) for a batch of n images",
+}
+"""What `cka` is, in the file of every result."""
+
+
+def identity(
+    subjects: Sequence[Subject],
+    layers: Sequence[Sequence[Any]],
+    source: ImageSource,
+    plan: Plan,
+    digest: Digest,
+    here: Runtime,
+) -> dict[str, Any]:
+    """Return what determines the numbers of CKA and accuracy, as JSON types.
+
+    Args:
+        subjects: the models.
+        layers: of each model its rows, JSON types: path, readout, and how tokens are read where they are.
+        source: the images.
+        plan: their batches.
+        digest: of the images of the plan.
+        here: the process, for its precision.
+    """
+    order = list(itertools.chain.from_iterable(plan.batches))
+    return {
+        "estimator": dict(ESTIMATOR),
+        "models": [
+            {
+                "name": subject.name,
+                "origin": {key: of for key, of in subject.origin.items() if key not in ASIDE},
+                "preprocessing": _preprocessing(subject.preprocessing, source),
+                "layers": list(rows),
+            }
+            for subject, rows in zip(subjects, layers, strict=True)
+        ],
+        "images": {
+            "digest": digest.sha256,
+            "transform": digest.transform,
+            "labels": _labels(source, order),
+            "count": len(order),
+        },
+        "batch_size": plan.batch_size,
+        "seed": plan.seed,
+        "precision": here.precision,
+    }
+
+
+def fingerprint(of: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what determines the numbers."""
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+
+def circumstances(
+    subjects: Sequence[Subject],
+    source: ImageSource,
+    plan: Plan,
+    digest: Digest,
+    here: Runtime,
+    shard: tuple[int, int],
+    command: str | None,
+) -> dict[str, Any]:
+    """Return what is worth recording and does not determine the numbers."""
+    import platform
+    from datetime import UTC, datetime
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"python": platform.python_version()}
+    for package in ("refiner-cka", "torch", "timm", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "data": source.description,
+        "fingerprint_of_images": {"covers": digest.covers, "whole": digest.whole},
+        "left_out": len(plan.left_out),
+        "notes": _of_origins(subjects, "note"),
+        "training": _of_origins(subjects, "training"),
+        "preprocessing_assumed": [
+            subject.name for subject in subjects if subject.assumption(source.input_shape)
+        ],
+        "stated": {
+            subject.name: {"layout": known.stated, "prefix_tokens": known.stated_prefix}
+            for subject in subjects
+            if (known := subject.layout).stated is not None or known.stated_prefix is not None
+        },
+        "device": runtime.describe(here.device),
+        "processes": here.world,
+        "shard": list(shard),
+        "versions": versions,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+    }
+
+
+def _of_origins(subjects: Sequence[Subject], key: str) -> dict[str, Any]:
+    return {subject.name: subject.origin[key] for subject in subjects if key in subject.origin}
+
+
+def _preprocessing(value: Preprocessing, source: ImageSource) -> dict[str, Any]:
+    """Return what becomes of an image before the model is given it."""
+    if source.input_shape is not None:
+        return {"input_size": list(source.input_shape), "inputs": "floating, fed as they are"}
+    return {
+        "input_size": list(value.input_size),
+        "mean": list(value.mean),
+        "std": list(value.std),
+        "interpolation": value.interpolation,
+        "crop_pct": value.crop_pct,
+        "crop_mode": value.crop_mode,
+    }
+
+
+def _labels(source: ImageSource, order: Sequence[int]) -> str | None:
+    """Return the SHA-256 of class names and of each image's label, on which accuracy rests."""
+    labels = source.labels
+    if labels is None:
+        return None
+    named = json.dumps([list(source.classes or ()), [int(labels[index]) for index in order]])
+    return hashlib.sha256(named.encode()).hexdigest()

@@ -1,0 +1,164 @@
+"""Where and how an analysis runs: device, precision, processes, memory."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import distributed, nn
+
+from ..errors import DeviceError
+from . import process
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One process of an analysis.
+
+    Attributes:
+        device: where models run.
+        precision: of the forward pass; CKA itself is always float32 Grams and float64 sums.
+        rank: this process among the processes of the run.
+        world: number of processes.
+    """
+
+    device: torch.device
+    precision: Precision = "fp32"
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def pin_memory(self) -> bool:
+        """Whether images should be loaded to page-locked memory, so that copying them does not wait."""
+        return self.device.type == "cuda"
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Forward passes inside run without gradients, at this precision, float32 being float32.
+
+        TF32, which PyTorch allows for convolutions by default, keeps ten bits of a number: off here. An autocast
+        of the caller's is off too. Whatever models change of the process is as before afterwards (see `process`).
+        No inference mode, also not the caller's: code that leaves it cannot write to the tensors made in it.
+        """
+        with process.preserved(self.device), ExitStack() as stack:
+            for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+                backend.fp32_precision = "ieee"
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+            if self.precision == "fp32":
+                torch.set_autocast_enabled(self.device.type, False)
+            else:
+                half = torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
+                stack.enter_context(half)
+            yield
+
+    @contextmanager
+    def hosting(self, module: nn.Module) -> Iterator[None]:
+        """Have the model on the device and in evaluation mode; afterwards where and as it was."""
+        modes = [(part, part.training) for part in module.modules()]
+        home = next((value.device for value in _state(module)), self.device)
+        try:
+            module.to(self.device)
+            module.eval()
+            yield
+        finally:
+            for part, training in modes:
+                part.training = training
+            module.to(home)
+
+
+def detect(device: str | None, precision: str) -> Runtime:
+    """Return the runtime for this process, joining the process group when started by `torchrun`.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; by default the first of cuda, mps and cpu that is there. One
+            of several processes takes the GPU of its local rank.
+        precision: `fp32`, `bf16` or `fp16`.
+
+    Raises:
+        DeviceError: this machine has no such device, or the device no such precision.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = _device(device)
+    if world > 1 and chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    _check_precision(chosen, precision)
+    if world == 1:
+        return Runtime(chosen, precision)  # type: ignore[arg-type]  # checked above
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        atexit.register(_leave_group)
+    return Runtime(chosen, precision, distributed.get_rank(), world)  # type: ignore[arg-type]
+
+
+def _leave_group() -> None:
+    """Leave the process group, which complains when a process ends inside it."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or the CPU, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def describe(device: torch.device) -> str:
+    """Return the device's name for the record: `cuda (NVIDIA A100-SXM4-80GB)`, `cpu`."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type
+
+
+def _state(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _available() -> list[str]:
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]
+
+
+def _device(name: str | None) -> torch.device:
+    available = _available()
+    if name is None:
+        return torch.device(available[0].partition(":")[0])
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(
+            f"unknown device {name!r}; this machine has {', '.join(available)}"
+        ) from None
+    exact = str(device) if device.index is not None else device.type
+    if exact not in available and exact not in {entry.partition(":")[0] for entry in available}:
+        raise DeviceError(f"this machine has no device {name!r}; it has {', '.join(available)}")
+    return device
+
+
+def _check_precision(device: torch.device, precision: str) -> None:
+    if precision not in _DTYPES:
+        raise DeviceError(f"unknown precision {precision!r}; choose one of {', '.join(_DTYPES)}")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise DeviceError("this GPU cannot compute in bf16; use --precision fp16 or fp32")
+
+
+def release_memory(device: torch.device) -> None:
+    """Give cached memory back to the device, so that the next attempt finds it in one piece."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,131 @@
+"""From the bytes of a file, or one row of an array, to an RGB image."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import DataError
+
+MAX_PIXELS = 2**29
+"""Images of more pixels (about half a gigapixel) are unreadable."""
+
+MAX_ASPECT = 200
+"""So are images this many times longer than wide: resized by the short side, they fill memory."""
+
+CHANNELS = (1, 3, 4)
+"""Grey, RGB and RGBA."""
+
+# Only formats that are nothing but images: Pillow hands an .eps, whatever its name, to Ghostscript.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+
+class UnreadableImage(DataError):
+    """One image cannot be used; the message is the reason. The analysis goes on without it."""
+
+
+def decode(stream: BinaryIO) -> Image.Image:
+    """Return the RGB image in a file, upright (EXIF) and opaque (laid over white).
+
+    Of several frames or pages the first counts. 16 bits become 8 by their upper byte, as Pillow
+    does for 16-bit colour. Floating pixels are taken as 0..1 if none is larger, else as 0..255.
+
+    Raises:
+        UnreadableImage: damaged, in no known format, too large (`MAX_PIXELS`, `MAX_ASPECT`), or
+            with pixel values outside those ranges.
+    """
+    try:
+        with _pillow_unlimited():
+            image = Image.open(stream, formats=_FORMATS)
+            check_size(*image.size)
+            image.load()
+            with suppress(Exception):  # damaged EXIF says nothing about the pixels
+                ImageOps.exif_transpose(image, in_place=True)
+            return to_rgb(image)
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError as error:
+        empty = stream.seek(0, os.SEEK_END) == 0
+        raise UnreadableImage("an empty file" if empty else "in no known image format") from error
+    except Exception as error:  # Pillow's decoders raise anything: SyntaxError, struct.error, ...
+        raise UnreadableImage(one_line(error)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image of any of Pillow's modes as RGB, by the rules of `decode`."""
+    if image.mode == "F":
+        image = Image.fromarray(_unit_or_byte(np.asarray(image)))
+    elif image.mode.startswith("I"):
+        image = Image.fromarray(_upper_byte(np.asarray(image)))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def array_to_rgb(pixels: NDArray[Any]) -> Image.Image:
+    """Return uint8 or uint16 `(H, W)`, `(H, W, C)` or `(C, H, W)` as RGB; C is one of `CHANNELS`.
+
+    Where both could be channels, they are last.
+    """
+    if pixels.dtype == np.uint16:
+        pixels = _upper_byte(pixels)
+    if pixels.ndim == 3 and pixels.shape[2] not in CHANNELS:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    check_size(pixels.shape[1], pixels.shape[0])
+    return to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse an image that would fill the memory, before it is decoded."""
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(f"{width} x {height} pixels: the limit is {MAX_PIXELS} in all")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise UnreadableImage(
+            f"{width} x {height} pixels: longer than {MAX_ASPECT} times its width"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, without its paths and line breaks."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return " ".join(text.split())[:200]
+
+
+@contextmanager
+def _pillow_unlimited() -> Iterator[None]:
+    """Lift Pillow's limit on size (there is `MAX_PIXELS`) and silence its warnings."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _upper_byte(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > 0xFFFF:
+        raise UnreadableImage(f"pixel values from {low} to {high}: only 16 bits can be read")
+    upper: NDArray[np.uint8] = (pixels >> 8).astype(np.uint8)
+    return upper
+
+
+def _unit_or_byte(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 255):  # put this way, it refuses NaN too
+        raise UnreadableImage(f"pixel values from {low:g} to {high:g}: neither 0..1 nor 0..255")
+    scaled: NDArray[np.uint8] = np.rint(pixels * (255 if high <= 1 else 1)).astype(np.uint8)
+    return scaled

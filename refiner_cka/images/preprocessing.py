@@ -1,0 +1,107 @@
+"""What a model expects of an image: size, resizing, cropping, mean and standard deviation.
+
+An image becomes a uint8 tensor in the loading worker and is normalised on the device: a quarter of
+the bytes to move, and the same numbers as normalising first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from PIL import Image
+
+from ..errors import DataError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Evaluation preprocessing of one model; equal preprocessings are computed once per image.
+
+    The defaults are ImageNet's usual evaluation at 224.
+
+    Attributes:
+        input_size: `(channels, height, width)` the model takes.
+        mean: per channel, of pixel values scaled to 0..1.
+        std: per channel, likewise.
+        interpolation: `bicubic`, `bilinear`, ... as timm names them.
+        crop_pct: side of the centre crop over the side of the resized image.
+        crop_mode: `center`, `squash` or `border`, as timm defines them.
+        assumed: whether nobody stated it; no part of what makes two preprocessings equal.
+
+    Raises:
+        DataError: `mean` or `std` does not have one value per channel.
+    """
+
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+    assumed: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what would broadcast to another number of channels."""
+        channels = self.input_size[0]
+        if not len(self.mean) == len(self.std) == channels:
+            raise DataError(
+                f"a model of {channels} input channels has {len(self.mean)} means and "
+                f"{len(self.std)} standard deviations: give one per channel"
+            )
+
+    def geometry(self) -> Preprocessing:
+        """Return what of this the uint8 image depends on: mean and std are neutral.
+
+        Preprocessings of equal geometry share one image. (`border` pads with the mean: it stays.)
+        """
+        channels = self.input_size[0]
+        mean = self.mean if self.crop_mode == "border" else (0.0,) * channels
+        return replace(self, mean=mean, std=(1.0,) * channels)
+
+    def transform(self) -> Callable[[Image.Image], torch.Tensor]:
+        """Return the function from an RGB image to a uint8 tensor `(channels, height, width)`.
+
+        Raises:
+            DataError: the model takes neither 1 (grey) nor 3 (RGB) channels.
+        """
+        from timm.data.transforms_factory import create_transform
+
+        channels = self.input_size[0]
+        if channels not in (1, 3):
+            raise DataError(
+                f"a model of {channels} input channels cannot be fed images: "
+                "give --data a floating array (images, channels, height, width)"
+            )
+        resize: Callable[[Image.Image], torch.Tensor] = create_transform(
+            self.input_size,
+            is_training=False,
+            use_prefetcher=True,  # timm's switch for "stay uint8, normalise later"
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+        )
+        return resize if channels == 3 else lambda image: resize(image.convert("L"))
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Return `(batch, channels, height, width)` float32 of this mean and std, on the device.
+
+        Floating tensors are taken as already normalised and returned as they are.
+        """
+        if images.is_floating_point():
+            return images
+        mean, std = (_per_channel(values, images.device) for values in (self.mean, self.std))
+        # Divided by a tensor: by a Python number, a GPU would multiply with the rounded reciprocal.
+        scale = torch.full((), 255.0, device=images.device)
+        return images.to(torch.float32).div_(scale).sub_(mean).div_(std)
+
+
+def _per_channel(values: Sequence[float], device: torch.device) -> torch.Tensor:
+    """Return `(channels, 1, 1)` float32, filled on the device: a copy would wait for it."""
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])

@@ -1,0 +1,1 @@
+"""What is measured: similarity of layers, tokens, attention maps, accuracy."""

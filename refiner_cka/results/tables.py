@@ -1,0 +1,229 @@
+"""Results as tables for other programs: CSV, JSON, NumPy archives and LaTeX; one writer per suffix."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ResultFileError
+from .atomic import write_whole
+from .result import Result
+from .statistics import Curve
+
+LATEX_DEPTHS = {0.0: "0", 0.25: "1/4", 0.5: "1/2", 0.75: "3/4"}
+"""Relative depths at which the LaTeX table shows the raw curve, each at the nearest layer."""
+
+
+def export(result: Result, path: str | Path) -> None:
+    """Write a result as the table that the suffix of the path names, whole or not at all.
+
+    `.csv`: one row per layer with both curves. `.pairs.csv`: one row per ordered pair of layers. `.json`:
+    everything but the sums. `.npz`: arrays whose rows are the layers. `.tex`: one line per model, for
+    booktabs.
+
+    Raises:
+        ResultFileError: an unknown suffix; the file cannot be written.
+    """
+    fitting = [suffix for suffix in WRITERS if str(path).lower().endswith(suffix)]
+    if not fitting:
+        raise ResultFileError(
+            f"cannot export to {path}: give it one of the suffixes {', '.join(WRITERS)}"
+        )
+    write_whole(path, WRITERS[max(fitting, key=len)](result))
+
+
+def curves_csv(result: Result) -> bytes:
+    """Return one row per layer: where it is, CKA with its model's last layer, and s(l), with errors."""
+    return _csv(_layer_rows(result))
+
+
+def pairs_csv(result: Result) -> bytes:
+    """Return one row per ordered pair of layers, models and readouts: CKA and its standard error."""
+    matrix, errors = result.cka(), result.cka_se()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for i, layer in enumerate(result.layers):
+            for j, other in enumerate(result.layers):
+                yield {
+                    "model": layer.model,
+                    "tokens": layer.tokens,
+                    "path": layer.path,
+                    "other_model": other.model,
+                    "other_tokens": other.tokens,
+                    "other_path": other.path,
+                    "cka": float(matrix[i, j]),
+                    "cka_se": float(errors[i, j]),
+                }
+
+    return _csv(rows())
+
+
+def as_json(result: Result) -> bytes:
+    """Return everything but the sums as strict JSON; what is not finite is null."""
+    document = {
+        "images": result.images,
+        "batches": result.batches.tolist(),
+        "total_batches": result.total_batches,
+        "complete": result.complete,
+        "groups": result.groups,
+        "top1": {model: result.top1(model) for model in result.models},
+        "layers": list(_layer_rows(result)),
+        "cka": result.cka().tolist(),
+        "cka_se": result.cka_se().tolist(),
+        "unreadable": [asdict(entry) for entry in result.unreadable],
+        "warnings": list(result.warnings),
+        "provenance": dict(result.provenance),
+        "fingerprint": result.fingerprint,
+    }
+    return json.dumps(_finite(document), indent=1, allow_nan=False).encode()
+
+
+def npz(result: Result) -> bytes:
+    """Return a NumPy archive: the columns of the `.csv` table by name, `cka`, `cka_se` and `batches`."""
+    rows = list(_layer_rows(result))
+    columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, cka=result.cka(), cka_se=result.cka_se(), batches=result.batches, **columns
+    )
+    return buffer.getvalue()
+
+
+def latex(result: Result) -> bytes:
+    """Return a booktabs table with one line per model and readout, each value with its standard error."""
+    several = len(result.tokens) > 1
+    known = any(result.top1(model) is not None for model in result.models)
+    lines = [
+        *_latex_head(result, several, known),
+        *(_latex_line(result, model, tokens, several, known) for model, tokens in _curves(result)),
+        "\\bottomrule",
+        "\\end{tabular}",
+        "",
+    ]
+    return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
+WRITERS: dict[str, Callable[[Result], bytes]] = {
+    ".csv": curves_csv,
+    ".pairs.csv": pairs_csv,
+    ".json": as_json,
+    ".npz": npz,
+    ".tex": latex,
+}
+"""Suffix -> writer; the longest suffix that fits counts."""
+
+
+def _curves(result: Result) -> Iterator[tuple[str, str]]:
+    """Yield model and readout of every curve, in the order of the layers."""
+    yield from dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
+
+
+def _layer_rows(result: Result) -> Iterator[dict[str, Any]]:
+    for model, tokens in _curves(result):
+        raw = result.curve(model, normalize="none", tokens=tokens)
+        ratio = result.curve(model, tokens=tokens)
+        for position, row in enumerate(result.rows(model, tokens=tokens)):
+            yield {
+                **asdict(result.layers[row]),
+                **_point("cka_last", raw, position),
+                **_point("s", ratio, position),
+                "s_resolved": ratio.resolved,
+            }
+
+
+def _point(name: str, curve: Curve, position: int) -> dict[str, float]:
+    return {
+        name: float(curve.values[position]),
+        f"{name}_se": float(curve.se[position]),
+        f"{name}_lower": float(curve.lower[position]),
+        f"{name}_upper": float(curve.upper[position]),
+    }
+
+
+def _csv(rows: Iterable[dict[str, Any]]) -> bytes:
+    """Return rows as CSV; floats with all their digits, undefined ones as `nan`."""
+    text = io.StringIO()
+    writer = None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(text, list(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON document with null for every float that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _latex_head(result: Result, several: bool, known: bool) -> list[str]:
+    before = ["Model", *(["Tokens"] if several else []), "Layers"]
+    after = ["$s(\\mathrm{last})$", *(["Top-1"] if known else [])]
+    depths, first = list(LATEX_DEPTHS.values()), len(before) + 1
+    columns = "l" * (len(before) - 1) + "r" + "c" * len(depths) + "c" + "r" * known
+    span = f"\\multicolumn{{{len(depths)}}}{{c}}{{CKA($l$, last) at relative depth}}"
+    return [
+        "% needs \\usepackage{booktabs}",
+        f"% {result.images} images; errors: jackknife over {result.groups} groups of batches",
+        "% brackets: 95 % interval; unresolved: CKA(first, last) is not clearly above 0",
+        f"\\begin{{tabular}}{{{columns}}}",
+        "\\toprule",
+        " & ".join([*[""] * len(before), span, *[""] * len(after)]).strip() + " \\\\",
+        f"\\cmidrule(lr){{{first}-{first + len(depths) - 1}}}",
+        " & ".join([*before, *(f"${depth}$" for depth in depths), *after]) + " \\\\",
+        "\\midrule",
+    ]
+
+
+def _latex_line(result: Result, model: str, tokens: str, several: bool, known: bool) -> str:
+    raw = result.curve(model, normalize="none", tokens=tokens)
+    nearest = [int(np.abs(raw.depth - depth).argmin()) for depth in LATEX_DEPTHS]
+    top1 = result.top1(model)
+    cells = [
+        _escaped(model),
+        *([tokens] if several else []),
+        str(len(raw.values)),
+        *(_with_error(raw.values[layer], raw.se[layer]) for layer in nearest),
+        _last(result.curve(model, tokens=tokens)),
+        *(["--" if top1 is None else f"{100 * top1:.1f}\\,\\%"] if known else []),
+    ]
+    return " & ".join(cells) + " \\\\"
+
+
+def _with_error(value: float, error: float) -> str:
+    if math.isnan(value):
+        return "--"
+    return f"${value:.3f}$" if math.isnan(error) else f"${value:.3f} \\pm {error:.3f}$"
+
+
+def _last(ratio: Curve) -> str:
+    """Return s(last) with its 95 % interval, or that it is unresolved."""
+    if math.isnan(ratio.values[-1]):
+        return "--"
+    if not ratio.resolved:
+        return "\\textit{unresolved}"
+    return f"${ratio.values[-1]:.2f}$ $[{ratio.lower[-1]:.2f}, {ratio.upper[-1]:.2f}]$"
+
+
+def _escaped(text: str) -> str:
+    """Return text with the characters that LaTeX gives a meaning written as themselves."""
+    special = {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+    return "".join(special.get(character, character) for character in text)

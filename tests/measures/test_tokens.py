@@ -1,0 +1,637 @@
+"""Each token measure against float64 written from its definition with all pairs, and in closed-form cases.
+
+Tolerance 2e-5: a cosine of float32 tokens carries a few eps (1.2e-7) for each of up to 100 tokens' sums.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+import refiner_cka as rc
+from refiner_cka.analysis import run as engine
+from refiner_cka.images.preprocessing import Preprocessing
+from refiner_cka.measures import scaling
+from refiner_cka.measures import tokens as smoothing
+from refiner_cka.measures.tally import KEPT_IMAGES
+from refiner_cka.measures.tokens import MEASURES, Tokens
+
+TOLERANCE = 2e-5
+GRID = (3, 4)
+
+
+def cosine(a, b):
+    return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def mean_pair_cosine(x):
+    x = [token for token in x if token.any()]
+    return np.mean([cosine(a, b) for a, b in itertools.permutations(x, 2)])
+
+
+def between_images(x):
+    """Mean over pairs of images of the mean cosine of their tokens."""
+    return np.mean(
+        [
+            np.mean([[cosine(p, q) for q in b] for p in a])
+            for a, b in itertools.permutations(list(x), 2)
+        ]
+    )
+
+
+def effective_rank(x):
+    values = np.linalg.svd(x, compute_uv=False)
+    shares = values[values > 0] / values.sum()
+    return np.exp(-(shares * np.log(shares)).sum())
+
+
+def dirichlet(x):
+    """Both ends of every edge of the grid, one by one."""
+    rows, columns = GRID
+    x = x.reshape(rows, columns, -1)
+    total = 0.0
+    for i, j in itertools.product(range(rows), range(columns)):
+        if i + 1 < rows:
+            total += ((x[i, j] - x[i + 1, j]) ** 2).sum()
+        if j + 1 < columns:
+            total += ((x[i, j] - x[i, j + 1]) ** 2).sum()
+    return total / (x**2).sum()
+
+
+def of_each(function):
+    return lambda x: np.array([function(image) for image in x])
+
+
+ORACLES = {
+    "patch_cosine": of_each(mean_pair_cosine),
+    # A token is taken away first: with offsets of 10^6 float64 too rounds the mean by more than 10^-10.
+    "patch_cosine_centred": lambda x: of_each(mean_pair_cosine)(
+        (x - x[-1, 1]) - (x - x[-1, 1]).mean((0, 1))
+    ),
+    "rank_collapse": of_each(lambda x: np.linalg.norm(x - x.mean(0)) / np.linalg.norm(x)),
+    "frequency_ratio": of_each(
+        lambda x: np.linalg.norm(x - x.mean(0)) / np.linalg.norm(np.tile(x.mean(0), (len(x), 1)))
+    ),
+    "effective_rank": of_each(effective_rank),
+    "dirichlet_energy": of_each(dirichlet),
+    "token_norm": of_each(lambda x: np.mean([np.sqrt((t**2).sum()) for t in x])),
+    "token_norm_ratio": of_each(
+        lambda x: np.linalg.norm(x, axis=1).max() / np.median(np.linalg.norm(x, axis=1))
+    ),
+}
+
+
+def tokens(kind, images=6, dim=20):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(images, GRID[0] * GRID[1], dim, generator=generator)
+    if kind == "relu":
+        return x.relu()
+    if kind == "offset":
+        return x + 10
+    if kind == "far":
+        return x + 1000
+    return x
+
+
+def measured(name, x, chunks=1, **kwargs):
+    kwargs.setdefault("grid", GRID)
+    kwargs.setdefault("expensive", len(x))
+    return MEASURES[name].function(Tokens(list(torch.chunk(x, chunks)), **kwargs)).numpy()
+
+
+def test_every_measure_has_an_oracle():
+    assert set(ORACLES) | {"patch_cosine_between"} == set(MEASURES)
+
+
+@pytest.mark.parametrize("kind", ["normal", "relu", "offset"])
+@pytest.mark.parametrize("name", ORACLES)
+def test_measures_equal_float64(name, kind):
+    x = tokens(kind)
+    expected = ORACLES[name](x.double().numpy())
+    np.testing.assert_allclose(measured(name, x), expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.fixture(params=["as on a CPU", "as on an accelerator"])
+def way(request, monkeypatch):
+    """A CPU asks whether numbers need scaling; an accelerator, which would wait for the answer, scales all."""
+    if request.param == "as on an accelerator":
+        monkeypatch.setattr(scaling, "are_ordinary", lambda _sizes: False)
+        monkeypatch.setattr(scaling, "lengths", scaling._scaled_lengths)
+
+
+def check(name, x, **kwargs):
+    exact = x.double().numpy()
+    found = measured(name, x, **kwargs)
+    if name == "patch_cosine_between":
+        assert found.mean() == pytest.approx(between_images(exact), abs=TOLERANCE)
+    else:
+        np.testing.assert_allclose(found, ORACLES[name](exact), rtol=TOLERANCE, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 3e-23, 1e-18, 1e18, 1e20, 5e37])
+@pytest.mark.parametrize("name", MEASURES)
+def test_features_of_any_size(name, scale, way):
+    check(name, tokens("offset") / 16 * scale)
+    check(name, tokens("relu") * scale)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(torch.bfloat16, 1e-30), (torch.bfloat16, 1e20), (torch.float16, 1e-3), (torch.float16, 1e3)],
+)
+def test_features_of_any_size_in_half_precision(name, dtype, scale, way):
+    check(name, (tokens("relu") * scale).to(dtype))
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_the_largest_features_of_both_signs(name):
+    """Their differences, sums, squares and lengths are beyond float32."""
+    check(name, torch.where(tokens("normal") > 0, 3.4e38, -3.4e38) * (1 - tokens("relu") / 9))
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("size", [1e-30, 1e20])
+@pytest.mark.parametrize("what", ["image", "token"])
+def test_one_image_or_token_of_another_size(name, size, what, way):
+    """At each place from which a reference may be taken."""
+    for place in [(0, 0), (3, 6), (5, 11), (2, 2)]:
+        x = tokens("relu") + 0.1
+        x[place if what == "token" else place[0]] *= size
+        if name == "patch_cosine_centred" and size > 1:
+            # With the outlier in the mean, the others' cosines are 1 to all digits of float32.
+            assert np.delete(measured(name, x), place[0]) == pytest.approx(1, abs=TOLERANCE)
+        else:
+            check(name, x)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("offset", [1e3, 1e6])
+@pytest.mark.parametrize("outlier", [None, (0, 0), (3, 6), (5, 11)])
+def test_what_all_tokens_share_costs_no_digits(name, offset, outlier):
+    """What float32 keeps of the features is measured to its own rounding, not to that of the offset."""
+    x = tokens("normal") + offset * torch.linspace(0.5, 1.5, 20)
+    if outlier is not None:
+        x[outlier] *= -3
+    check(name, x)
+
+
+@pytest.mark.parametrize("constant", [1e3, 1e8, 1e30])
+def test_a_feature_that_all_tokens_share_exactly_hides_no_others(constant, way):
+    x = tokens("normal")
+    expected = ORACLES["patch_cosine_centred"](x.double().numpy())
+    x = torch.cat([x, torch.full_like(x[..., :1], constant)], 2)
+    np.testing.assert_allclose(measured("patch_cosine_centred", x), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_tokens_that_differ_by_rounding_have_no_centred_direction(scale, way):
+    generator = torch.Generator().manual_seed(0)
+    constant = torch.randn(20, generator=generator)
+    rounding = 1 + torch.randn(6, 12, 20, generator=generator) * torch.finfo(torch.float32).eps / 2
+    values = measured("patch_cosine_centred", constant * rounding * scale)
+    assert np.isnan(values).all()
+
+
+@pytest.mark.parametrize("kind", ["normal", "relu", "offset"])
+def test_cosine_between_images_and_its_error(kind):
+    """Each image's number is its jackknife pseudo-value, from leaving the image out."""
+    x = tokens(kind)
+    exact = x.double().numpy()
+    values = measured("patch_cosine_between", x)
+    everything = between_images(exact)
+    assert values.mean() == pytest.approx(everything, abs=TOLERANCE)
+    n = len(x)
+    pseudo = [
+        n * everything - (n - 1) * between_images(np.delete(exact, k, axis=0)) for k in range(n)
+    ]
+    np.testing.assert_allclose(values, pseudo, atol=10 * TOLERANCE)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("layout", ["chunks", "channels first", "blocks"])
+def test_neither_chunks_nor_memory_formats_nor_blocks_change_a_value(name, layout, monkeypatch):
+    x = tokens("offset")
+    expected = measured(name, x)
+    if layout == "channels first":
+        x = x.mT.contiguous().mT
+    if layout == "blocks":
+        monkeypatch.setitem(smoothing._BLOCK_BYTES, "cpu", 2000)
+    found = measured(name, x, chunks=4 if layout == "chunks" else 1)
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_identical_tokens():
+    x = torch.full((4, 1, 5), 2.0).expand(4, 12, 5).clone()
+    assert measured("patch_cosine", x) == pytest.approx(1.0, abs=1e-6)
+    assert measured("patch_cosine_between", x) == pytest.approx(1.0, abs=1e-6)
+    assert measured("rank_collapse", x).tolist() == [0.0] * 4
+    assert measured("frequency_ratio", x).tolist() == [0.0] * 4
+    assert measured("dirichlet_energy", x).tolist() == [0.0] * 4
+    assert measured("effective_rank", x) == pytest.approx(1.0, abs=1e-6)
+    assert measured("token_norm", x) == pytest.approx(np.sqrt(20), rel=1e-6)
+    assert measured("token_norm_ratio", x) == pytest.approx(1.0, abs=1e-6)
+    # Nothing is left of them without their mean: no direction, so undefined, and not a cosine of rounding.
+    assert np.isnan(measured("patch_cosine_centred", x)).all()
+
+
+def test_constant_tokens_of_awkward_numbers_have_no_centred_direction():
+    x = torch.randn(7, generator=torch.Generator().manual_seed(1)).expand(5, 12, 7).clone()
+    assert np.isnan(measured("patch_cosine_centred", x)).all()
+
+
+def test_orthogonal_tokens():
+    x = 3 * torch.eye(12).expand(4, 12, 12).clone()
+    assert measured("patch_cosine", x) == pytest.approx(0.0, abs=1e-6)
+    assert measured("patch_cosine_between", x) == pytest.approx(1 / 12, abs=1e-6)
+    assert measured("rank_collapse", x) == pytest.approx(np.sqrt(11 / 12), abs=1e-6)
+    assert measured("frequency_ratio", x) == pytest.approx(np.sqrt(11), rel=1e-6)
+    assert measured("effective_rank", x) == pytest.approx(12, rel=1e-6)
+    assert measured("patch_cosine_centred", x) == pytest.approx(-1 / 11, abs=1e-6)
+    # 17 edges of a 3 x 4 grid, each the squared distance 2 of two unit vectors, over 12 of them.
+    assert measured("dirichlet_energy", x) == pytest.approx(17 * 2 / 12, rel=1e-6)
+
+
+def test_an_outlier_token_shows_in_the_norms():
+    x = torch.ones(4, 12, 4)
+    x[:, 5] *= 50
+    assert measured("token_norm_ratio", x) == pytest.approx(50.0)
+
+
+def test_a_zero_token_has_no_part_in_a_cosine():
+    """A dead position after a ReLU: without the rule its 0/0 takes the whole layer with it."""
+    x = tokens("normal")
+    x[:, 3] = 0
+    expected = ORACLES["patch_cosine"](np.delete(x.double().numpy(), 3, axis=1))
+    np.testing.assert_allclose(measured("patch_cosine", x), expected, atol=TOLERANCE)
+
+
+def test_an_image_of_zeros_is_undefined_and_spoils_no_other():
+    x = tokens("normal")
+    whole = {name: measured(name, x[1:]) for name in MEASURES}
+    x[0] = 0
+    for name in set(MEASURES) - {"token_norm", "patch_cosine_centred"}:
+        values = measured(name, x)
+        assert np.isnan(values[0])
+        np.testing.assert_allclose(values[1:], whole[name], rtol=1e-5, atol=1e-5)
+    assert measured("token_norm", x)[0] == 0
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+@pytest.mark.parametrize("name", ["patch_cosine", "rank_collapse", "token_norm"])
+def test_half_precision_tokens_stay_within_their_rounding(name, dtype, unit):
+    """Rounding to nearest moves a token by at most `unit` of its length, so turns it by as much.
+
+    A cosine of two tokens moves by at most twice that, and so does a ratio of norms, relatively; a norm by once.
+    """
+    x = tokens("offset")
+    half = x.to(dtype)
+    exact, rounded = measured(name, x), measured(name, half)
+    assert np.abs(rounded / exact - 1).max() < 2 * unit * max(1, 1 / exact.min())
+    # And the measure itself computes in float32: it equals that of the rounded tokens.
+    np.testing.assert_allclose(rounded, measured(name, half.float()), rtol=1e-6)
+
+
+class Blocks(nn.Module):
+    """Blocks whose outputs lie as asked: class token and patches, or a grid of either kind."""
+
+    def __init__(self, spatial="nlc", prefix=1, depth=3, dim=16):
+        super().__init__()
+        self.embed = nn.Conv2d(3, dim, 4, 4)
+        self.blocks = nn.ModuleList(nn.Linear(dim, dim) for _ in range(depth))
+        self.views = nn.ModuleList(nn.Identity() for _ in range(depth))
+        self.spatial, self.prefix = spatial, prefix
+
+    def forward(self, x):
+        x = self.embed(x).permute(0, 2, 3, 1)
+        for block, view in zip(self.blocks, self.views, strict=True):
+            x = x + block(x).tanh()
+            flat = x.flatten(1, 2)
+            given = {
+                "nlc": torch.cat([5 + flat[:, : self.prefix] * 0, flat], 1),
+                "nhwc": x,
+                "nchw": x.permute(0, 3, 1, 2),
+            }
+            view(given[self.spatial])
+        return x.mean((1, 2))
+
+
+INPUT = Preprocessing(input_size=(3, 16, 16))
+VIEWS = ["views.0", "views.1", "views.2"]
+
+
+def seeded(factory, *args, **kwargs):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return factory(*args, **kwargs).eval()
+
+
+def subject(module, layers=VIEWS, name="model", **kwargs):
+    kwargs.setdefault("preprocessing", INPUT)
+    return rc.Subject.from_module(module, layers, name=name, **kwargs)
+
+
+def images(count=40, size=16):
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def run(subjects, data=None, **kwargs):
+    kwargs.setdefault("workers", 0)
+    kwargs.setdefault("device", "cpu")
+    kwargs.setdefault("batch_size", 8)
+    return rc.analyze(subjects, images() if data is None else data, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "stated"),
+    [
+        ("nlc", {"prefix_tokens": 1}),
+        ("nchw", {"layout": "nchw"}),
+        ("nhwc", {"layout": "nhwc"}),
+        ("nlc", {}),
+        ("nchw", {}),
+        ("nhwc", {}),
+    ],
+)
+def test_the_whole_way_of_layouts_and_prefix_tokens(spatial, stated):
+    """The same patches, however they lie: one class token more must not count."""
+    module = seeded(Blocks, spatial)
+    data = images()
+    result = run(subject(module, **stated), data, smoothing="all")
+    kept = []
+    handle = module.views[1].register_forward_hook(lambda _m, _i, output: kept.append(output))
+    analysis = rc.prepare(
+        subject(module, **stated), data, workers=0, device="cpu", batch_size=8, smoothing="all"
+    )
+    with torch.inference_mode():
+        for batch in analysis.plan.batches:
+            module(data[list(batch)])
+    handle.remove()
+    for name in set(MEASURES) - {"effective_rank", "patch_cosine_between", "dirichlet_energy"}:
+        values = []
+        for output in kept[-5:]:
+            patches = output.double().numpy()
+            if spatial == "nlc":
+                patches = patches[:, 1:]
+            if spatial == "nchw":
+                patches = patches.transpose(0, 2, 3, 1)
+            values.extend(ORACLES[name](patches.reshape(len(patches), 16, -1)))
+        found = result.smoothing(name, "model")
+        assert found.values[1] == pytest.approx(np.mean(values), abs=TOLERANCE)
+        assert found.se[1] == pytest.approx(np.std(values, ddof=1) / np.sqrt(40), rel=1e-3)
+        np.testing.assert_allclose(found.kept[:, 1], values, atol=TOLERANCE)
+
+
+def test_prefix_tokens_count_when_asked():
+    module = seeded(Blocks)
+    without = run(subject(module, prefix_tokens=1), smoothing="token_norm")
+    counted = run(subject(module, prefix_tokens=1), smoothing="token_norm", smoothing_prefix=True)
+    # The class token is sixteen fives: one of 17 tokens.
+    expected = (16 * without.smoothing("token_norm", "model").values + 20) / 17
+    np.testing.assert_allclose(counted.smoothing("token_norm", "model").values, expected, rtol=1e-5)
+    assert counted.fingerprint != without.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("spatial", "stated", "message"),
+    [
+        ("nlc", {"prefix_tokens": 0}, "do without 1: give prefix_tokens=1"),
+        ("nhwc", {"layout": "nchw"}, "nhwc and not nchw.*give layout=nhwc"),
+        ("nchw", {"layout": "nhwc"}, "nchw and not nhwc.*give layout=nchw"),
+        ("nhwc", {"layout": "nlc"}, "\\(3, 4, 4, 32\\), which is not nlc"),
+        ("nlc", {"layout": "nchw"}, "\\(3, 17, 32\\), which is not nchw"),
+    ],
+)
+def test_a_wrong_statement_of_the_layout_is_caught_by_shape(spatial, stated, message):
+    module = seeded(Blocks, spatial, dim=32)
+    with pytest.raises(rc.LayerError, match=message):
+        run(subject(module, **stated))
+    with pytest.warns(rc.AnalysisWarning, match=message):
+        result = run(subject(module, layers="views.*", **stated))
+    assert np.isnan(result.smoothing("patch_cosine", "model").values).all()
+
+
+def test_a_layer_without_tokens_is_left_out_openly():
+    module = seeded(Blocks)
+    by_default = run(subject(module, ["views.0", "embed"], prefix_tokens=1))
+    assert np.isfinite(by_default.smoothing("patch_cosine", "model").values).all()
+
+    class Pooled(Blocks):
+        def forward(self, x):
+            return self.views[2](self.embed(x).mean((2, 3)))
+
+    pooled = subject(seeded(Pooled), ["embed", "views.2"])
+    assert np.isnan(run(pooled).smoothing("patch_cosine", "model").values).tolist() == [False, True]
+    with pytest.warns(rc.AnalysisWarning, match=r"views.2 returns \(3, 16\), not several tokens"):
+        run(pooled, smoothing="patch_cosine")
+
+
+def test_tokens_that_are_not_finite_make_the_layer_undefined_and_are_named():
+    class Overflows(Blocks):
+        def forward(self, x):
+            x = super().forward(x)
+            return self.blocks[0](torch.where(x > x.mean(), x / 0, x))
+
+    module = seeded(Overflows, "nhwc")
+    module.views[1] = nn.Sequential(nn.Identity())
+    module.views[1].register_forward_hook(
+        lambda _m, _i, output: output.masked_fill(output > 2, float("inf"))
+    )
+    with pytest.warns(rc.AnalysisWarning) as caught:
+        result = run(subject(module, layout="nhwc"))
+    lines = [str(entry.message) for entry in caught if "over-smoothing" in str(entry.message)]
+    assert len(lines) == 1
+    assert "model: over-smoothing of layer views.1 is undefined (NaN)" in lines[0]
+    values = result.smoothing("patch_cosine", "model").values
+    assert np.isnan(values).tolist() == [False, True, False]
+    assert lines[0] in result.warnings
+
+
+def test_the_batch_may_be_split_and_parts_merged():
+    """Sums of whole batches: parts add up to the whole to the last digits."""
+    module, data = seeded(Blocks), images(44)
+    whole = run(subject(module, prefix_tokens=1), data, smoothing="all")
+    parts = [
+        run(subject(module, prefix_tokens=1), data, smoothing="all", shard=(index, 3))
+        for index in (1, 2, 3)
+    ]
+    merged = rc.merge(parts)
+    for name in whole.measures:
+        one, other = whole.smoothing(name, "model"), merged.smoothing(name, "model")
+        np.testing.assert_allclose(other.values, one.values, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(other.se, one.se, rtol=1e-9)
+        np.testing.assert_array_equal(other.kept, one.kept)
+
+
+def test_out_of_memory_changes_no_measure(monkeypatch):
+    class Hungry(Blocks):
+        def forward(self, x):
+            if len(x) > 5:
+                raise torch.OutOfMemoryError("no memory")
+            return super().forward(x)
+
+    split = run(subject(seeded(Hungry), prefix_tokens=1), smoothing="all")
+    whole = run(subject(seeded(Blocks), prefix_tokens=1), smoothing="all")
+    for name in whole.measures:
+        np.testing.assert_allclose(
+            split.smoothing(name, "model").values,
+            whole.smoothing(name, "model").values,
+            rtol=TOLERANCE,
+            atol=TOLERANCE,
+        )
+
+
+def test_resuming_goes_on_with_the_sums():
+    module, data = seeded(Blocks), images()
+    analysis = rc.prepare(
+        subject(module, prefix_tokens=1), data, batch_size=8, workers=0, device="cpu"
+    )
+    whole = engine.measure(analysis)
+
+    def stop(done, _total):
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(rc.Interrupted) as caught:
+        engine.measure(analysis, progress=stop)
+    resumed = engine.measure(analysis, resume=caught.value.result)
+    for name, value in whole.sums.items():
+        np.testing.assert_allclose(resumed.sums[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_asked_for_is_part_of_the_fingerprint():
+    model = subject(seeded(Blocks), prefix_tokens=1)
+    asked = [None, "none", "all", "token_norm"]
+    prepared = [
+        rc.prepare(model, images(), workers=0, device="cpu", smoothing=names) for names in asked
+    ]
+    assert len({analysis.fingerprint for analysis in prepared}) == len(asked)
+    assert prepared[1].measures == ()
+    assert prepared[0].provenance["smoothing"]["effective_rank_images"] == 4
+
+
+def test_none_measures_nothing_and_unknown_names_are_refused():
+    model = subject(seeded(Blocks), prefix_tokens=1)
+    result = run(model, smoothing="none")
+    assert result.measures == ()
+    assert not [name for name in result.sums if "smoothing" in name]
+    with pytest.raises(rc.ResultError, match="'patch_cosine' was not measured"):
+        result.smoothing("patch_cosine", "model")
+    with pytest.raises(rc.LayerError, match="unknown --smoothing 'rank'; choose all, none or from"):
+        run(model, smoothing="token_norm,rank")
+
+
+def test_the_default_is_the_headline_first_and_cheap():
+    assert smoothing.choose(None) == (
+        "patch_cosine_centred",
+        "patch_cosine",
+        "effective_rank",
+        "token_norm",
+        "token_norm_ratio",
+    )
+
+
+def test_at_most_so_many_values_are_kept_and_effective_rank_is_of_a_few_images():
+    model = subject(seeded(Blocks), prefix_tokens=1)
+    result = run(model, images(1060), batch_size=10)
+    cosine = result.smoothing("patch_cosine", "model")
+    rank = result.smoothing("effective_rank", "model")
+    assert cosine.images.tolist() == [1060] * 3
+    assert cosine.kept.shape == (KEPT_IMAGES, 3)
+    assert rank.images.tolist() == [smoothing.expensive_images(1060)] * 3 == [4, 4, 4]
+    assert np.isfinite(rank.kept).sum() == 12
+
+
+def test_paired_errors_of_contrasts_and_changes_are_those_of_a_paired_test():
+    """The jackknife over 20 groups against the textbook error of the mean difference over images."""
+    first, second = seeded(Blocks), seeded(Blocks, depth=4)
+    result = run(
+        [
+            subject(first, prefix_tokens=1, name="a"),
+            subject(second, ["views.0", "views.3"], prefix_tokens=1, name="b"),
+        ],
+        images(120),
+        batch_size=6,
+    )
+    a, b = (result.smoothing("patch_cosine", name) for name in "ab")
+    contrast = result.smoothing_contrast("patch_cosine", "a", "b")
+    assert contrast.depth.tolist() == [0.0, 0.5, 1.0]
+    middle = b.values.mean()
+    np.testing.assert_allclose(
+        contrast.values, a.values - [b.values[0], middle, b.values[1]], atol=1e-12
+    )
+    paired = a.kept[:, 2] - b.kept[:, 1]
+    textbook = paired.std(ddof=1) / np.sqrt(120)
+    assert contrast.se[2] == pytest.approx(textbook, rel=0.5)
+    change = result.smoothing_change("patch_cosine", "a")
+    assert change.values[0] == pytest.approx(a.values[2] - a.values[0], abs=1e-12)
+
+
+def test_half_precision_of_a_whole_model_stays_close():
+    """Every layer's rounding turns tokens by up to 2^-8 (bf16); a cosine moves by at most twice their sum."""
+    module = seeded(timm.create_model, "vit_tiny_patch16_224", img_size=64, depth=4)
+    model = rc.Subject.from_module(
+        module, "block", name="vit", preprocessing=Preprocessing(input_size=(3, 64, 64))
+    )
+    exact = run(model, images(16, 64))
+    half = run(model, images(16, 64), precision="bf16")
+    for name in ("patch_cosine", "patch_cosine_centred"):
+        difference = half.smoothing(name, "vit").values - exact.smoothing(name, "vit").values
+        assert 0 < np.abs(difference).max() < 2 * 4 * 2**-8
+
+
+def test_a_saved_result_holds_values_and_errors_for_plain_h5py(tmp_path):
+    import h5py
+
+    result = run(subject(seeded(Blocks), prefix_tokens=1))
+    result.save(tmp_path / "run.h5")
+    with h5py.File(tmp_path / "run.h5") as file:
+        for name in result.measures:
+            expected = result.smoothing(name)
+            np.testing.assert_array_equal(file[f"smoothing/{name}/values"], expected.values)
+            np.testing.assert_array_equal(file[f"smoothing/{name}/se"], expected.se)
+            assert file[f"smoothing/{name}"].attrs["about"] == MEASURES[name].quantity.about
+    loaded = rc.load(tmp_path / "run.h5")
+    assert loaded.measures == result.measures
+    for name in result.measures:
+        np.testing.assert_array_equal(
+            loaded.smoothing(name, "model").kept, result.smoothing(name, "model").kept
+        )
+
+
+@pytest.mark.parametrize("damage", ["shape", "missing", "kept"])
+def test_damaged_sums_are_refused_in_one_line(tmp_path, damage):
+    import h5py
+
+    run(subject(seeded(Blocks), prefix_tokens=1)).save(tmp_path / "run.h5")
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        name = "kept_images" if damage == "kept" else "token_norm/squares"
+        before = file[f"smoothing/{name}"][()]
+        del file[f"smoothing/{name}"]
+        if damage != "missing":
+            new = before + 1e6 if damage == "kept" else before[:, :2]
+            file[f"smoothing/{name}"] = new
+            file[f"smoothing/{name}"].attrs["additive"] = True
+    with pytest.raises(rc.ResultFileError, match="the file is damaged"):
+        rc.load(tmp_path / "run.h5")
+
+
+def test_lengths_beyond_float32_reach_the_result():
+    class Large(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.wide = nn.Conv2d(3, 20, 4, 4), nn.Identity()
+
+        def forward(self, x):
+            return self.wide(self.embed(x).sign() * 3e38)
+
+    model = subject(seeded(Large), ["wide"], layout="nchw")
+    result = run(model, smoothing="token_norm,patch_cosine")
+    norm = result.smoothing("token_norm", "model")
+    assert norm.values[0] == pytest.approx(3e38 * 20**0.5, rel=1e-6)
+    assert norm.kept == pytest.approx(3e38 * 20**0.5, rel=1e-6)
+    assert np.isfinite(result.smoothing("patch_cosine", "model").values).all()
+    assert not result.warnings

@@ -1,0 +1,59 @@
+"""What the summary says, and what it leaves to the data."""
+
+import itertools
+
+import pytest
+
+import refiner_cka as rc
+from refiner_cka.measures.tokens import MEASURES
+from refiner_cka.results.summary import SmoothingComparison, _smoother
+from tests.synthetic import synthetic_result, with_smoothing
+
+
+def comparisons(summary):
+    return [
+        sentence
+        for sentence in summary.sentences
+        if sentence.startswith(("At relative depth", "At the last layer"))
+    ]
+
+
+def test_a_few_models_are_compared_pair_by_pair():
+    models = ["a", "b", "c", "d"]
+    summary = rc.summarize(with_smoothing(synthetic_result(dict.fromkeys(models, 4))))
+    pairs = list(itertools.combinations(models, 2))
+    assert [(entry.model, entry.other) for entry in summary.comparisons] == pairs
+    assert len(comparisons(summary)) == 2 * len(pairs)
+
+
+def test_of_many_models_sentences_compare_neighbours_and_the_data_all():
+    models = [f"epoch{number}" for number in range(6)]
+    summary = rc.summarize(with_smoothing(synthetic_result(dict.fromkeys(models, 4))))
+    assert len(comparisons(summary)) == 2 * 5
+    assert len(summary.as_dict()["contrasts"]) == 15
+    assert len(summary.as_dict()["smoothing_contrasts"]) == 15
+
+
+def test_what_is_known_of_the_weights_is_said_once():
+    note = "trained on these very images"
+    provenance = {"notes": {"a": note, "c": "of unknown origin", "b": note}}
+    result = synthetic_result(dict.fromkeys("abc", 4), provenance=provenance)
+    sentences = rc.summarize(result).sentences
+    assert f"a and b: {note}." in sentences
+    assert "c: of unknown origin." in sentences
+
+
+@pytest.mark.parametrize(
+    ("measure", "ending"),
+    [
+        ("patch_cosine_centred", ": the tokens of b are more alike."),
+        ("rank_collapse", ": the tokens of a are more alike."),
+        ("token_norm", "."),
+    ],
+)
+def test_what_is_more_alike_follows_the_measure(measure, ending):
+    """High cosines and small residuals are smooth; the length of tokens says nothing of it."""
+    entry = SmoothingComparison("a", "b", measure, -0.5, 0.1, -0.7, -0.3)
+    assert _smoother(entry, MEASURES[measure].quantity).endswith(
+        f"of b is higher than of a by 0.500 +- 0.100{ending}"
+    )
