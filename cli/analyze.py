@@ -35,52 +35,20 @@ def analyze(
     out: Annotated[Path, typer.Option(help="Folder for the result and the figures.")] = Path(
         "results"
     ),
-    batch_size: Annotated[
-        int, typer.Option(min=4, help="The CKA batch: part of the estimator, not of the speed.")
-    ] = 64,
-    images: Annotated[
-        int | None, typer.Option(min=4, help="How many images; all by default.")
-    ] = None,
-    layers: Annotated[
-        str, typer.Option(help="block, attn, mlp, all, or a glob: 'blocks.*.norm1'.")
-    ] = "block",
-    tokens: Annotated[
-        str, typer.Option(help="all, patch, cls, mean; several with commas are read in one pass.")
-    ] = "all",
+    batch_size: Annotated[int, options.of("batch_size")] = rc.Options.batch_size,
+    images: Annotated[int | None, options.of("images")] = rc.Options.images,
+    layers: Annotated[str, options.of("layers")] = rc.Options.layers,
+    tokens: Annotated[str, options.of("tokens")] = rc.Options.tokens,
     smoothing: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,...|all|none",
-            help="Over-smoothing measures of the tokens. Default: cosines, norms, effective rank.",
-        ),
-    ] = None,
-    smoothing_prefix: Annotated[
-        bool,
-        typer.Option(
-            "--smoothing-prefix", help="Let class and register tokens count in the measures."
-        ),
-    ] = False,
-    attention: Annotated[
-        bool, typer.Option("--attention", help="Measure attention maps too. It costs more.")
-    ] = False,
+        str | None, options.of("smoothing", metavar="NAME,...|all|none")
+    ] = rc.Options.smoothing,
+    attention: Annotated[bool, options.of("attention", "--attention")] = rc.Options.attention,
     normalize: options.NormalizeOption = options.Normalize.first_last,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Side of the input in pixels; the model's own by default."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is by default.")
-    ] = None,
-    precision: Annotated[
-        options.Precision,
-        typer.Option(help="Of the forward pass; CKA itself is taken in fp32 and fp64."),
-    ] = options.Precision.fp32,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that load images; 0 loads in this one.")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the order of the images and of untrained weights.")
-    ] = 0,
+    image_size: Annotated[int | None, options.of("image_size")] = None,
+    device: Annotated[str | None, options.of("device")] = rc.Options.device,
+    precision: Annotated[options.Precision, options.of("precision")] = options.Precision.fp32,
+    workers: Annotated[int | None, options.of("workers")] = rc.Options.workers,
+    seed: Annotated[int, options.of("seed")] = rc.Options.seed,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from an interrupted run.")
     ] = False,
@@ -111,7 +79,6 @@ def analyze(
             layers=layers,
             tokens=tokens,
             smoothing=smoothing,
-            smoothing_prefix=smoothing_prefix,
             attention=attention,
             batch_size=batch_size,
             images=images,
@@ -165,12 +132,10 @@ def _shard(text: str | None) -> tuple[int, int]:
 
 def _introduce(analysis: rc.Analysis) -> None:
     """Say what is about to be measured."""
-    for index, subject in enumerate(analysis.subjects):
-        loaded = (
-            subject.origin.get("loading") or f"{subject.origin.get('weights', 'given')} weights"
-        )
-        layers = len({row.path for row in analysis.rows if row.subject == index})
-        console.note(f"{subject.name}: {layers} layers, {loaded}")
+    for model in analysis.models:
+        origin = model.subject.origin
+        loaded = origin.get("loading") or f"{origin.get('weights', 'given')} weights"
+        console.note(f"{model.name}: {len(model.rows_by_layer())} layers, {loaded}")
     count = sum(len(batch) for batch in analysis.plan.batches)
     console.note(
         f"{count} images of {analysis.source.description} in {len(analysis.plan.batches)} batches of "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+import refiner_cka as rc
 
 
 class Normalize(StrEnum):
@@ -23,6 +25,18 @@ class Precision(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+def of(name: str, *declarations: str, **more: Any) -> Any:
+    """Return how an option of a run is declared on the command line.
+
+    Args:
+        name: of a field of `rc.Options`.
+        *declarations: its spellings, where they are not what follows from its name.
+        **more: for `typer.Option`.
+    """
+    about = rc.Options.about()[name]
+    return typer.Option(*declarations, help=about.text, min=about.least, **more)
 
 
 ResultFile = Annotated[Path, typer.Argument(metavar="FILE", help="A result, as analyze writes it.")]

@@ -17,7 +17,8 @@ from .errors import RefinerCkaError as RefinerCkaError
 from .errors import ResultError as ResultError
 from .errors import ResultFileError as ResultFileError
 from .images.preprocessing import Preprocessing as Preprocessing
-from .measures.gram import cka as cka
+from .measures.arrays import cka as cka
+from .options import Options as Options
 from .results.hdf5 import load as load
 from .results.result import Result as Result
 from .results.result import merge as merge

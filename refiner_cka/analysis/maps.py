@@ -12,12 +12,13 @@ import torch
 
 from ..errors import AnalysisWarning, DataError, LayerError
 from ..images.batches import ImageSource, UnreadableImage, open_source
+from ..measures.tokens import has_tokens
 from ..results.result import TokenMaps
 from ..subjects import Subject, resolve
 from ..subjects.hooks import first_outputs
 from ..subjects.layouts import readings_of
-from ..subjects.readout import tensor_of
-from ..subjects.sites import TokenSite, token_site
+from ..subjects.locality import Reading
+from ..subjects.readout import patches_of, tensor_of
 from . import runtime
 
 DEPTHS = 4
@@ -67,16 +68,16 @@ def token_maps(
         outputs, _ = first_outputs(
             subject.module, layers or subject.layers, lambda: subject.module(inputs), _kept
         )
-        sites = _sites(subject, outputs, inputs)
-    shown = list(layers or (path for path, site in sites.items() if site is not None))
+        readings = _readings(subject, outputs, inputs)
+    shown = list(layers or (path for path, reading in readings.items() if reading is not None))
     if layers is None and len(shown) > DEPTHS:
         shown = [shown[k] for k in np.linspace(0, len(shown) - 1, DEPTHS).round().astype(int)]
     cosines = []
     for path in shown:
-        site = sites.get(path)
-        if site is None or site.grid is None:
+        reading = readings.get(path)
+        if reading is None or reading.grid is None:
             raise LayerError(f"{subject.name}: layer {path} has no tokens on a grid to show")
-        cosines.append(_cosines(site, site.grid, outputs[path][0], patch))
+        cosines.append(_cosines(reading, reading.grid, outputs[path][0], patch))
     if not cosines:
         raise LayerError(f"{subject.name} has no layer with tokens on a grid to show")
     return TokenMaps(subject.name, tuple(shown), _picture(pixels), patch, tuple(cosines))
@@ -99,9 +100,9 @@ def _kept(output: Any) -> torch.Tensor | None:
     return None if tensor is None else tensor.clone()
 
 
-def _sites(
+def _readings(
     subject: Subject, outputs: Mapping[str, Sequence[torch.Tensor | None]], inputs: torch.Tensor
-) -> dict[str, TokenSite | None]:
+) -> dict[str, Reading | None]:
     tensors = {path: calls[0] for path, calls in outputs.items() if calls[0] is not None}
     readings = readings_of(
         subject.module,
@@ -111,19 +112,19 @@ def _sites(
         inputs.shape[1:],
         on_grid=True,
     )
-    sites: dict[str, TokenSite | None] = {}
+    found: dict[str, Reading | None] = {}
     for path, reading in readings.items():
         if isinstance(reading, LayerError):
             raise LayerError(f"{subject.name}: layer {path} {reading}")
-        sites[path] = token_site(tensors[path], reading, prefix=False)
-    return sites
+        found[path] = reading if has_tokens(tensors[path], reading) else None
+    return found
 
 
 def _cosines(
-    site: TokenSite, grid: tuple[int, int], output: torch.Tensor, patch: tuple[float, float]
+    reading: Reading, grid: tuple[int, int], output: torch.Tensor, patch: tuple[float, float]
 ) -> npt.NDArray[np.float64]:
     """Return the cosine of every patch with the one at a place of the image, `(rows, columns)`."""
-    tokens = site.read(output)[0].double().cpu().numpy().reshape(*grid, -1)
+    tokens = patches_of(output, reading.layout)[0].double().cpu().numpy().reshape(*grid, -1)
     row, column = (
         min(int(place * side), side - 1) for place, side in zip(patch, grid, strict=True)
     )

@@ -13,8 +13,11 @@ from typing import Any
 
 from ..images.batches import Digest, ImageSource, Plan
 from ..images.preprocessing import Preprocessing
-from ..subjects import Subject
+from ..options import Options
+from ..subjects.locality import Reading
+from ..subjects.model import Model, Row
 from ..subjects.provenance import ASIDE
+from ..subjects.subject import Subject
 from . import runtime
 from .runtime import Runtime
 
@@ -35,18 +38,16 @@ ESTIMATOR: Mapping[str, Any] = {
 
 
 def identity(
-    subjects: Sequence[Subject],
-    layers: Sequence[Sequence[Any]],
+    models: Sequence[Model],
     source: ImageSource,
     plan: Plan,
     digest: Digest,
     here: Runtime,
 ) -> dict[str, Any]:
-    """Return what determines the numbers of CKA and accuracy, as JSON types.
+    """Return what determines the numbers whatever is measured, as JSON types; meters add what theirs depend on.
 
     Args:
-        subjects: the models.
-        layers: of each model its rows, JSON types: path, readout, and how tokens are read where they are.
+        models: the models.
         source: the images.
         plan: their batches.
         digest: of the images of the plan.
@@ -57,12 +58,12 @@ def identity(
         "estimator": dict(ESTIMATOR),
         "models": [
             {
-                "name": subject.name,
-                "origin": {key: of for key, of in subject.origin.items() if key not in ASIDE},
-                "preprocessing": _preprocessing(subject.preprocessing, source),
-                "layers": list(rows),
+                "name": model.name,
+                "origin": {key: of for key, of in model.subject.origin.items() if key not in ASIDE},
+                "preprocessing": _preprocessing(model.subject.preprocessing, source),
+                "layers": [_layer(row, model) for row in model.rows],
             }
-            for subject, rows in zip(subjects, layers, strict=True)
+            for model in models
         ],
         "images": {
             "digest": digest.sha256,
@@ -76,21 +77,30 @@ def identity(
     }
 
 
+def _layer(row: Row, model: Model) -> list[Any]:
+    """Return a row as JSON types: path, readout and, where they matter, how its tokens lie and their grid."""
+    reading = model.readings.get(row.path)
+    if not isinstance(reading, Reading):
+        return [row.path, row.readout]
+    layout = {"format": reading.layout.format, "prefix_tokens": reading.layout.prefix}
+    return [row.path, row.readout, {**layout, "grid": reading.grid}]
+
+
 def fingerprint(of: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what determines the numbers."""
     return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
 
 def circumstances(
-    subjects: Sequence[Subject],
+    models: Sequence[Model],
     source: ImageSource,
     plan: Plan,
     digest: Digest,
     here: Runtime,
-    shard: tuple[int, int],
-    command: str | None,
+    options: Options,
 ) -> dict[str, Any]:
     """Return what is worth recording and does not determine the numbers."""
+    subjects = [model.subject for model in models]
     import platform
     from datetime import UTC, datetime
     from importlib.metadata import PackageNotFoundError, version
@@ -117,10 +127,12 @@ def circumstances(
         },
         "device": runtime.describe(here.device),
         "processes": here.world,
-        "shard": list(shard),
         "versions": versions,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
+        "faint_parameters": {model.name: model.faint for model in models if model.faint},
+        "shard": list(options.shard),
+        "command": options.command,
+        "options": options.as_json(),
     }
 
 

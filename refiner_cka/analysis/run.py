@@ -1,57 +1,32 @@
 """The one loop: batches through the models, sums out.
 
-image -> decoded once -> each model's preprocessing -> forward pass -> Gram matrix inside each hook
-      -> per batch one product of the stack of all layers of all models -> added to the sums
+image -> decoded once -> each model's preprocessing -> forward passes -> meters look at outputs inside hooks
+      -> what the batch adds is added to the sums, wholly or not at all
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import Any, Unpack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import distributed
 
-from ..errors import AnalysisWarning, DataError, DeviceError, LayerError
+from ..errors import AnalysisWarning, DataError
 from ..images.batches import Batch, UnreadableImage, load_batches
-from ..measures.attention import BLOCK_SIMILARITY, CHUNK_IMAGES
-from ..measures.attention import MEASURES as ATTENTION_MEASURES
-from ..measures.gram import GramStack
-from ..measures.tally import AttentionTally, TokenTally
-from ..measures.tokens import MEASURES
-from ..results.result import (
-    AttentionLayer,
-    Layer,
-    Result,
-    Unreadable,
-    derived_lines,
-    differences,
-    unique_images,
-)
-from ..results.statistics import relative_depth
-from ..subjects import Subject
-from ..subjects.attention import unfused
-from ..subjects.hooks import capture
-from ..subjects.readout import features_of, tensor_at
-from ..subjects.sites import TokenSite
-from ..sums import GROUPS, MIN_BATCH, Quantity
-from . import process, runtime
-from .lockstep import Diverged, Lockstep
-from .preparation import Analysis, Options, Row, prepare
-from .state import Accumulator, Seen
+from ..options import Options
+from ..results.result import Result, Unreadable, derived_lines, differences, unique_images
+from ..sums import IMAGES, MIN_BATCH, MODELS, all_sums
+from .accepting import Data, Models, accepts
+from .passes import Passes
+from .preparation import Analysis, prepared
+from .state import Seen, State
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the images done by this process and those it has in all."""
-
-
-CPU_CHUNK = 8
-"""Images of one forward pass on a CPU, whose caches then hold the activations. `make bench` shows the gain."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -62,27 +37,23 @@ class Interrupted(KeyboardInterrupt):
         self.result = result
 
 
-def analyze(
-    models: Iterable[str | Subject] | str | Subject,
-    data: Any,
-    *,
-    resume: Result | None = None,
-    progress: Progress | None = None,
-    **options: Unpack[Options],
-) -> Result:
+@dataclass(frozen=True, kw_only=True)
+class _Call(Options):
+    """The keyword arguments of `analyze`."""
+
+    resume: Result | None = None
+    progress: Progress | None = None
+
+
+@accepts(_Call)
+def analyze(models: Models, data: Data, options: _Call) -> Result:
     """Measure how the representations of models change with depth, in one pass over the images.
 
     Args:
         models: names as in `--model` (`deit_s`, `deit_s=epoch05.pth`, `resnet50=random`), `Subject`s, or a mix.
         data: a folder, archive or array file, `digits`, a tensor or array, or an `ImageSource`.
-        resume: a part of the same analysis to go on from.
-        progress: called after each batch with the images done and their total.
-        **options: `layers` (`block`, `attn`, `mlp`, `all` or a glob; for models given by name), `tokens`
-            (`all`, `patch`, `cls`, `mean`, several with commas), `smoothing` (over-smoothing measures: names with
-            commas, `all` or `none`; see `smoothing.MEASURES`), `smoothing_prefix` (prefix tokens count in them),
-            `attention` (measure attention maps too), `batch_size` (the CKA batch, part of the
-            estimator; 64), `images` (how many; all), `image_size`, `device`, `precision` (`fp32`, `bf16`,
-            `fp16`), `workers`, `seed` (0; order of the images and untrained weights), `shard` (`(i, n)`).
+        options: keyword arguments, the fields of `Options`; and `resume`, a part of the same analysis to go on
+            from, and `progress`, called after each batch with the images done and their total.
 
     Returns:
         The result. With several processes (`torchrun`) each returns the same.
@@ -91,7 +62,9 @@ def analyze(
         RefinerCkaError: see `errors`; the message says what to do.
         Interrupted: Ctrl-C; carries what was measured.
     """
-    return measure(prepare(models, data, **options), resume=resume, progress=progress)
+    return measure(
+        prepared(models, data, options), resume=options.resume, progress=options.progress
+    )
 
 
 def measure(
@@ -119,8 +92,8 @@ def measure(
         )
     here = analysis.runtime
     with ExitStack() as stack:
-        for subject in analysis.subjects:
-            stack.enter_context(here.hosting(subject.module))
+        for model in analysis.models:
+            stack.enter_context(here.hosting(model.subject.module))
         stack.enter_context(here.session())
         measurement = Measurement(analysis)
         # One process brings in the sums, else each would count them.
@@ -138,41 +111,30 @@ def measure(
 
 
 class Measurement:
-    """The state of a running analysis: sums, the Gram stack, what each model is watched by."""
+    """A running analysis: its sums, and what each model is watched by."""
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
-        device = analysis.runtime.device
-        sizes = [len(batch) for batch in analysis.plan.batches]
-        layers, models = len(analysis.rows), len(analysis.subjects)
-        sites = [row.site for row in analysis.rows]
-        self._tokens = TokenTally(analysis.measures, sites, analysis.plan, device)
-        self._attention = AttentionTally(analysis.attention_sites, analysis.plan, device)
-        self.accumulator = Accumulator(
-            {
-                "hsic": (layers, layers),
-                "images": (),
-                "correct": (models,),
-                "labelled": (models,),
-                **self._tokens.shapes,
-                **self._attention.shapes,
-            },
-            groups=GROUPS,
-            device=device,
+        self._state = State(
+            all_sums(analysis.quantities),
+            {name: len(axis) for name, axis in analysis.axes.items()}
+            | {MODELS: len(analysis.models)},
+            batches=len(analysis.plan.batches),
+            device=analysis.runtime.device,
         )
-        self._grams = GramStack(layers, max(sizes), device)
-        self._chunk = min(CPU_CHUNK, max(sizes)) if device.type == "cpu" else max(sizes)
-        self._short_of_memory = False
-        self._whole = [bool(reason) for reason in analysis.whole]
-        self._calls: Counter[str] = Counter()
-        self._said: list[str] = []
-        self._batch = 0
-        self._unreadable: list[Unreadable] = []
-        self._passes = [self._lockstep(index) for index in range(models)]
-        self._class_maps = [
-            None if logits is None else torch.tensor(logits, device=device)
-            for logits in analysis.class_maps
+        self._passes = [
+            Passes(
+                model,
+                [site for site in analysis.sites if site.model is model],
+                analysis.meters,
+                analysis.runtime,
+                largest=max(map(len, analysis.plan.batches)),
+                seed=analysis.plan.seed,
+            )
+            for model in analysis.models
         ]
+        self._said: list[str] = []
+        self._unreadable: list[Unreadable] = []
 
     def load(self, part: Result) -> None:
         """Go on from a part of the analysis.
@@ -190,12 +152,12 @@ class Measurement:
             for batch, (planned, images, digests) in zip(part.batches, made, strict=True)
         }
         for batch in self._load(list(seen)[:1], workers=0):
-            if self._seen(batch, 0).digests != seen[batch.index].digests:
+            if self._made_of(batch, 0).digests != seen[batch.index].digests:
                 raise DataError(
                     f"batch {batch.index} has other pixels than when it was measured: the images "
                     "changed since, or are random; start anew without the result to resume"
                 )
-        self.accumulator.load(part.sums, seen)
+        self._state.load(part.sums, seen)
         self._unreadable.extend(part.unreadable)
         known = {*self._analysis.warnings, *derived_lines(part)}
         self._said.extend(line for line in part.warnings if line not in known)
@@ -208,8 +170,8 @@ class Measurement:
         """
         here = self._analysis.runtime
         if here.world == 1:
-            return self.accumulator.batches
-        mine = (self._analysis.fingerprint, self._analysis.provenance, self.accumulator.batches)
+            return self._state.batches
+        mine = (self._analysis.fingerprint, self._analysis.provenance, self._state.batches)
         everyone = [mine] * here.world
         distributed.all_gather_object(everyone, mine)
         fingerprint, provenance, held = everyone[0]
@@ -241,13 +203,13 @@ class Measurement:
             analysis.source,
             analysis.plan,
             wanted,
-            tuple(dict.fromkeys(subject.preprocessing for subject in analysis.subjects)),
+            tuple(dict.fromkeys(model.subject.preprocessing for model in analysis.models)),
             workers=workers,
             pin_memory=analysis.runtime.pin_memory,
         )
 
-    def _seen(self, batch: Batch, images: int) -> Seen:
-        digests = [batch.digests[subject.preprocessing] for subject in self._analysis.subjects]
+    def _made_of(self, batch: Batch, images: int) -> Seen:
+        digests = [batch.digests[model.subject.preprocessing] for model in self._analysis.models]
         return Seen(len(self._analysis.plan.batches[batch.index]), images, tuple(digests))
 
     def _read_left_out(self) -> None:
@@ -261,11 +223,9 @@ class Measurement:
 
     def add(self, batch: Batch) -> None:
         """Measure one batch and add it to the sums, wholly or not at all."""
-        self._note_unreadable(batch)
-        images = batch.images
-        self._batch = batch.index
-        if images < MIN_BATCH:
-            self.accumulator.skip(batch.index, self._seen(batch, 0))
+        self._unreadable.extend(Unreadable(entry.id, entry.reason) for entry in batch.unreadable)
+        if batch.images < MIN_BATCH:
+            self._state.add(batch.index, {}, self._made_of(batch, 0))
             return
         device = self._analysis.runtime.device
         # Models that differ only in mean and std share their pixels, which cross to the device once.
@@ -276,249 +236,52 @@ class Measurement:
             preprocessing: preprocessing.normalize(moved[id(pixels)])
             for preprocessing, pixels in batch.inputs.items()
         }
-        labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
-        self._grams.begin(images)
-        self._tokens.begin(batch.index, images)
-        self._attention.begin(batch.index, images)
-        scores = [
-            self._score(index, self._forward(index, inputs[subject.preprocessing]), labels)
-            for index, subject in enumerate(self._analysis.subjects)
-        ]
-        correct, labelled = torch.stack(scores).unbind(1)
-        sums = self.accumulator.device
-        self.accumulator.add(
-            batch.index,
-            {
-                "hsic": self._grams.products(),
-                "images": float(images),
-                "correct": correct.to(sums),
-                "labelled": labelled.to(sums),
-                **self._tokens.sums(batch.index),
-                **self._attention.sums(batch.index),
-            },
-            self._seen(batch, images),
-        )
+        for meter in self._analysis.meters:
+            meter.begin(batch)
+        for model, passes in zip(self._analysis.models, self._passes, strict=True):
+            passes.run(inputs[model.subject.preprocessing], batch.index)
+        images = torch.full((), batch.images, dtype=torch.float64, device=self._state.device)
+        values = {IMAGES.path: images}
+        for meter in self._analysis.meters:
+            values |= meter.added()
+        self._state.add(batch.index, values, self._made_of(batch, batch.images))
 
     def all_reduce(self) -> None:
         """Replace the state by its total over all processes."""
-        self.accumulator.all_reduce()
-        everyone = [(self._unreadable, self._said)] * self._analysis.runtime.world
-        distributed.all_gather_object(everyone, (self._unreadable, self._said))
+        self._state.all_reduce()
+        mine = (self._unreadable, self._remarks())
+        everyone = [mine] * self._analysis.runtime.world
+        distributed.all_gather_object(everyone, mine)
         self._unreadable = [image for unreadable, _ in everyone for image in unreadable]
         self._said = list(dict.fromkeys(line for _, said in everyone for line in said))
 
+    def _remarks(self) -> list[str]:
+        return [*self._said, *(line for passes in self._passes for line in passes.said)]
+
     def result(self) -> Result:
         """Return what has been measured so far."""
-        analysis = self._analysis
-        sums, seen = self.accumulator.sums(), self.accumulator.seen
+        analysis, seen = self._analysis, self._state.seen
         digests = b"".join(digest for of in seen.values() for digest in of.digests)
         return Result(
-            layers=_layers(analysis.subjects, analysis.rows),
-            attention=_attention_layers(analysis),
-            quantities=_quantities(analysis),
-            sums=sums,
+            axes=analysis.axes,
+            quantities=analysis.quantities,
+            sums=self._state.sums(),
             batches=np.array(list(seen), dtype=np.int64),
             batch_planned=np.array([of.planned for of in seen.values()], dtype=np.int64),
             batch_images=np.array([of.images for of in seen.values()], dtype=np.int64),
             batch_digests=np.frombuffer(digests, np.uint8).reshape(
-                len(seen), len(analysis.subjects), 32
+                len(seen), len(analysis.models), 32
             ),
             total_batches=len(analysis.plan.batches),
             unreadable=unique_images(self._unreadable),
-            warnings=tuple(dict.fromkeys((*analysis.warnings, *self._said))),
+            warnings=tuple(dict.fromkeys((*analysis.warnings, *self._remarks()))),
             provenance=analysis.provenance,
             fingerprint=analysis.fingerprint,
         )
 
-    def _note_unreadable(self, batch: Batch) -> None:
-        self._unreadable.extend(Unreadable(entry.id, entry.reason) for entry in batch.unreadable)
-
-    def _lockstep(self, index: int) -> Lockstep:
-        """Return the passes of one subject: at each layer, its Gram matrices go to their rows."""
-        rows: dict[str, list[tuple[int, Row]]] = {}
-        for position, row in enumerate(self._analysis.rows):
-            if row.subject == index:
-                rows.setdefault(row.path, []).append((position, row))
-
-        def visit(path: str, outputs: Sequence[Any]) -> None:
-            self._calls[path] += 1
-            place = rows[path][0][1].place
-            tensors = [_tensor(output, path, place).detach() for output in outputs]
-            with self._exactly():
-                for position, row in rows[path]:
-                    features = [features_of(each, row.layout, row.readout) for each in tensors]
-                    self._grams.put(position, features)
-                self._tokens.put([position for position, _ in rows[path]], tensors)
-
-        return Lockstep(visit)
-
-    @contextmanager
-    def _exactly(self) -> Iterator[None]:
-        """Reduce features without gradients and autocast, whatever the model's code set around its layer.
-
-        Under autocast the products would be taken in half precision, where they overflow; and memory that is
-        made in inference mode cannot be written to outside it.
-        """
-        kind = self._analysis.runtime.device.type
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
-            yield
-
-    @contextmanager
-    def _watched(self, index: int) -> Iterator[None]:
-        """Have one subject's layers visited, and its attention maps made and measured, in the passes inside.
-
-        Only then: two subjects may be one module, read in two ways.
-        """
-        analysis, module = self._analysis, self._analysis.subjects[index].module
-        paths = dict.fromkeys(row.path for row in analysis.rows if row.subject == index)
-        sites = {
-            site.point.hook: number
-            for number, site in enumerate(analysis.attention_sites)
-            if site.subject == index
-        }
-
-        def visit(hook: str, output: Any) -> None:
-            with self._exactly():
-                maps = _tensor(output, hook, 0).detach()
-                self._attention.put(sites[hook], maps, Lockstep.first_image())
-
-        with ExitStack() as stack:
-            stack.enter_context(capture(module, list(paths), self._passes[index].arrive))
-            if sites:
-                stack.enter_context(unfused(module))
-                stack.enter_context(capture(module, list(sites), visit))
-            yield
-
-    def _forward(self, index: int, inputs: torch.Tensor) -> Any:
-        """Return one subject's output for each chunk, halving the chunk while memory runs out.
-
-        The CKA batch stays: it is part of the estimator, and only the forward pass is split. A model that
-        takes different ways for different images, or whose chunks cannot take turns, gets whole batches.
-
-        Raises:
-            LayerError: a layer was not called just once, as it was when its row was made.
-        """
-        subject = self._analysis.subjects[index]
-        has_maps = any(site.subject == index for site in self._analysis.attention_sites)
-        process.seed(self._analysis.plan.seed, self._batch, inputs.device)
-        while True:
-            chunk = min(self._chunk, CHUNK_IMAGES) if has_maps else self._chunk
-            parts = [inputs] if self._whole[index] else torch.split(inputs, chunk)
-            self._calls.clear()
-            try:
-                with self._watched(index):
-                    outputs = self._passes[index].run(subject.module, parts)
-                break
-            except Diverged:
-                if self._short_of_memory:
-                    raise
-                self._go_whole(index)
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not runtime.is_out_of_memory(error):
-                    raise
-            # Outside the handler, where the failed pass's tensors are no longer held by the traceback.
-            self._save_memory(index, min(chunk, len(inputs)))
-        self._check_calls(index)
-        self._attention.compare(index)
-        return outputs
-
-    def _check_calls(self, index: int) -> None:
-        """Refuse a pass that left a row as the batch before had it, or wrote one twice.
-
-        Raises:
-            LayerError: names the layer.
-        """
-        name = self._analysis.subjects[index].name
-        for path in dict.fromkeys(row.path for row in self._analysis.rows if row.subject == index):
-            if self._calls[path] != 1:
-                raise LayerError(
-                    f"{name}: layer {path} was called {self._calls[path]} times in the pass over batch "
-                    f"{self._batch}, not once as over other images, so it has no features for the same images: "
-                    "choose other layers"
-                )
-
-    def _go_whole(self, index: int) -> None:
-        """Give a model whole batches from now on, and say so."""
-        self._whole[index] = True
-        line = (
-            f"{self._analysis.subjects[index].name}: each batch goes through the model whole, since it calls "
-            "different layers for different images"
-        )
-        self._said.append(line)
-        if self._analysis.runtime.rank == 0:
-            warnings.warn(line, AnalysisWarning, stacklevel=2)
-
-    def _save_memory(self, index: int, chunk: int) -> None:
-        """Halve the chunk.
-
-        Raises:
-            DeviceError: it cannot be halved.
-        """
-        if self._whole[index]:
-            name = self._analysis.subjects[index].name
-            reason = self._analysis.whole[index] or "it calls different layers for different images"
-            raise DeviceError(
-                f"out of memory, and a batch of {name} cannot be split, since {reason}; use a smaller --batch-size"
-            )
-        if chunk == 1:
-            raise DeviceError(
-                "out of memory even with one image at a time; use a device with more memory, a smaller "
-                "--image-size or fewer --model"
-            )
-        self._short_of_memory = True
-        self._chunk = math.ceil(chunk / 2)
-        runtime.release_memory(self._analysis.runtime.device)
-
-    def _score(
-        self, index: int, outputs: Sequence[Any], labels: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return `(2,)` float64: images whose class was predicted, and images with a class to predict."""
-        classes = self._class_maps[index]
-        if classes is None or labels is None:
-            return torch.zeros(2, dtype=torch.float64, device=self._analysis.runtime.device)
-        place = self._analysis.logits_places[index]
-        logits = torch.cat([_tensor(output, "logits", place) for output in outputs])
-        wanted = classes[labels]
-        correct = (logits.argmax(1) == wanted).sum()
-        return torch.stack([correct, (wanted >= 0).sum()]).to(torch.float64)
-
-
-def _layers(subjects: Sequence[Subject], rows: Sequence[Row]) -> tuple[Layer, ...]:
-    groups: dict[tuple[int, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.subject, row.readout), []).append(row)
-    return tuple(
-        Layer(subjects[row.subject].name, row.path, row.readout, index, float(depth))
-        for members in groups.values()
-        for index, (row, depth) in enumerate(
-            zip(members, relative_depth(len(members)), strict=True)
-        )
-    )
-
-
-def _attention_layers(analysis: Analysis) -> tuple[AttentionLayer, ...]:
-    groups: dict[tuple[int, str], list[str]] = {}
-    for site in analysis.attention_sites:
-        groups.setdefault((site.subject, site.point.kind), []).append(site.point.path)
-    return tuple(
-        AttentionLayer(analysis.subjects[subject].name, path, kind, index, float(depth))
-        for (subject, kind), paths in groups.items()
-        for index, (path, depth) in enumerate(zip(paths, relative_depth(len(paths)), strict=True))
-    )
-
-
-def _quantities(analysis: Analysis) -> tuple[Quantity, ...]:
-    """Return what is measured beside CKA, in the order of the tables."""
-    found = [MEASURES[name].quantity for name in MEASURES if name in analysis.measures]
-    if analysis.attention_sites:
-        found += [measure.quantity for measure in ATTENTION_MEASURES.values()]
-        found.append(BLOCK_SIMILARITY)
-    return tuple(found)
-
 
 def _checked(result: Result, analysis: Analysis) -> Result:
-    """Return the result with a warning for each layer where CKA or a measure is undefined.
+    """Return the result with the warnings that follow from its sums.
 
     Raises:
         DataError: no batch had 4 readable images.
@@ -533,45 +296,7 @@ def _checked(result: Result, analysis: Analysis) -> Result:
             f"fewer than {MIN_BATCH} images could be read{first}; CKA needs at least "
             f"{MIN_BATCH} in a batch"
         )
-    lines = [*derived_lines(result), *_undefined(result, analysis)]
+    lines = derived_lines(result)
     for line in lines if analysis.runtime.rank == 0 else []:
         warnings.warn(line, AnalysisWarning, stacklevel=3)
     return replace(result, warnings=(*result.warnings, *lines))
-
-
-def _undefined(result: Result, analysis: Analysis) -> Iterator[str]:
-    """Yield a line for each layer where over-smoothing measures are undefined, and for which images."""
-    found: dict[str, list[str]] = {}
-    for quantity in result.quantities:
-        # Pairs of maps, and what is measured on a few images, have no count to compare with.
-        if quantity.few:
-            continue
-        of_maps = quantity.places == "maps"
-        layers: Sequence[Layer | AttentionLayer] = result.attention if of_maps else result.layers
-        total = result.sums[f"smoothing/{quantity.name}/total"].sum(0)
-        images = result.sums[f"smoothing/{quantity.name}/images"].sum(0)
-        for place, layer in enumerate(layers):
-            if not of_maps and not _is_measured(quantity.name, analysis.rows[place].site):
-                continue
-            missing = int(result.images - images[place])
-            where = f"{layer.model}: over-smoothing of layer {layer.path}"
-            if np.isnan(total[place]):
-                line = f"{where} is undefined (NaN), for its features are not finite"
-            elif missing:
-                line = f"{where} is undefined for {missing} of {result.images} images, left out"
-            else:
-                continue
-            names = found.setdefault(line, [])
-            names.extend([] if quantity.name in names else [quantity.name])
-    yield from (f"{line}: {', '.join(names)}" for line, names in found.items())
-
-
-def _is_measured(measure: str, site: TokenSite | None) -> bool:
-    return site is not None and (site.grid is not None or not MEASURES[measure].on_grid)
-
-
-def _tensor(output: Any, path: str, place: int) -> torch.Tensor:
-    tensor = tensor_at(output, place)
-    if tensor is None:
-        raise LayerError(f"layer {path} returned no tensor for some images; choose other layers")
-    return tensor

@@ -1,8 +1,4 @@
-"""Named float64 sums, kept in groups of batches.
-
-Everything an analysis measures is a sum over batches. Streaming, resuming, merging shards, reducing over
-processes and leaving one group out for an error are then all additions of these arrays.
-"""
+"""The state of a run: float64 sums in folds, and which batches they hold."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import torch
 
 from ..errors import ResultError
 from ..measures.scaling import sums_device
+from ..sums import FOLDS, Sum
 
 
 @dataclass(frozen=True)
@@ -32,90 +29,97 @@ class Seen:
     digests: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
-class _Group:
-    """The sums of one group and the batches they hold: replaced as one, so that neither is ever ahead."""
-
-    sums: Mapping[str, torch.Tensor]
-    seen: Mapping[int, Seen]
-
-
-class Accumulator:
-    """Sums per group on one device.
-
-    Batch k of the whole run belongs to group k mod `groups`, whoever processes it.
+class State:
+    """Sums on one device.
 
     Args:
-        shapes: name of each sum and the shape of what a batch adds to it.
-        groups: number of groups.
+        sums: by path.
+        lengths: of their axes.
+        batches: of the whole run.
         device: where the sums live; a device without float64 keeps them on the CPU.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], *, groups: int, device: torch.device
+        self,
+        sums: Mapping[str, Sum],
+        lengths: Mapping[str, int],
+        *,
+        batches: int,
+        device: torch.device,
     ) -> None:
         self.device = sums_device(device)
-        self._shapes = dict(shapes)
-        self._groups = [
-            _Group(
-                {
-                    name: torch.zeros(shape, dtype=torch.float64, device=self.device)
-                    for name, shape in shapes.items()
-                },
-                {},
-            )
-            for _ in range(groups)
-        ]
+        self._sums = dict(sums)
+        self._values = {
+            path: torch.zeros(each.shape(lengths), dtype=torch.float64, device=self.device)
+            for path, each in sums.items()
+        }
+        # Counts additions where the sums are, so that it changes in one call with them.
+        self._count = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._one = torch.ones_like(self._count)
+        self._seen: dict[int, Seen] = {}
+        self._pending: tuple[int, Seen] | None = None
 
     @property
     def seen(self) -> dict[int, Seen]:
         """The batches the sums hold, ascending, and what each was made of."""
-        return dict(sorted((k, seen) for group in self._groups for k, seen in group.seen.items()))
+        self._settle()
+        return dict(sorted(self._seen.items()))
 
     @property
     def batches(self) -> frozenset[int]:
         """The batches the sums hold."""
         return frozenset(self.seen)
 
-    def add(self, batch: int, values: Mapping[str, torch.Tensor | float], seen: Seen) -> None:
-        """Add one batch's values: all of them or none, also when interrupted.
+    def add(self, batch: int, values: Mapping[str, torch.Tensor], seen: Seen) -> None:
+        """Add one batch's values: all of them or none, also when interrupted. Makes no copy of the sums.
+
+        Args:
+            batch: its number in the whole run.
+            values: for each sum what `Sum.folds` says; empty for a batch that adds nothing.
+            seen: what the batch was made of.
 
         Raises:
-            ValueError: the batch is held already, or `values` names other sums than the accumulator.
+            ValueError: the batch is held already, or `values` is of other sums than the state.
         """
-        index = batch % len(self._groups)
-        group = self._groups[index]
-        if batch in group.seen:
+        if batch in self.seen:
             raise ValueError(f"batch {batch} is held already")
-        if values.keys() != group.sums.keys():
-            raise ValueError(f"expected values for {sorted(group.sums)}, got {sorted(values)}")
-        sums = {name: value + values[name] for name, value in group.sums.items()}
-        self._groups[index] = _Group(sums, {**group.seen, batch: seen})
+        if values and values.keys() != self._values.keys():
+            raise ValueError(f"expected values for {sorted(self._values)}, got {sorted(values)}")
+        targets = [
+            sums[batch % FOLDS] if self._sums[path].folds == "batches" else sums
+            for path, sums in self._values.items()
+            if path in values
+        ]
+        self._pending = (batch, seen)
+        # One call, which an interrupt precedes or follows but does not enter.
+        torch._foreach_add_(
+            [*targets, self._count],
+            [*(values[path] for path in self._values if path in values), self._one],
+        )
+        self._seen[batch] = seen
+        self._pending = None
 
-    def skip(self, batch: int, seen: Seen) -> None:
-        """Record a batch that adds nothing: too few of its images were readable."""
-        self.add(batch, dict.fromkeys(self._shapes, 0.0), seen)
+    def _settle(self) -> None:
+        """Note the batch whose addition was interrupted, if it was added. Only then waits for the device."""
+        if self._pending is None:
+            return
+        batch, seen = self._pending
+        if int(self._count) > len(self._seen):
+            self._seen[batch] = seen
+        self._pending = None
 
     def load(self, sums: Mapping[str, npt.NDArray[np.float64]], seen: Mapping[int, Seen]) -> None:
         """Continue from sums of the batches in `seen`.
 
         Raises:
-            ValueError: names, shapes or groups differ, or the accumulator is not empty.
+            ValueError: names or shapes differ, or the state is not empty.
         """
-        shapes = {name: (len(self._groups), *shape) for name, shape in self._shapes.items()}
-        if self.batches or {name: value.shape for name, value in sums.items()} != shapes:
-            raise ValueError("sums load into an empty accumulator of the same names and shapes")
-        self._groups = [
-            _Group(
-                {
-                    # In the accumulator's own order, in which processes add theirs.
-                    name: torch.as_tensor(sums[name][index], dtype=torch.float64).to(self.device)
-                    for name in self._shapes
-                },
-                self._of_group(index, seen),
-            )
-            for index in range(len(self._groups))
-        ]
+        shapes = {path: tuple(value.shape) for path, value in self._values.items()}
+        if self.batches or {path: value.shape for path, value in sums.items()} != shapes:
+            raise ValueError("sums load into an empty state of the same names and shapes")
+        for path, value in self._values.items():
+            value.copy_(torch.as_tensor(sums[path], dtype=torch.float64))
+        self._replace_seen(seen)
 
     def all_reduce(self) -> None:
         """Replace the sums by their totals over all processes of the default group.
@@ -135,20 +139,14 @@ class Accumulator:
                     "measure each batch in one of them"
                 )
             everything.update(part)
-        for group in self._groups:
-            for value in group.sums.values():
-                distributed.all_reduce(value)
-        self._groups = [
-            _Group(group.sums, self._of_group(index, everything))
-            for index, group in enumerate(self._groups)
-        ]
+        for value in self._values.values():
+            distributed.all_reduce(value)
+        self._replace_seen(everything)
+
+    def _replace_seen(self, seen: Mapping[int, Seen]) -> None:
+        self._seen = dict(seen)
+        self._count.fill_(len(seen))
 
     def sums(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the sums as NumPy arrays, `(groups, ...)` each. Waits for the device."""
-        return {
-            name: torch.stack([group.sums[name] for group in self._groups]).cpu().numpy()
-            for name in self._shapes
-        }
-
-    def _of_group(self, index: int, seen: Mapping[int, Seen]) -> dict[int, Seen]:
-        return {batch: of for batch, of in seen.items() if batch % len(self._groups) == index}
+        """Return a copy of the sums as NumPy arrays, `(FOLDS, ...)` each. Waits for the device."""
+        return {path: value.cpu().numpy().copy() for path, value in self._values.items()}

@@ -1,20 +1,19 @@
-"""Minibatch CKA: the Gram stack that hooks fill, and the plain function for two arrays."""
+"""Similarity of layers: Gram matrices of all layers of all models, and the indices made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-import numpy as np
 import torch
 
-from ..errors import DataError
-from ..sums import MIN_BATCH, cosine
+from ..images.batches import Batch
+from ..subjects.model import Model, Row
+from ..subjects.readout import features_of
 from . import hsic
+from .indices import INDICES
+from .meter import Meter, Setting, Site
 from .scaling import sums_device
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 
 class GramStack:
@@ -51,80 +50,54 @@ class GramStack:
         """
         hsic.gram(chunks, self._grams[row], self._scales[row], self._workspace)
 
-    def products(self) -> torch.Tensor:
-        """Return the batch's HSIC products of all pairs, float64 `(layers, layers)`."""
+    def grams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the Gram matrices `(layers, n, n)` and their scales `(layers, n)`, where sums live."""
         device = sums_device(self._grams.device)
-        return hsic.products(hsic.u_centre(self._grams.to(device), self._scales.to(device)))
+        return self._grams.to(device), self._scales.to(device)
 
 
-def cka(x: npt.ArrayLike | torch.Tensor, y: npt.ArrayLike | torch.Tensor) -> float:
-    """Return unbiased linear CKA of two sets of features of the same images.
+class Similarity(Meter):
+    """Every similarity index between all rows of the matrix.
 
-    Args:
-        x: `(n, p)` array or tensor of real numbers, one row an image; further axes are flattened.
-        y: `(n, q)`, the same images in the same order.
-
-    Returns:
-        CKA with the unbiased HSIC of Song et al. 2012, computed over all rows at once in float64. 1 for
-        features equal up to rotation and scale, exactly 1 for equal ones; on both sides of 0 for unrelated
-        ones. NaN if either is constant or not finite.
-
-    Raises:
-        DataError: unequal numbers of rows, or fewer than 4; no features; not real numbers.
+    One stack for everything: its product with itself holds each model's own similarities in its diagonal blocks
+    and those between models beside them.
     """
-    features = [_matrix(value) for value in (x, y)]
-    rows = [len(value) for value in features]
-    if rows[0] != rows[1]:
-        raise DataError(
-            f"the arrays hold {rows[0]} and {rows[1]} rows; CKA compares the same images"
-        )
-    if rows[0] < MIN_BATCH:
-        raise DataError(f"CKA needs at least {MIN_BATCH} rows, got {rows[0]}")
-    centred = [_u_centred(value) for value in features]
-    # Sums of equal numbers are equal; a matrix product may add each of its entries in another order.
-    products = [[float((a * b).sum()) for b in centred] for a in centred]
-    return float(cosine(np.array(products))[0, 1])
 
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._indices = tuple(INDICES.values())
+        self.quantities = tuple(index.quantity for index in self._indices)
+        self._layers = 0
+        self._stack: GramStack | None = None
 
-def _u_centred(features: torch.Tensor) -> torch.Tensor:
-    """Return the U-centred Gram matrix, up to a factor, `(n, n)` from `(n, p)`, float64."""
-    gram = torch.empty(len(features), len(features), dtype=torch.float64)
-    scales = torch.empty(len(features), dtype=torch.float64)
-    hsic.gram([features], gram, scales, hsic.Workspace())
-    return hsic.u_centre(gram, hsic.relative(gram, scales))
+    def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
+        """Look at every layer, the whole batch at once."""
+        self._layers = sum(len(model.rows) for model in models)
+        found = [
+            Site(model, path, partial(self._see, rows), model.places[path])
+            for model in models
+            for path, rows in model.rows_by_layer().items()
+        ]
+        return found, ()
 
+    def begin(self, batch: Batch) -> None:
+        """Make room for the batch; the memory is taken with the first one."""
+        if self._stack is None:
+            self._stack = GramStack(self._layers, self._setting.largest, self._setting.device)
+        self._stack.begin(batch.images)
 
-def _matrix(value: Any) -> torch.Tensor:
-    """Return features as a tensor of floating type on the CPU, `(n, p)`.
+    def _see(self, rows: Sequence[Row], chunks: Sequence[torch.Tensor], _images: slice) -> None:
+        """Reduce a layer's features to its Gram matrices, one for each readout."""
+        assert self._stack is not None
+        for row in rows:
+            features = [features_of(chunk, row.layout, row.readout) for chunk in chunks]
+            self._stack.put(row.position, features)
 
-    Raises:
-        DataError: no array of real numbers with a row for each image.
-    """
-    tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else _array(value)
-    if tensor.is_complex():
-        raise DataError(
-            "CKA compares real numbers, got complex ones: give real and imaginary parts as features"
-        )
-    if tensor.ndim == 0:
-        raise DataError("CKA compares arrays with one row per image, got a single number")
-    if not tensor.numel():
-        raise DataError(f"an array of shape {tuple(tensor.shape)} holds no features to compare")
-    tensor = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
-    return tensor.reshape(len(tensor), -1)
-
-
-def _array(value: Any) -> torch.Tensor:
-    """Return what NumPy makes of a value, as a tensor with memory of its own, aligned as torch aligns it.
-
-    Equal features then go through equal operations, to the last bit.
-
-    Raises:
-        DataError: it is no array of numbers.
-    """
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # rows of different lengths
-        raise DataError(f"CKA compares arrays of numbers; this is none: {error}") from None
-    if array.dtype.kind not in "biufc":
-        raise DataError(f"CKA compares arrays of numbers, got one of {array.dtype}")
-    return torch.tensor(array.astype(np.complex128 if array.dtype.kind == "c" else np.float64))
+    def added(self) -> Mapping[str, torch.Tensor]:
+        """Return the products of all pairs of rows, for each index."""
+        assert self._stack is not None
+        grams, scales = self._stack.grams()
+        return {
+            index.quantity.sum("products"): hsic.products(index.represent(grams, scales))
+            for index in self._indices
+        }

@@ -1,57 +1,30 @@
-"""Over-smoothing: how alike the tokens of a layer are, one row of a table per measure.
+"""The tokens of a layer: what the measures of over-smoothing need of them, and the meter that shows them to these.
 
-Every measure is a function from the tokens of a CKA batch to one number per image. Rules for all of them: tokens
-are read in float32; an image for which a measure is undefined (say, all its tokens are 0) is NaN and left out of
-the mean; a token of length 0 has no direction, and no part in a cosine.
-
-No torch is imported with this module: figures and summaries read the table.
+Rules for all measures: tokens are read in float32; an image for which a measure is undefined (say, all its tokens
+are 0) is NaN and left out of the mean; a token of length 0 has no direction, and no part in a cosine.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
 
 from ..errors import LayerError
-from ..sums import Quantity
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..subjects.readout import Grid
-
-EFFECTIVE_RANK_IMAGES = 32
-"""Effective rank, whose decompositions are expensive, is measured on at most so many images of a run, ..."""
-
-EFFECTIVE_RANK_SHARE = 256
-"""... on one image in so many, ..."""
-
-EFFECTIVE_RANK_LEAST = 4
-"""... and on no fewer than these."""
+from ..images.batches import Batch
+from ..subjects.layouts import NoTokens
+from ..subjects.locality import Reading
+from ..subjects.model import Model, lines_left_out
+from ..subjects.readout import Grid, exact_dtype, patches_of
+from .meter import Meter, Reads, Setting, Site
+from .scaling import are_ordinary, common_scale, lengths, median_of_three
+from .tally import Measure, Tally, marked, share
 
 _BLOCK_BYTES = {"cpu": 1 << 22}
 _ACCELERATOR_BLOCK_BYTES = 1 << 28
 """Tokens are read in blocks of images: on a CPU small enough to stay in cache, on an accelerator large."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measure of over-smoothing.
-
-    Attributes:
-        function: from `Tokens` (or attention's `Maps`) to `(images,)` values.
-        quantity: what a result says of it.
-        default: whether it is measured unless something else is asked for.
-        on_grid: whether it needs the patch grid.
-    """
-
-    function: Callable[[Any], torch.Tensor]
-    quantity: Quantity
-    default: bool = False
-    on_grid: bool = False
 
 
 class Tokens:
@@ -77,8 +50,6 @@ class Tokens:
 
     def first(self, images: int) -> torch.Tensor:
         """Return the tokens of the first images as they are, float64 (on the CPU if the device has none)."""
-        import torch
-
         parts, left = [], images
         for chunk in self._chunks:
             parts.append(chunk[: max(left, 0)])
@@ -88,8 +59,6 @@ class Tokens:
 
     def each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return `function` of float32 blocks of images, joined along the images."""
-        import torch
-
         return torch.cat([function(block) for block in self._blocks()])
 
     @property
@@ -108,8 +77,6 @@ class Tokens:
 
         The largest float32 tokens have lengths beyond float32.
         """
-        from ..subjects.readout import exact_dtype
-
         exact = self.lengths.to(exact_dtype(self.lengths.device))
         return exact if self.scale is None else exact * self.scale
 
@@ -131,8 +98,6 @@ class Tokens:
     @functools.cached_property
     def _look(self) -> _Look:
         """What a first visit to the tokens tells. On a CPU it also tells whether they need scaling at all."""
-        from .scaling import are_ordinary, common_scale
-
         if self._chunks[0].device.type == "cpu":
             found = self._look_at(None)
             if are_ordinary(found.lengths):
@@ -140,9 +105,6 @@ class Tokens:
         return self._look_at(common_scale(self._chunks))
 
     def _look_at(self, scale: torch.Tensor | None) -> _Look:
-        import torch
-
-        from .scaling import lengths, median_of_three
 
         last = self._chunks[-1]
         token = median_of_three(
@@ -164,10 +126,6 @@ class Tokens:
     @functools.cached_property
     def _reduced(self) -> list[torch.Tensor]:
         """What the cosines read, from one visit to each block while it is in cache."""
-        import torch
-
-        from .scaling import lengths
-
         look, parts, first = self._look, [], 0
         for block in self._blocks():
             sizes = look.lengths[first : first + len(block)]
@@ -187,10 +145,6 @@ class Tokens:
         Only features that differ in the batch count in its size: one which all tokens share exactly says nothing
         about the rounding of the others.
         """
-        import torch
-
-        from .scaling import lengths
-
         eps = torch.finfo(self._chunks[0].dtype).eps
         if block.device.type == "cpu":
             # Rarely is anything near its rounding, even of the whole size.
@@ -203,7 +157,6 @@ class Tokens:
         return self._blocks_over(self.scale)
 
     def _blocks_over(self, scale: torch.Tensor | None) -> Iterator[torch.Tensor]:
-        import torch
 
         for chunk in self._chunks:
             image_bytes = 4 * chunk[0].numel()
@@ -233,238 +186,135 @@ class _Look:
     offset: torch.Tensor
 
 
-def patch_cosine(tokens: Tokens) -> torch.Tensor:
-    """Mean cosine of all pairs of different tokens of an image, in O(tokens x dim)."""
-    return _mean_cosine(*tokens.directions)
+class TokenMeter(Meter):
+    """Measures of the patch tokens of every layer that has several.
 
-
-def patch_cosine_centred(tokens: Tokens) -> torch.Tensor:
-    """`patch_cosine` of tokens from which the mean token of the CKA batch is taken away."""
-    return _mean_cosine(*tokens.centred_directions)
-
-
-def patch_cosine_between(tokens: Tokens) -> torch.Tensor:
-    """Mean cosine of tokens of different images of the CKA batch.
-
-    An image's value is its jackknife pseudo-value: the mean is the mean over pairs of images, and the spread
-    gives its error, which the means of each image with the others would make half as large as it is.
+    Args:
+        setting: of the run.
+        measures: what to measure.
+        is_asked_for: whether it is said, too, where there are no tokens to measure.
+        expensive: on how many images of the run the expensive measures are taken.
     """
-    sums, counts = tokens.directions
-    has = counts > 0
-    means = sums / counts.clamp_min(1).unsqueeze(1)
-    total, images = means.sum(0), has.sum()
-    with_others = (means * (total - means)).sum(1) / (images - 1)
-    overall = with_others.sum() / images
-    pseudo = (2 * (images - 1) * with_others - images * overall) / (images - 2)
-    return pseudo.where(has, float("nan"))
 
+    def __init__(
+        self,
+        setting: Setting,
+        measures: Sequence[Measure],
+        *,
+        is_asked_for: bool,
+        expensive: int,
+    ) -> None:
+        self._setting = setting
+        self._measures = measures
+        self._is_asked_for = is_asked_for
+        self._expensive_images = expensive
+        self._expensive = 0
+        self._tally: Tally | None = None
+        self._layers = 0
+        on_grid = any(measure.on_grid for measure in measures)
+        self.reads: Reads = "grid" if on_grid else "tokens"
+        self.identity = {
+            "smoothing": {
+                "measures": [measure.quantity.name for measure in measures],
+                "effective_rank_images": expensive,
+            }
+        }
 
-def rank_collapse(tokens: Tokens) -> torch.Tensor:
-    """Frobenius norm of what differs from the mean token of the image, over that of the tokens."""
-    return tokens.each(lambda x: _length(_split(x)[0]) / _length(x))
-
-
-def frequency_ratio(tokens: Tokens) -> torch.Tensor:
-    """Frobenius norm of what differs from the mean token of the image, over that of the mean repeated."""
-
-    def ratio(x: torch.Tensor) -> torch.Tensor:
-        high, mean = _split(x)
-        low = _length(mean) * math.sqrt(x.shape[1])
-        return (_length(high) / low).where(low > 0, float("nan"))
-
-    return tokens.each(ratio)
-
-
-def effective_rank(tokens: Tokens) -> torch.Tensor:
-    """Exponential of the entropy of the normalised singular values, of the first images only.
-
-    Singular values below float32's rounding of the largest are 0. A GPU waits here for each decomposition.
-    """
-    import torch
-
-    values = torch.full_like(tokens.lengths[:, 0], float("nan"))
-    if not tokens.expensive:
-        return values
-    x = tokens.first(tokens.expensive)
-    x = x.where(x.isfinite(), 0.0)  # a decomposition of what is not finite raises
-    gram = x @ x.mT if x.shape[1] <= x.shape[2] else x.mT @ x
-    squares = torch.linalg.eigvalsh(gram)
-    floor = torch.finfo(torch.float32).eps ** 2 * squares[:, -1:]
-    singular = squares.where(squares > floor, 0.0).sqrt()
-    shares = singular / singular.sum(1, keepdim=True)
-    values[: tokens.expensive] = shares.xlogy(shares).sum(1).neg().exp().to(values)
-    return values
-
-
-def dirichlet_energy(tokens: Tokens) -> torch.Tensor:
-    """Squared differences of neighbours on the patch grid (4-neighbours, each edge once), over squared norm."""
-    grid = tokens.grid
-    if grid is None:
-        raise ValueError("the Dirichlet energy needs the patch grid")
-
-    def energy(x: torch.Tensor) -> torch.Tensor:
-        x = x[:, -grid[0] * grid[1] :].view(len(x), *grid, -1)
-        down, right = _length(x.diff(dim=1)), _length(x.diff(dim=2))
-        size = _length(x)
-        return (down / size).square() + (right / size).square()
-
-    return tokens.each(energy)
-
-
-def token_norm(tokens: Tokens) -> torch.Tensor:
-    """Mean length of the tokens."""
-    return tokens.norms.mean(1)
-
-
-def token_norm_ratio(tokens: Tokens) -> torch.Tensor:
-    """Length of the longest token over the median length."""
-    norms = tokens.lengths
-    # torch's median of an even number of values is the lower of the two in the middle.
-    median = (norms.median(1).values - (-norms).median(1).values) / 2
-    return (norms.amax(1) / median).where(median > 0, float("nan"))
-
-
-MEASURES: dict[str, Measure] = {
-    "patch_cosine_centred": Measure(
-        patch_cosine_centred,
-        Quantity(
-            "patch_cosine_centred",
-            "Centred patch cosine",
-            "mean cosine of an image's tokens, the mean token of the CKA batch removed",
-            (-1.0, 1.0),
-            "higher",
-            "Gong et al., arXiv 2104.12753, centred",
-        ),
-        default=True,
-    ),
-    "patch_cosine": Measure(
-        patch_cosine,
-        Quantity(
-            "patch_cosine",
-            "Patch cosine",
-            "mean cosine of an image's tokens; does not compare families of models",
-            (-1.0, 1.0),
-            "higher",
-            "Gong et al., arXiv 2104.12753",
-        ),
-        default=True,
-    ),
-    "patch_cosine_between": Measure(
-        patch_cosine_between,
-        Quantity(
-            "patch_cosine_between",
-            "Cosine between images",
-            "mean cosine of tokens of different images of a CKA batch",
-            (-1.0, 1.0),
-            "higher",
-            "Gong et al., arXiv 2104.12753, of pairs from different images",
-        ),
-    ),
-    "rank_collapse": Measure(
-        rank_collapse,
-        Quantity(
-            "rank_collapse",
-            "Rank-collapse residual",
-            "share of the tokens' Frobenius norm that is not their mean",
-            (0.0, 1.0),
-            "lower",
-            "Dong et al., arXiv 2103.03404, in the Frobenius norm",
-        ),
-    ),
-    "frequency_ratio": Measure(
-        frequency_ratio,
-        Quantity(
-            "frequency_ratio",
-            "High/low frequency",
-            "Frobenius norm of what is not the mean token over that of the mean",
-            (0.0, None),
-            "lower",
-            "Wang et al., arXiv 2203.05962",
-        ),
-    ),
-    "effective_rank": Measure(
-        effective_rank,
-        Quantity(
-            "effective_rank",
-            "Effective rank",
-            "exponential of the entropy of the normalised singular values",
-            (1.0, None),
-            "lower",
-            "Roy & Vetterli, EUSIPCO 2007",
-            few=True,
-        ),
-        default=True,
-    ),
-    "dirichlet_energy": Measure(
-        dirichlet_energy,
-        Quantity(
-            "dirichlet_energy",
-            "Dirichlet energy",
-            "squared differences of neighbouring patches over the squared norm",
-            (0.0, 8.0),
-            "lower",
-            "Cai & Wang, arXiv 2006.13318, on the patch grid",
-        ),
-        on_grid=True,
-    ),
-    "token_norm": Measure(
-        token_norm,
-        Quantity(
-            "token_norm",
-            "Token norm",
-            "mean length of the tokens",
-            (0.0, None),
-            None,
-            "Darcet et al., arXiv 2309.16588",
-        ),
-        default=True,
-    ),
-    "token_norm_ratio": Measure(
-        token_norm_ratio,
-        Quantity(
-            "token_norm_ratio",
-            "Largest / median norm",
-            "length of the longest token over the median: outlier tokens",
-            (1.0, None),
-            None,
-            "Darcet et al., arXiv 2309.16588",
-        ),
-        default=True,
-    ),
-}
-"""Name -> measure. The first is the headline."""
-
-
-def choose(names: str | None) -> tuple[str, ...]:
-    """Return the measures that `--smoothing` names: names with commas, `all`, `none`; the default for `None`.
-
-    Raises:
-        LayerError: an unknown name.
-    """
-    if names is None:
-        return tuple(name for name, measure in MEASURES.items() if measure.default)
-    if names in ("all", "none"):
-        return tuple(MEASURES) if names == "all" else ()
-    wanted = [name.strip() for name in names.split(",")]
-    for name in wanted:
-        if name not in MEASURES:
-            raise LayerError(
-                f"unknown --smoothing {name!r}; choose all, none or from {', '.join(MEASURES)}"
-                + ("; --attention measures attention" if "attention" in name else "")
+    def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
+        """Look at every layer with several patches, the whole batch at once."""
+        self._layers = sum(len(model.rows) for model in models)
+        found: list[Site] = []
+        lines: list[str] = []
+        measured: dict[bool, set[int]] = {
+            False: set(),
+            True: set(),
+        }  # rows with tokens; with a grid
+        for model in models:
+            readings, said = self._readings(model)
+            lines += said
+            for path, reading in readings.items():
+                rows = [row.position for row in model.rows_by_layer()[path]]
+                measured[False].update(rows)
+                measured[True].update(rows if reading.grid is not None else ())
+                see = functools.partial(self._see, rows, reading)
+                found.append(Site(model, path, see, model.places[path]))
+        self.quantities = tuple(
+            replace(
+                measure.quantity,
+                absent=tuple(sorted(set(range(self._layers)) - measured[measure.on_grid])),
             )
-    return tuple(dict.fromkeys(wanted))
+            for measure in self._measures
+        )
+        return found, lines
+
+    def _readings(self, model: Model) -> tuple[dict[str, Reading], list[str]]:
+        """Return how the tokens of a model's layers are read, and a line for layers left out.
+
+        Raises:
+            LayerError: a layer named by hand contradicts what the user says of the tokens.
+        """
+        subject = model.subject
+        is_stated = subject.layout.stated is not None or subject.layout.stated_prefix is not None
+        found: dict[str, Reading] = {}
+        wrong: dict[str, str] = {}
+        alone: dict[str, str] = {}
+        scattered: dict[str, str] = {}
+        for path in model.rows_by_layer():
+            reading, output = model.readings[path], model.outputs[path]
+            if isinstance(reading, NoTokens):
+                alone[path] = str(reading)
+            elif isinstance(reading, LayerError):
+                if is_stated and not subject.pattern:
+                    raise LayerError(f"{model.name}: layer {path} {reading}")
+                wrong[path] = str(reading)
+            elif not has_tokens(output, reading):
+                alone[path] = f"returns {tuple(output.shape)}, not several tokens"
+            else:
+                assert reading is not None
+                found[path] = reading
+                if reading.grid is None and self.reads == "grid":
+                    scattered[path] = "has no patch grid, or none on which its tokens are in order"
+        smoothing, grid = "the over-smoothing measures", "the measures on the grid"
+        lines = lines_left_out(model.name, wrong, smoothing)
+        if self._is_asked_for:
+            lines += lines_left_out(model.name, alone, smoothing)
+            lines += lines_left_out(model.name, scattered, grid)
+        return found, lines
+
+    def begin(self, batch: Batch) -> None:
+        """Make room for the batch; the memory is taken with the first one."""
+        if self._tally is None:
+            shapes = dict.fromkeys(self.quantities, (self._layers,))
+            self._tally = Tally(shapes, self._setting.largest, self._setting.device)
+        self._expensive = share(self._expensive_images, batch.index, self._setting.plan)
+        self._tally.begin(batch.images)
+
+    def _see(
+        self, rows: Sequence[int], reading: Reading, chunks: Sequence[torch.Tensor], _images: slice
+    ) -> None:
+        """Measure one layer; the measures do not depend on the readout of its rows."""
+        assert self._tally is not None
+        patches = [patches_of(chunk, reading.layout) for chunk in chunks]
+        tokens = Tokens(patches, reading.grid, self._expensive)
+        for measure in self._measures:
+            if reading.grid is not None or not measure.on_grid:
+                values = marked(measure.function(tokens), tokens.finite)
+                self._tally.put(measure.quantity.name, rows, values)
+
+    def added(self) -> Mapping[str, torch.Tensor]:
+        """Return the sums of each measure at each row."""
+        assert self._tally is not None
+        return self._tally.added()
 
 
-def expensive_images(images: int) -> int:
-    """Return on how many images of a run the expensive measures are taken."""
-    wanted = max(EFFECTIVE_RANK_LEAST, images // EFFECTIVE_RANK_SHARE)
-    return min(images, wanted, EFFECTIVE_RANK_IMAGES)
+def has_tokens(output: torch.Tensor, reading: Reading | None) -> bool:
+    """Whether a layer has at least two patch tokens.
 
-
-def _mean_cosine(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Return (|sum of n unit tokens|^2 - n) / (n (n - 1)); NaN for fewer than two."""
-    cosine = (sums.square().sum(1) - counts) / (counts * (counts - 1))
-    return cosine.where(counts > 1, float("nan"))
+    Args:
+        output: of the layer; only its shape matters.
+        reading: how it is read; `None` if it is `(images, channels)`.
+    """
+    return reading is not None and patches_of(output, reading.layout).shape[1] > 1
 
 
 def _divided(tokens: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
@@ -481,23 +331,3 @@ def _inverse(lengths: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
 def _sums(weights: torch.Tensor, block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the weighted sum of an image's tokens `(images, dim)`, and how many have a weight `(images,)`."""
     return (weights.unsqueeze(1) @ block).squeeze(1), (weights > 0).sum(1)
-
-
-def _split(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what differs from the mean token of each image, and the mean token, `(images, 1, dim)`.
-
-    A token is taken away first: see `_Look`.
-    """
-    from .scaling import median_of_three
-
-    reference = median_of_three(x[:, :1], x[:, x.shape[1] // 2, None], x[:, -1:])
-    rest = x - reference
-    offset = rest.mean(1, keepdim=True)
-    return rest.sub_(offset), reference + offset
-
-
-def _length(x: torch.Tensor) -> torch.Tensor:
-    """Return the Frobenius norm of each image's tokens, `(images,)`."""
-    from .scaling import lengths
-
-    return lengths(lengths(x).flatten(1))

@@ -1,0 +1,76 @@
+"""How many images' classes a model predicts: that it is the model one thinks it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import LayerError
+from ..images.batches import Batch
+from ..subjects.model import Model
+from ..subjects.readout import tensor_at
+from ..sums import MODELS, Quantity
+from .meter import Meter, Setting, Site
+from .scaling import sums_device
+
+TOP1 = Quantity(
+    "top1",
+    "top1",
+    "share",
+    (MODELS,),
+    "Top-1 accuracy",
+    "share of the images whose class the model predicted, of those whose class it knows",
+    (0.0, 1.0),
+)
+
+
+class Accuracy(Meter):
+    """Top-1 accuracy of the models whose classes are those of the data."""
+
+    quantities = (TOP1,)
+
+    def __init__(self, setting: Setting) -> None:
+        self._device = setting.device
+        self._classes: dict[Model, torch.Tensor] = {}
+        self._counts = torch.empty(0)
+        self._labels: torch.Tensor | None = None
+
+    def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
+        """Look at no layer: what models return is enough."""
+        self._classes = {
+            model: torch.tensor(model.classes, device=self._device)
+            for model in models
+            if model.classes is not None
+        }
+        self._counts = torch.zeros(2, len(models), dtype=torch.int64, device=self._device)
+        return (), ()
+
+    def begin(self, batch: Batch) -> None:
+        """Take in the labels."""
+        self._counts.zero_()
+        labels = batch.labels
+        self._labels = None if labels is None else labels.to(self._device, non_blocking=True)
+
+    def end(self, model: Model, outputs: Sequence[Any]) -> None:
+        """Count the images whose class was predicted, and those with a class to predict."""
+        classes = self._classes.get(model)
+        if classes is None or self._labels is None:
+            return
+        wanted = classes[self._labels]
+        predicted = torch.cat([_logits(output, model).argmax(1) for output in outputs])
+        self._counts[0, model.number] = (predicted == wanted).sum()
+        self._counts[1, model.number] = (wanted >= 0).sum()
+
+    def added(self) -> Mapping[str, torch.Tensor]:
+        """Return hits and trials of each model."""
+        hits, trials = self._counts.to(sums_device(self._device)).to(torch.float64)
+        return {TOP1.sum("hits"): hits, TOP1.sum("trials"): trials}
+
+
+def _logits(output: Any, model: Model) -> torch.Tensor:
+    logits = tensor_at(output, model.logits_place)
+    if logits is None:
+        raise LayerError(f"{model.name} returned no tensor for some images")
+    return logits

@@ -1,0 +1,285 @@
+"""Over-smoothing: how alike the tokens of a layer are, one function and one row of the table per measure.
+
+Every measure is a function from the tokens of a CKA batch to one number per image; for the rules see `tokens`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from ..errors import LayerError
+from ..sums import LAYERS, Quantity
+from .meter import Setting
+from .scaling import lengths, median_of_three
+from .tally import Measure, table
+from .tokens import TokenMeter, Tokens
+
+EFFECTIVE_RANK_IMAGES = 32
+"""Effective rank, whose decompositions are expensive, is measured on at most so many images of a run, ..."""
+
+EFFECTIVE_RANK_SHARE = 256
+"""... on one image in so many, ..."""
+
+EFFECTIVE_RANK_LEAST = 4
+"""... and on no fewer than these."""
+
+
+def patch_cosine(tokens: Tokens) -> torch.Tensor:
+    """Mean cosine of all pairs of different tokens of an image, in O(tokens x dim)."""
+    return _mean_cosine(*tokens.directions)
+
+
+def patch_cosine_centred(tokens: Tokens) -> torch.Tensor:
+    """`patch_cosine` of tokens from which the mean token of the CKA batch is taken away."""
+    return _mean_cosine(*tokens.centred_directions)
+
+
+def patch_cosine_between(tokens: Tokens) -> torch.Tensor:
+    """Mean cosine of tokens of different images of the CKA batch.
+
+    An image's value is its jackknife pseudo-value: the mean is the mean over pairs of images, and the spread
+    gives its error, which the means of each image with the others would make half as large as it is.
+    """
+    sums, counts = tokens.directions
+    has = counts > 0
+    means = sums / counts.clamp_min(1).unsqueeze(1)
+    total, images = means.sum(0), has.sum()
+    with_others = (means * (total - means)).sum(1) / (images - 1)
+    overall = with_others.sum() / images
+    pseudo = (2 * (images - 1) * with_others - images * overall) / (images - 2)
+    return pseudo.where(has, float("nan"))
+
+
+def rank_collapse(tokens: Tokens) -> torch.Tensor:
+    """Frobenius norm of what differs from the mean token of the image, over that of the tokens."""
+    return tokens.each(lambda x: _length(_split(x)[0]) / _length(x))
+
+
+def frequency_ratio(tokens: Tokens) -> torch.Tensor:
+    """Frobenius norm of what differs from the mean token of the image, over that of the mean repeated."""
+
+    def ratio(x: torch.Tensor) -> torch.Tensor:
+        high, mean = _split(x)
+        low = _length(mean) * math.sqrt(x.shape[1])
+        return (_length(high) / low).where(low > 0, float("nan"))
+
+    return tokens.each(ratio)
+
+
+def effective_rank(tokens: Tokens) -> torch.Tensor:
+    """Exponential of the entropy of the normalised singular values, of the first images only.
+
+    Singular values below float32's rounding of the largest are 0. A GPU waits here for each decomposition.
+    """
+    values = torch.full_like(tokens.lengths[:, 0], float("nan"))
+    if not tokens.expensive:
+        return values
+    x = tokens.first(tokens.expensive)
+    x = x.where(x.isfinite(), 0.0)  # a decomposition of what is not finite raises
+    gram = x @ x.mT if x.shape[1] <= x.shape[2] else x.mT @ x
+    squares = torch.linalg.eigvalsh(gram)
+    floor = torch.finfo(torch.float32).eps ** 2 * squares[:, -1:]
+    singular = squares.where(squares > floor, 0.0).sqrt()
+    shares = singular / singular.sum(1, keepdim=True)
+    values[: tokens.expensive] = shares.xlogy(shares).sum(1).neg().exp().to(values)
+    return values
+
+
+def dirichlet_energy(tokens: Tokens) -> torch.Tensor:
+    """Squared differences of neighbours on the patch grid (4-neighbours, each edge once), over squared norm."""
+    grid = tokens.grid
+    if grid is None:
+        raise ValueError("the Dirichlet energy needs the patch grid")
+
+    def energy(x: torch.Tensor) -> torch.Tensor:
+        x = x[:, -grid[0] * grid[1] :].view(len(x), *grid, -1)
+        down, right = _length(x.diff(dim=1)), _length(x.diff(dim=2))
+        size = _length(x)
+        return (down / size).square() + (right / size).square()
+
+    return tokens.each(energy)
+
+
+def token_norm(tokens: Tokens) -> torch.Tensor:
+    """Mean length of the tokens."""
+    return tokens.norms.mean(1)
+
+
+def token_norm_ratio(tokens: Tokens) -> torch.Tensor:
+    """Length of the longest token over the median length."""
+    norms = tokens.lengths
+    # torch's median of an even number of values is the lower of the two in the middle.
+    median = (norms.median(1).values - (-norms).median(1).values) / 2
+    return (norms.amax(1) / median).where(median > 0, float("nan"))
+
+
+def _row(
+    function: Callable[[Tokens], torch.Tensor],
+    label: str,
+    about: str,
+    range_: tuple[float | None, float | None],
+    smoother: Literal["higher", "lower"] | None,
+    source: str,
+    *,
+    default: bool = False,
+    on_grid: bool = False,
+    few: bool = False,
+) -> Measure:
+    """Return a row of the table; the measure is called as its function is."""
+    name = function.__name__
+    path = f"smoothing/{name}"
+    quantity = Quantity(name, path, "mean", (LAYERS,), label, about, range_, smoother, source, few)
+    return Measure(function, quantity, default, on_grid)
+
+
+MEASURES = table(
+    _row(
+        patch_cosine_centred,
+        "Centred patch cosine",
+        "mean cosine of an image's tokens, the mean token of the CKA batch removed",
+        (-1.0, 1.0),
+        "higher",
+        "Gong et al., arXiv 2104.12753, centred",
+        default=True,
+    ),
+    _row(
+        patch_cosine,
+        "Patch cosine",
+        "mean cosine of an image's tokens; does not compare families of models",
+        (-1.0, 1.0),
+        "higher",
+        "Gong et al., arXiv 2104.12753",
+        default=True,
+    ),
+    _row(
+        patch_cosine_between,
+        "Cosine between images",
+        "mean cosine of tokens of different images of a CKA batch",
+        (-1.0, 1.0),
+        "higher",
+        "Gong et al., arXiv 2104.12753, of pairs from different images",
+    ),
+    _row(
+        rank_collapse,
+        "Rank-collapse residual",
+        "share of the tokens' Frobenius norm that is not their mean",
+        (0.0, 1.0),
+        "lower",
+        "Dong et al., arXiv 2103.03404, in the Frobenius norm",
+    ),
+    _row(
+        frequency_ratio,
+        "High/low frequency",
+        "Frobenius norm of what is not the mean token over that of the mean",
+        (0.0, None),
+        "lower",
+        "Wang et al., arXiv 2203.05962",
+    ),
+    _row(
+        effective_rank,
+        "Effective rank",
+        "exponential of the entropy of the normalised singular values",
+        (1.0, None),
+        "lower",
+        "Roy & Vetterli, EUSIPCO 2007",
+        default=True,
+        few=True,
+    ),
+    _row(
+        dirichlet_energy,
+        "Dirichlet energy",
+        "squared differences of neighbouring patches over the squared norm",
+        (0.0, 8.0),
+        "lower",
+        "Cai & Wang, arXiv 2006.13318, on the patch grid",
+        on_grid=True,
+    ),
+    _row(
+        token_norm,
+        "Token norm",
+        "mean length of the tokens",
+        (0.0, None),
+        None,
+        "Darcet et al., arXiv 2309.16588",
+        default=True,
+    ),
+    _row(
+        token_norm_ratio,
+        "Largest / median norm",
+        "length of the longest token over the median: outlier tokens",
+        (1.0, None),
+        None,
+        "Darcet et al., arXiv 2309.16588",
+        default=True,
+    ),
+)
+"""Name -> measure. The first is the headline."""
+
+
+def smoothing(setting: Setting) -> TokenMeter | None:
+    """Return the meter of the measures that the options name; `None` if they name none.
+
+    Raises:
+        LayerError: an unknown name.
+    """
+    wanted = choose(setting.options.smoothing)
+    if not wanted:
+        return None
+    return TokenMeter(
+        setting,
+        [measure for name, measure in MEASURES.items() if name in wanted],
+        is_asked_for=setting.options.smoothing is not None,
+        expensive=expensive_images(sum(map(len, setting.plan.batches))),
+    )
+
+
+def choose(names: str | None) -> tuple[str, ...]:
+    """Return the measures that `--smoothing` names: names with commas, `all`, `none`; the default for `None`.
+
+    Raises:
+        LayerError: an unknown name.
+    """
+    if names is None:
+        return tuple(name for name, measure in MEASURES.items() if measure.default)
+    if names in ("all", "none"):
+        return tuple(MEASURES) if names == "all" else ()
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in MEASURES:
+            raise LayerError(
+                f"unknown --smoothing {name!r}; choose all, none or from {', '.join(MEASURES)}"
+                + ("; --attention measures attention" if "attention" in name else "")
+            )
+    return tuple(dict.fromkeys(wanted))
+
+
+def expensive_images(images: int) -> int:
+    """Return on how many images of a run the expensive measures are taken."""
+    wanted = max(EFFECTIVE_RANK_LEAST, images // EFFECTIVE_RANK_SHARE)
+    return min(images, wanted, EFFECTIVE_RANK_IMAGES)
+
+
+def _mean_cosine(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return (|sum of n unit tokens|^2 - n) / (n (n - 1)); NaN for fewer than two."""
+    cosine = (sums.square().sum(1) - counts) / (counts * (counts - 1))
+    return cosine.where(counts > 1, float("nan"))
+
+
+def _split(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what differs from the mean token of each image, and the mean token, `(images, 1, dim)`.
+
+    A token is taken away first: see `_Look`.
+    """
+    reference = median_of_three(x[:, :1], x[:, x.shape[1] // 2, None], x[:, -1:])
+    rest = x - reference
+    offset = rest.mean(1, keepdim=True)
+    return rest.sub_(offset), reference + offset
+
+
+def _length(x: torch.Tensor) -> torch.Tensor:
+    """Return the Frobenius norm of each image's tokens, `(images,)`."""
+    return lengths(lengths(x).flatten(1))
