@@ -84,7 +84,7 @@ def examine(network: Network) -> Row:
     import torch
 
     import refiner_cka as rc
-    from refiner_cka.analysis.run import CPU_CHUNK
+    from refiner_cka.analysis.passes import CPU_CHUNK
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -102,14 +102,14 @@ def examine(network: Network) -> Row:
         said = [str(each.message) for each in caught if each.category is rc.AnalysisWarning]
     paths = [layer.path for layer in result.layers]
     images = data[list(analysis.plan.batches[0])]
-    chunks = [images] if analysis.whole[0] else list(images.split(CPU_CHUNK))
+    chunks = [images] if analysis.models[0].whole else list(images.split(CPU_CHUNK))
     expected = truth(module, paths, chunks, analysis.plan.seed)
     # A layer without a CKA is NaN here, and rounding noise there.
     difference = np.abs(result.cka() - expected)
     return Row(
         network.name,
         f"{len(paths)}: {paths[0]} to {paths[-1]}",
-        described([row.site for row in analysis.rows], len(paths)),
+        described(analysis.models[0]),
         float(np.nanmax(difference)) if np.isfinite(difference).any() else float("nan"),
         "; ".join(line.removeprefix(f"{network.name}: ") for line in said),
     )
@@ -159,15 +159,19 @@ def truth(module, paths, chunks, seed):
     )
 
 
-def described(sites, layers):
+def described(model):
     """Return how tokens are read, the most frequent way first."""
+    from refiner_cka.measures.tokens import has_tokens
+    from refiner_cka.subjects.locality import Reading
+
+    readings = [model.readings[row.path] for row in model.rows]
     kinds = Counter(
-        site.layout.format + (f", {site.layout.prefix} prefix" if site.layout.prefix else "")
-        for site in sites
-        if site is not None
+        each.layout.format + (f", {each.layout.prefix} prefix" if each.layout.prefix else "")
+        for each, row in zip(readings, model.rows, strict=True)
+        if isinstance(each, Reading) and has_tokens(model.outputs[row.path], each)
     )
     ways = "; ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    missing = layers - kinds.total()
+    missing = len(model.rows) - kinds.total()
     return (ways or "none") + (f"; {missing} without" if ways and missing else "")
 
 

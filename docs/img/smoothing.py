@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from refiner_cka.measures import attention  # noqa: E402
-from refiner_cka.measures import tokens as smoothing  # noqa: E402
+from refiner_cka.measures import attention, maps, smoothing  # noqa: E402
+from refiner_cka.measures.tokens import Tokens  # noqa: E402
 
 SIDE = 6
 GRID = (SIDE, SIDE)
@@ -80,7 +80,7 @@ def draw_tokens(name):
     for ax, tokens, word in zip(
         figure.subplots(1, 2), EXAMPLES[name], words(measure.quantity.smoother), strict=True
     ):
-        values = measure.function(smoothing.Tokens([tokens], GRID, expensive=4))
+        values = measure.function(Tokens([tokens], GRID, expensive=4))
         images = (0.5 + tokens / scale).clamp(0, 1).view(4, SIDE, SIDE, 3).numpy()
         framed = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1)
         rows = [np.concatenate(list(framed[k : k + 2]), 1) for k in (0, 2)]
@@ -111,18 +111,18 @@ much; of the last two: with a small value and a large one."""
 
 def value(name, heads, table):
     """Return what a measure says of one image's maps."""
-    if name == attention.BLOCK_SIMILARITY.name:
-        blocks = [attention.Maps(head[None, None], 0, "softmax", table) for head in heads]
-        columns = [attention.block_columns(block, 1) for block in blocks]
-        return float(attention.block_similarity(columns)[0, 0, 1])
-    maps = attention.Maps(torch.stack(heads).unsqueeze(0), 0, "refined", table)
-    return float(attention.MEASURES[name].function(maps)[0])
+    if name == maps.BLOCK_SIMILARITY.name:
+        blocks = [maps.Maps(head[None, None], 0, "softmax", table) for head in heads]
+        columns = [maps.block_columns(block, 1) for block in blocks]
+        return float(maps.block_similarity(columns)[0, 0, 1])
+    both = maps.Maps(torch.stack(heads).unsqueeze(0), 0, "refined", table)
+    return float(attention.MEASURES[name].function(both)[0])
 
 
 def draw_maps(name):
     """Draw the pair of an attention measure: where the marked patch attends to, in each head."""
-    smooths = name == attention.BLOCK_SIMILARITY.name or attention.MEASURES[name].quantity.smoother
-    table = attention.distances(GRID, (16.0, 16.0), torch.device("cpu"))
+    smooths = name == maps.BLOCK_SIMILARITY.name or attention.MEASURES[name].quantity.smoother
+    table = maps.distances(GRID, (16.0, 16.0), torch.device("cpu"))
     figure = Figure(figsize=(3.6, 2.0), layout="constrained")
     largest = max(float(head.max()) for heads in MAPS[name] for head in heads)
     for ax, heads, word in zip(figure.subplots(1, 2), MAPS[name], words(smooths), strict=True):

@@ -111,15 +111,18 @@ def measure(
 
 
 class Measurement:
-    """A running analysis: its sums, and what each model is watched by."""
+    """A running analysis.
+
+    Attributes:
+        state: what has been measured so far.
+    """
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
-        self._state = State(
+        self.state = State(
             all_sums(analysis.quantities),
             {name: len(axis) for name, axis in analysis.axes.items()}
             | {MODELS: len(analysis.models)},
-            batches=len(analysis.plan.batches),
             device=analysis.runtime.device,
         )
         self._passes = [
@@ -157,7 +160,7 @@ class Measurement:
                     f"batch {batch.index} has other pixels than when it was measured: the images "
                     "changed since, or are random; start anew without the result to resume"
                 )
-        self._state.load(part.sums, seen)
+        self.state.load(part.sums, seen)
         self._unreadable.extend(part.unreadable)
         known = {*self._analysis.warnings, *derived_lines(part)}
         self._said.extend(line for line in part.warnings if line not in known)
@@ -170,8 +173,8 @@ class Measurement:
         """
         here = self._analysis.runtime
         if here.world == 1:
-            return self._state.batches
-        mine = (self._analysis.fingerprint, self._analysis.provenance, self._state.batches)
+            return self.state.batches
+        mine = (self._analysis.fingerprint, self._analysis.provenance, self.state.batches)
         everyone = [mine] * here.world
         distributed.all_gather_object(everyone, mine)
         fingerprint, provenance, held = everyone[0]
@@ -225,7 +228,7 @@ class Measurement:
         """Measure one batch and add it to the sums, wholly or not at all."""
         self._unreadable.extend(Unreadable(entry.id, entry.reason) for entry in batch.unreadable)
         if batch.images < MIN_BATCH:
-            self._state.add(batch.index, {}, self._made_of(batch, 0))
+            self.state.add(batch.index, {}, self._made_of(batch, 0))
             return
         device = self._analysis.runtime.device
         # Models that differ only in mean and std share their pixels, which cross to the device once.
@@ -240,15 +243,15 @@ class Measurement:
             meter.begin(batch)
         for model, passes in zip(self._analysis.models, self._passes, strict=True):
             passes.run(inputs[model.subject.preprocessing], batch.index)
-        images = torch.full((), batch.images, dtype=torch.float64, device=self._state.device)
+        images = torch.full((), batch.images, dtype=torch.float64, device=self.state.device)
         values = {IMAGES.path: images}
         for meter in self._analysis.meters:
             values |= meter.added()
-        self._state.add(batch.index, values, self._made_of(batch, batch.images))
+        self.state.add(batch.index, values, self._made_of(batch, batch.images))
 
     def all_reduce(self) -> None:
         """Replace the state by its total over all processes."""
-        self._state.all_reduce()
+        self.state.all_reduce()
         mine = (self._unreadable, self._remarks())
         everyone = [mine] * self._analysis.runtime.world
         distributed.all_gather_object(everyone, mine)
@@ -260,12 +263,12 @@ class Measurement:
 
     def result(self) -> Result:
         """Return what has been measured so far."""
-        analysis, seen = self._analysis, self._state.seen
+        analysis, seen = self._analysis, self.state.seen
         digests = b"".join(digest for of in seen.values() for digest in of.digests)
         return Result(
             axes=analysis.axes,
             quantities=analysis.quantities,
-            sums=self._state.sums(),
+            sums=self.state.sums(),
             batches=np.array(list(seen), dtype=np.int64),
             batch_planned=np.array([of.planned for of in seen.values()], dtype=np.int64),
             batch_images=np.array([of.images for of in seen.values()], dtype=np.int64),

@@ -35,7 +35,6 @@ class State:
     Args:
         sums: by path.
         lengths: of their axes.
-        batches: of the whole run.
         device: where the sums live; a device without float64 keeps them on the CPU.
     """
 
@@ -44,7 +43,6 @@ class State:
         sums: Mapping[str, Sum],
         lengths: Mapping[str, int],
         *,
-        batches: int,
         device: torch.device,
     ) -> None:
         self.device = sums_device(device)

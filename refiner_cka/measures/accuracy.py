@@ -32,40 +32,37 @@ class Accuracy(Meter):
     quantities = (TOP1,)
 
     def __init__(self, setting: Setting) -> None:
-        self._device = setting.device
+        self.setting = setting
+        self._models = 0
         self._classes: dict[Model, torch.Tensor] = {}
         self._counts = torch.empty(0)
         self._labels: torch.Tensor | None = None
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
         """Look at no layer: what models return is enough."""
-        self._classes = {
-            model: torch.tensor(model.classes, device=self._device)
-            for model in models
-            if model.classes is not None
-        }
-        self._counts = torch.zeros(2, len(models), dtype=torch.int64, device=self._device)
+        self._models = len(models)
         return (), ()
 
     def begin(self, batch: Batch) -> None:
         """Take in the labels."""
-        self._counts.zero_()
-        labels = batch.labels
-        self._labels = None if labels is None else labels.to(self._device, non_blocking=True)
+        device, labels = self.setting.device, batch.labels
+        self._counts = torch.zeros(2, self._models, dtype=torch.int64, device=device)
+        self._labels = None if labels is None else labels.to(device, non_blocking=True)
 
     def end(self, model: Model, outputs: Sequence[Any]) -> None:
         """Count the images whose class was predicted, and those with a class to predict."""
-        classes = self._classes.get(model)
-        if classes is None or self._labels is None:
+        if model.classes is None or self._labels is None:
             return
-        wanted = classes[self._labels]
+        if model not in self._classes:
+            self._classes[model] = torch.tensor(model.classes, device=self.setting.device)
+        wanted = self._classes[model][self._labels]
         predicted = torch.cat([_logits(output, model).argmax(1) for output in outputs])
         self._counts[0, model.number] = (predicted == wanted).sum()
         self._counts[1, model.number] = (wanted >= 0).sum()
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return hits and trials of each model."""
-        hits, trials = self._counts.to(sums_device(self._device)).to(torch.float64)
+        hits, trials = self._counts.to(sums_device(self.setting.device)).to(torch.float64)
         return {TOP1.sum("hits"): hits, TOP1.sum("trials"): trials}
 
 

@@ -64,7 +64,7 @@ class Similarity(Meter):
     """
 
     def __init__(self, setting: Setting) -> None:
-        self._setting = setting
+        self.setting = setting
         self._indices = tuple(INDICES.values())
         self.quantities = tuple(index.quantity for index in self._indices)
         self._layers = 0
@@ -83,7 +83,7 @@ class Similarity(Meter):
     def begin(self, batch: Batch) -> None:
         """Make room for the batch; the memory is taken with the first one."""
         if self._stack is None:
-            self._stack = GramStack(self._layers, self._setting.largest, self._setting.device)
+            self._stack = GramStack(self._layers, self.setting.largest, self.setting.device)
         self._stack.begin(batch.images)
 
     def _see(self, rows: Sequence[Row], chunks: Sequence[torch.Tensor], _images: slice) -> None:

@@ -151,7 +151,7 @@ class AttentionMeter(Meter):
     """
 
     def __init__(self, setting: Setting, measures: Sequence[Measure]) -> None:
-        self._setting = setting
+        self.setting = setting
         self._measures = measures
         self.quantities = (*(measure.quantity for measure in measures), BLOCK_SIMILARITY)
         self._blocks: dict[Model, list[Block]] = {}
@@ -224,7 +224,7 @@ class AttentionMeter(Meter):
 
     def begin(self, batch: Batch) -> None:
         """Make room for the batch; the memory is taken with the first one."""
-        setting = self._setting
+        setting = self.setting
         if self._tally is None:
             shapes = {quantity: (self._count,) * len(quantity.axes) for quantity in self.quantities}
             self._tally = Tally(shapes, setting.largest, setting.device)

@@ -69,12 +69,14 @@ class Meter:
     """One way to measure. Subclasses override what they need.
 
     Attributes:
+        setting: what it is made for.
         reads: how well it needs outputs to be understood.
         quantities: what it measures; settled once `sites` was asked.
         axes: axes of its quantities beyond the layers of the matrix and the models; settled likewise.
         identity: what its numbers depend on beyond models and images, JSON types by name; part of the fingerprint.
     """
 
+    setting: Setting
     reads: Reads = "outputs"
     quantities: Sequence[Quantity]
     axes: Mapping[str, Sequence[Layer]] = MappingProxyType({})

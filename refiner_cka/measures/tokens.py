@@ -204,7 +204,7 @@ class TokenMeter(Meter):
         is_asked_for: bool,
         expensive: int,
     ) -> None:
-        self._setting = setting
+        self.setting = setting
         self._measures = measures
         self._is_asked_for = is_asked_for
         self._expensive_images = expensive
@@ -285,8 +285,8 @@ class TokenMeter(Meter):
         """Make room for the batch; the memory is taken with the first one."""
         if self._tally is None:
             shapes = dict.fromkeys(self.quantities, (self._layers,))
-            self._tally = Tally(shapes, self._setting.largest, self._setting.device)
-        self._expensive = share(self._expensive_images, batch.index, self._setting.plan)
+            self._tally = Tally(shapes, self.setting.largest, self.setting.device)
+        self._expensive = share(self._expensive_images, batch.index, self.setting.plan)
         self._tally.begin(batch.images)
 
     def _see(

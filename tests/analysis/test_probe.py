@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import refiner_cka as rc
 from refiner_cka.analysis import process
 from refiner_cka.analysis import run as engine
+from refiner_cka.analysis.passes import CPU_CHUNK
 from refiner_cka.analysis.probe import probe
 from refiner_cka.analysis.runtime import Runtime
 from refiner_cka.images.preprocessing import Preprocessing
@@ -72,7 +73,9 @@ def test_a_model_whose_chunks_cannot_take_turns_gets_whole_batches(make, disturb
         )
     measured = engine.measure(prepared).cka()
     (line,) = [str(each.message) for each in said if each.category is rc.AnalysisWarning]
-    assert line == f"model: each batch goes through the model whole, since {prepared.whole[0]}"
+    assert (
+        line == f"model: each batch goes through the model whole, since {prepared.models[0].whole}"
+    )
     expected = cka_of_hooks_alone(module, ["b", "c"], prepared, data)
     assert np.abs(measured - expected).max() < CKA_TOLERANCE
     assert process.changed(before, state()) == []
@@ -168,7 +171,9 @@ def test_a_model_that_is_random_in_evaluation_is_named_and_repeats_its_draw():
         parts = [
             run(subject(module, ["a", "b"]), data, batch_size=16, shard=(k, 2)) for k in (2, 1)
         ]
-    np.testing.assert_array_equal(rc.merge(parts).sums["hsic"], first.sums["hsic"])
+    np.testing.assert_array_equal(
+        rc.merge(parts).sums["similarity/cka/products"], first.sums["similarity/cka/products"]
+    )
     with pytest.warns(rc.AnalysisWarning, match="random in evaluation"):
         other = run(subject(module, ["a", "b"]), data, batch_size=16, seed=1)
     assert abs(other.cka() - first.cka()).max() > 0
@@ -213,7 +218,9 @@ def test_an_autocast_of_the_caller_does_not_reach_the_models():
     with torch.autocast("cpu", torch.bfloat16):
         inside = run(subject(module, ["fc1", "relu", "fc2"]), data, batch_size=16)
         assert torch.is_autocast_enabled("cpu")
-    np.testing.assert_array_equal(alone.sums["hsic"], inside.sums["hsic"])
+    np.testing.assert_array_equal(
+        alone.sums["similarity/cka/products"], inside.sums["similarity/cka/products"]
+    )
 
 
 def test_the_process_is_put_back_also_after_a_failure():
@@ -284,7 +291,7 @@ def test_an_offset_does_not_hide_that_images_depend_on_one_another(precision, of
             device="cpu",
             precision=precision,
         )
-    assert prepared.whole != ("",)
+    assert prepared.models[0].whole
 
 
 @pytest.mark.parametrize("count", [64, 60])
@@ -292,7 +299,7 @@ def test_which_tensor_of_an_output_is_read_does_not_depend_on_the_size_of_a_chun
     module, data = seeded(pathological.BiasFirst), inputs(count)
     paths = ["blocks.0", "blocks.1", "blocks.2"]
     prepared = rc.prepare(subject(module, paths), data, batch_size=32, workers=0, device="cpu")
-    assert prepared.logits_places == (1,)
+    assert prepared.models[0].logits_place == 1
     kept = [[] for _ in paths]
     for batch in prepared.plan.batches:
         x = data[list(batch)].flatten(1)
@@ -319,7 +326,9 @@ def test_inside_the_callers_inference_mode():
     with torch.inference_mode():
         inside = run(subject(module, ["fc1", "fc2"]), data, batch_size=16)
         assert torch.is_inference_mode_enabled()
-    np.testing.assert_array_equal(alone.sums["hsic"], inside.sums["hsic"])
+    np.testing.assert_array_equal(
+        alone.sums["similarity/cka/products"], inside.sums["similarity/cka/products"]
+    )
 
 
 def test_what_was_said_in_a_run_is_still_said_when_it_is_resumed():
@@ -328,7 +337,7 @@ def test_what_was_said_in_a_run_is_still_said_when_it_is_resumed():
 
         def forward(self, x):
             x = x.flatten(1)
-            if len(x) == engine.CPU_CHUNK and x[0, 0] > 0:
+            if len(x) == CPU_CHUNK and x[0, 0] > 0:
                 return self.fc2(x @ self.fc1.weight.T)
             return super().forward(x)
 

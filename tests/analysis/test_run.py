@@ -21,9 +21,11 @@ from torch import nn
 import refiner_cka as rc
 from refiner_cka.analysis import run as engine
 from refiner_cka.analysis import runtime
+from refiner_cka.analysis.passes import CPU_CHUNK
 from refiner_cka.analysis.probe import PROBE_IMAGES
 from refiner_cka.images.batches import open_source
 from refiner_cka.images.preprocessing import Preprocessing
+from refiner_cka.measures.gram import GramStack
 from tests import float64, pathological
 
 CKA_TOLERANCE = 1e-6
@@ -182,7 +184,7 @@ def test_hooked_features_are_timms_intermediates(name, monkeypatch):
     data = inputs(4, size=64)
     hooked = {}
     monkeypatch.setattr(
-        engine.GramStack,
+        GramStack,
         "put",
         lambda self, row, chunks: hooked.update({row: torch.cat(list(chunks))}),
     )
@@ -257,7 +259,9 @@ def test_under_a_pattern_it_is_left_out_with_a_warning():
 def test_twice_the_same_command_gives_identical_arrays():
     module = seeded(pathological.InplaceReLU)
     first, second = (run(subject(module, ["fc1", "relu", "fc2"]), inputs()) for _ in range(2))
-    np.testing.assert_array_equal(first.sums["hsic"], second.sums["hsic"])
+    np.testing.assert_array_equal(
+        first.sums["similarity/cka/products"], second.sums["similarity/cka/products"]
+    )
     assert first.fingerprint == second.fingerprint
 
 
@@ -268,7 +272,9 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
         run(subject(module, ["fc1", "fc2"]), folder, batch_size=8, workers=workers)
         for workers in (0, 4)
     ]
-    np.testing.assert_array_equal(results[0].sums["hsic"], results[1].sums["hsic"])
+    np.testing.assert_array_equal(
+        results[0].sums["similarity/cka/products"], results[1].sums["similarity/cka/products"]
+    )
 
 
 def test_a_model_alone_and_beside_three_others():
@@ -326,7 +332,7 @@ def test_outputs_of_any_size_tell_whether_a_batch_may_be_split(scale):
         rc.AnalysisWarning, match=r"depend on the others of its pass.* \(its output\)"
     ):
         prepared = rc.prepare(analysed, inputs(), batch_size=16, workers=0, device="cpu")
-    assert prepared.whole != ("",)
+    assert prepared.models[0].whole
 
 
 def test_float64_models():
@@ -363,7 +369,9 @@ def test_shards_merge_to_the_whole_whatever_their_order():
         for part in (3, 1, 2)
     ]
     merged = rc.merge(parts)
-    np.testing.assert_allclose(merged.sums["hsic"], whole.sums["hsic"], rtol=1e-12)
+    np.testing.assert_allclose(
+        merged.sums["similarity/cka/products"], whole.sums["similarity/cka/products"], rtol=1e-12
+    )
     np.testing.assert_allclose(merged.cka_se(), whole.cka_se(), rtol=1e-6, atol=1e-12)
     assert merged.complete
     assert not parts[0].complete
@@ -392,7 +400,9 @@ def test_an_interrupted_run_keeps_what_it_measured_and_resumes_to_identical_sums
     assert part.images == 40
     assert not part.complete
     resumed = engine.measure(prepared, resume=part)
-    np.testing.assert_array_equal(resumed.sums["hsic"], whole.sums["hsic"])
+    np.testing.assert_array_equal(
+        resumed.sums["similarity/cka/products"], whole.sums["similarity/cka/products"]
+    )
     assert resumed.complete
     assert all(not layer._forward_hooks for layer in module.modules())
     other = rc.prepare(
@@ -455,7 +465,7 @@ def test_a_model_that_takes_different_ways_is_given_whole_batches():
 
         def forward(self, x):
             x = x.flatten(1)
-            way = "right" if len(x) == engine.CPU_CHUNK and x[0, 0] > 0 else "left"
+            way = "right" if len(x) == CPU_CHUNK and x[0, 0] > 0 else "left"
             self.ways.add(way)
             return self.last(self.get_submodule(way)(x))
 
@@ -629,7 +639,7 @@ def test_top1_is_measured_where_class_folders_match_the_classes(tmp_path):
     assert result.top1("known") == 1.0
     assert result.top1("wrong") == 0.0
     assert result.top1("other") is None
-    assert result.sums["labelled"].sum(0).tolist() == [8, 8, 0]
+    assert result.sums["top1/trials"].sum(0).tolist() == [8, 8, 0]
 
 
 MEMORY = """
@@ -692,7 +702,7 @@ result = rc.analyze(
     device="cpu",
 )
 rank = torch.distributed.get_rank()
-np.savez(f"{sys.argv[1]}/{rank}.npz", hsic=result.sums["hsic"], batches=result.batches)
+np.savez(f"{sys.argv[1]}/{rank}.npz", products=result.sums["similarity/cka/products"], batches=result.batches)
 torch.distributed.destroy_process_group()
 """
 
@@ -723,7 +733,9 @@ def test_several_processes_measure_what_one_does(tmp_path):
     )
     for rank in range(3):
         with np.load(tmp_path / f"{rank}.npz") as held:
-            np.testing.assert_allclose(held["hsic"], alone.sums["hsic"], rtol=1e-6)
+            np.testing.assert_allclose(
+                held["products"], alone.sums["similarity/cka/products"], rtol=1e-6
+            )
             np.testing.assert_array_equal(held["batches"], alone.batches)
 
 

@@ -5,21 +5,29 @@ import pytest
 import torch
 from torch import distributed
 
-from refiner_cka.analysis.state import Accumulator, Seen, sums_device
+from refiner_cka.analysis.state import Seen, State
 from refiner_cka.errors import ResultError
+from refiner_cka.measures.scaling import sums_device
+from refiner_cka.sums import FOLDS, Sum
 
 CPU = torch.device("cpu")
 
 
-def accumulator():
-    return Accumulator({"square": (2, 2), "count": ()}, groups=3, device=CPU)
+SUMS = {
+    "square": Sum("square", ("side", "side"), "product"),
+    "count": Sum("count", (), "count"),
+}
+
+
+def state(side=2):
+    return State(SUMS, {"side": side}, device=CPU)
 
 
 def values(batch):
     generator = torch.Generator().manual_seed(batch)
     return {
         "square": torch.rand(2, 2, generator=generator, dtype=torch.float64),
-        "count": float(batch),
+        "count": torch.tensor(float(batch), dtype=torch.float64),
     }
 
 
@@ -27,19 +35,30 @@ def seen(batch):
     return Seen(8, 7, (bytes([batch]) * 32,))
 
 
-def test_a_batch_goes_to_its_group_of_the_whole_run():
-    sums = accumulator()
-    for batch in (7, 1, 5):
+def test_a_batch_goes_to_its_fold_of_the_whole_run():
+    sums = state()
+    for batch in (27, 1, 7):
         sums.add(batch, values(batch), seen(batch))
-    np.testing.assert_array_equal(sums.sums()["count"], [0, 8, 5])
-    assert sums.batches == {1, 5, 7}
+    expected = np.zeros(FOLDS)
+    expected[1], expected[7] = 1, 27 + 7
+    np.testing.assert_array_equal(sums.sums()["count"], expected)
+    assert sums.batches == {1, 7, 27}
+
+
+def test_a_batch_adds_to_every_fold_of_images():
+    by_image = {"ones": Sum("ones", ("side",), "value", folds="images")}
+    sums = State(by_image, {"side": 2}, device=CPU)
+    added = torch.arange(2.0 * FOLDS, dtype=torch.float64).view(FOLDS, 2)
+    for batch in (3, 8):
+        sums.add(batch, {"ones": added}, seen(batch))
+    np.testing.assert_array_equal(sums.sums()["ones"], 2 * added.numpy())
 
 
 def test_uneven_and_empty_parts_add_up_to_the_whole():
-    whole = accumulator()
+    whole = state()
     for batch in range(10):
         whole.add(batch, values(batch), seen(batch))
-    parts = [accumulator() for _ in range(3)]
+    parts = [state() for _ in range(3)]
     for batch in range(10):
         parts[0 if batch < 7 else 1].add(batch, values(batch), seen(batch))
     for name, expected in whole.sums().items():
@@ -47,16 +66,16 @@ def test_uneven_and_empty_parts_add_up_to_the_whole():
 
 
 def test_reading_the_sums_changes_nothing():
-    sums = accumulator()
+    sums = state()
     sums.add(0, values(0), seen(0))
     before = sums.sums()
     before["count"][:] = 99
     sums.add(1, values(1), seen(1))
-    np.testing.assert_array_equal(sums.sums()["count"], [0, 1, 0])
+    np.testing.assert_array_equal(sums.sums()["count"], [0, 1, *[0] * (FOLDS - 2)])
 
 
 def test_continuing_is_as_if_never_stopped():
-    whole, first, second = accumulator(), accumulator(), accumulator()
+    whole, first, second = state(), state(), state()
     for batch in range(6):
         whole.add(batch, values(batch), seen(batch))
     for batch in range(4):
@@ -68,42 +87,41 @@ def test_continuing_is_as_if_never_stopped():
     assert second.seen == whole.seen == {batch: seen(batch) for batch in range(6)}
 
 
-def test_loaded_sums_keep_the_accumulators_order():
+def test_loaded_sums_keep_the_states_own_order():
     """Processes add their sums in that order; those of a file come in another."""
-    first, second = accumulator(), accumulator()
+    first, second = state(), state()
     first.add(0, values(0), seen(0))
     second.load(dict(reversed(first.sums().items())), first.seen)
-    assert [list(group.sums) for group in second._groups] == [["square", "count"]] * 3
+    assert list(second.sums()) == ["square", "count"]
 
 
 def test_a_skipped_batch_is_held_and_adds_nothing():
-    sums = accumulator()
-    sums.skip(2, seen(2))
+    sums = state()
+    sums.add(2, {}, seen(2))
     assert sums.batches == {2}
     assert sums.sums()["count"].sum() == 0
 
 
 def test_refuses_a_batch_twice_and_a_forgotten_sum():
-    sums = accumulator()
+    sums = state()
     sums.add(0, values(0), seen(0))
     with pytest.raises(ValueError, match="held already"):
         sums.add(0, values(0), seen(0))
     with pytest.raises(ValueError, match="expected values for"):
-        sums.add(1, {"count": 1.0}, seen(1))
-    with pytest.raises(ValueError, match="empty accumulator"):
+        sums.add(1, {"count": torch.ones(())}, seen(1))
+    with pytest.raises(ValueError, match="empty state"):
         sums.load(sums.sums(), {1: seen(1)})
 
 
-def test_sums_of_more_groups_are_not_cut():
-    many = Accumulator({"square": (2, 2), "count": ()}, groups=4, device=CPU)
+def test_sums_of_another_shape_are_not_cut():
     with pytest.raises(ValueError, match="same names and shapes"):
-        accumulator().load(many.sums(), {})
+        state().load(state(side=3).sums(), {})
 
 
 @pytest.mark.parametrize("theirs", [[1, 3], [1, 2]])
 def test_a_batch_that_two_processes_hold_is_refused(theirs, monkeypatch):
     """Their sums would count it twice; here the other process is made up, and its sums are ours."""
-    sums = accumulator()
+    sums = state()
     for batch in (0, 2):
         sums.add(batch, values(batch), seen(batch))
     before = sums.sums()
@@ -130,10 +148,34 @@ def test_a_device_without_float64_keeps_its_sums_on_the_cpu():
 
 
 def test_a_batch_that_fails_half_way_adds_nothing():
-    sums = accumulator()
+    sums = state()
     sums.add(0, values(0), seen(0))
     before = sums.sums()
     with pytest.raises(TypeError):
         sums.add(3, {"square": torch.ones(2, 2), "count": "not a number"}, seen(3))
     np.testing.assert_array_equal(sums.sums()["square"], before["square"])
     assert sums.batches == {0}
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_an_interrupt_before_or_after_the_addition_leaves_the_batch_out_or_in(added, monkeypatch):
+    plain, sums, whole = torch._foreach_add_, state(), state()
+    for batch in (0, 20):
+        whole.add(batch, values(batch), seen(batch))
+    sums.add(0, values(0), seen(0))
+
+    def interrupted(*args):
+        if added:
+            plain(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "_foreach_add_", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sums.add(20, values(20), seen(20))
+    monkeypatch.undo()
+    assert sums.batches == ({0, 20} if added else {0})
+    if not added:
+        sums.add(20, values(20), seen(20))
+    for path, expected in whole.sums().items():
+        np.testing.assert_array_equal(sums.sums()[path], expected)
+    assert sums.seen == whole.seen

@@ -26,7 +26,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import refiner_cka as rc
-from refiner_cka.measures import tokens as smoothing
+from refiner_cka.measures import smoothing
+from refiner_cka.measures.tokens import Tokens
 
 RANK = "effective_rank"
 MODELS = ("deit_small_patch16_224", "resnet50")
@@ -81,7 +82,7 @@ def rank_share(module: nn.Module, data: torch.Tensor) -> float:
     spent: list[float] = []
     row = smoothing.MEASURES[RANK]
 
-    def timed(tokens: smoothing.Tokens) -> torch.Tensor:
+    def timed(tokens: Tokens) -> torch.Tensor:
         _ = tokens.norms  # other measures read them too
         start = time.process_time()
         values = row.function(tokens)

@@ -119,11 +119,17 @@ def test_the_same_command_again_replaces_its_result_and_another_is_refused():
     succeed("analyze", *MODEL, *SMALL)
     first = rc.load("results/analysis.h5")
     succeed("analyze", *MODEL, *SMALL)
-    np.testing.assert_array_equal(rc.load("results/analysis.h5").sums["hsic"], first.sums["hsic"])
+    np.testing.assert_array_equal(
+        rc.load("results/analysis.h5").sums["similarity/cka/products"],
+        first.sums["similarity/cka/products"],
+    )
     line = refused("analyze", *MODEL, *SMALL, "--seed", 1)
     assert "holds another run" in line
     assert "--overwrite" in line
-    np.testing.assert_array_equal(rc.load("results/analysis.h5").sums["hsic"], first.sums["hsic"])
+    np.testing.assert_array_equal(
+        rc.load("results/analysis.h5").sums["similarity/cka/products"],
+        first.sums["similarity/cka/products"],
+    )
     succeed("analyze", *MODEL, *SMALL, "--seed", 1, "--overwrite")
     assert rc.load("results/analysis.h5").fingerprint != first.fingerprint
 
@@ -446,7 +452,8 @@ def test_ctrl_c_saves_what_was_measured_and_says_how_to_go_on():
     assert not Path("results/analysis.partial.h5").exists()
     succeed(*arguments, "--out", "whole", "--quiet")
     np.testing.assert_array_equal(
-        rc.load("results/analysis.h5").sums["hsic"], rc.load("whole/analysis.h5").sums["hsic"]
+        rc.load("results/analysis.h5").sums["similarity/cka/products"],
+        rc.load("whole/analysis.h5").sums["similarity/cka/products"],
     )
 
 
@@ -532,7 +539,9 @@ def test_the_same_command_over_other_pixels_does_not_replace_its_result(monkeypa
     )
     assert "nothing is lost: the result is in" in line
     kept = rc.load("results/analysis.h5")
-    np.testing.assert_array_equal(kept.sums["hsic"], first.sums["hsic"])
+    np.testing.assert_array_equal(
+        kept.sums["similarity/cka/products"], first.sums["similarity/cka/products"]
+    )
     other = rc.load(next(Path("refuge").glob("*.h5")))
     assert other.fingerprint == first.fingerprint
     succeed(*arguments, "--quiet", "--overwrite")

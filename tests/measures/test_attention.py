@@ -11,8 +11,9 @@ import torch
 
 import refiner_cka as rc
 from refiner_cka.images.preprocessing import Preprocessing
-from refiner_cka.measures import attention
-from refiner_cka.measures.attention import MEASURES, Maps, distances
+from refiner_cka.measures import maps as maps_module
+from refiner_cka.measures.attention import MEASURES
+from refiner_cka.measures.maps import Maps, distances
 from refiner_cka.refiner import Refiner, record_attention
 
 TOLERANCE = 2e-5
@@ -112,9 +113,9 @@ def test_refined_maps_of_any_size(name, scale):
 def test_similarity_between_blocks_of_refined_maps_of_any_size():
     maps = torch.randn(4, 3, COUNT, COUNT, generator=torch.Generator().manual_seed(1))
     table = distances(GRID, PATCH, torch.device("cpu"))
-    expected = attention.block_columns(Maps(maps, 0, "refined", table), 4)
+    expected = maps_module.block_columns(Maps(maps, 0, "refined", table), 4)
     for scale in (1e-36, 3e-23, 1e20, 5e37):
-        found = attention.block_columns(Maps(maps * scale, 0, "refined", table), 4)
+        found = maps_module.block_columns(Maps(maps * scale, 0, "refined", table), 4)
         torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=1e-6)
 
 
@@ -174,8 +175,8 @@ def test_a_row_that_attends_to_the_class_token_alone_has_no_part():
 def test_similarity_between_blocks():
     blocks = [softmax_maps(), softmax_maps().roll(1, dims=0)]
     table = distances(GRID, PATCH, torch.device("cpu"))
-    columns = [attention.block_columns(Maps(maps, 1, "softmax", table), 3) for maps in blocks]
-    found = attention.block_similarity(columns).numpy()
+    columns = [maps_module.block_columns(Maps(maps, 1, "softmax", table), 3) for maps in blocks]
+    found = maps_module.block_similarity(columns).numpy()
     averaged = [among_patches(maps).mean(1) for maps in blocks]
     for image, (p, q) in itertools.product(range(3), itertools.product(range(2), repeat=2)):
         a, b = averaged[p][image], averaged[q][image]
@@ -294,7 +295,7 @@ def test_a_forward_pass_has_at_most_eight_images():
     module = vit()
     module.patch_embed.register_forward_hook(lambda _m, _i, output: seen.append(len(output)))
     run(module)
-    assert max(seen) == attention.CHUNK_IMAGES
+    assert max(seen) == maps_module.CHUNK_IMAGES
 
 
 def test_raw_and_refined_maps_of_a_refiner():
@@ -313,9 +314,9 @@ def test_raw_and_refined_maps_of_a_refiner():
     among = refined[:, :, 1:, 1:]
     share = [-x.clip(max=0).sum() / np.abs(x).sum() for x in among]
     assert negative.values[1] == pytest.approx(np.mean(share), rel=1e-3, abs=1e-6)
-    blocks = {block.maps: [] for block in result.attention}
+    blocks = {block.tokens: [] for block in result.attention}
     for block in result.attention:
-        blocks[block.maps].append(block.path)
+        blocks[block.tokens].append(block.path)
     assert list(blocks) == ["softmax", "refined"]
     matrix = result.smoothing("attention_block_similarity", "model", maps="refined").values
     np.testing.assert_allclose(np.diagonal(matrix), 1.0, rtol=1e-5)
@@ -377,7 +378,7 @@ def test_out_of_memory_changes_no_measure():
 
 def test_shared_attention_of_a_refiner_has_no_softmax_of_its_own():
     result = run(refiner(share_attention=True))
-    paths = [block.path for block in result.attention if block.maps == "softmax"]
+    paths = [block.path for block in result.attention if block.tokens == "softmax"]
     assert paths == ["blocks.0.attn", "blocks.2.attn"]
 
 

@@ -14,10 +14,11 @@ from torch import nn
 import refiner_cka as rc
 from refiner_cka.analysis import run as engine
 from refiner_cka.images.preprocessing import Preprocessing
-from refiner_cka.measures import scaling
-from refiner_cka.measures import tokens as smoothing
-from refiner_cka.measures.tally import KEPT_IMAGES
-from refiner_cka.measures.tokens import MEASURES, Tokens
+from refiner_cka.measures import scaling, smoothing
+from refiner_cka.measures import tokens as token_module
+from refiner_cka.measures.smoothing import MEASURES
+from refiner_cka.measures.tokens import Tokens
+from refiner_cka.subjects.hooks import first_outputs
 
 TOLERANCE = 2e-5
 GRID = (3, 4)
@@ -219,7 +220,7 @@ def test_neither_chunks_nor_memory_formats_nor_blocks_change_a_value(name, layou
     if layout == "channels first":
         x = x.mT.contiguous().mT
     if layout == "blocks":
-        monkeypatch.setitem(smoothing._BLOCK_BYTES, "cpu", 2000)
+        monkeypatch.setitem(token_module._BLOCK_BYTES, "cpu", 2000)
     found = measured(name, x, chunks=4 if layout == "chunks" else 1)
     np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
@@ -382,17 +383,6 @@ def test_the_whole_way_of_layouts_and_prefix_tokens(spatial, stated):
         found = result.smoothing(name, "model")
         assert found.values[1] == pytest.approx(np.mean(values), abs=TOLERANCE)
         assert found.se[1] == pytest.approx(np.std(values, ddof=1) / np.sqrt(40), rel=1e-3)
-        np.testing.assert_allclose(found.kept[:, 1], values, atol=TOLERANCE)
-
-
-def test_prefix_tokens_count_when_asked():
-    module = seeded(Blocks)
-    without = run(subject(module, prefix_tokens=1), smoothing="token_norm")
-    counted = run(subject(module, prefix_tokens=1), smoothing="token_norm", smoothing_prefix=True)
-    # The class token is sixteen fives: one of 17 tokens.
-    expected = (16 * without.smoothing("token_norm", "model").values + 20) / 17
-    np.testing.assert_allclose(counted.smoothing("token_norm", "model").values, expected, rtol=1e-5)
-    assert counted.fingerprint != without.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -463,7 +453,7 @@ def test_the_batch_may_be_split_and_parts_merged():
         one, other = whole.smoothing(name, "model"), merged.smoothing(name, "model")
         np.testing.assert_allclose(other.values, one.values, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(other.se, one.se, rtol=1e-9)
-        np.testing.assert_array_equal(other.kept, one.kept)
+        np.testing.assert_array_equal(other.images, one.images)
 
 
 def test_out_of_memory_changes_no_measure(monkeypatch):
@@ -534,15 +524,21 @@ def test_the_default_is_the_headline_first_and_cheap():
     )
 
 
-def test_at_most_so_many_values_are_kept_and_effective_rank_is_of_a_few_images():
+def test_effective_rank_is_of_a_few_images():
     model = subject(seeded(Blocks), prefix_tokens=1)
     result = run(model, images(1060), batch_size=10)
     cosine = result.smoothing("patch_cosine", "model")
     rank = result.smoothing("effective_rank", "model")
     assert cosine.images.tolist() == [1060] * 3
-    assert cosine.kept.shape == (KEPT_IMAGES, 3)
     assert rank.images.tolist() == [smoothing.expensive_images(1060)] * 3 == [4, 4, 4]
-    assert np.isfinite(rank.kept).sum() == 12
+
+
+def cosines_at_the_last_view(module, data):
+    outputs, _ = first_outputs(
+        module, [f"views.{len(module.views) - 1}"], lambda: module(data), lambda x: x.detach()
+    )
+    ((tokens,),) = outputs.values()
+    return MEASURES["patch_cosine"].function(Tokens([tokens[:, module.prefix :]])).numpy()
 
 
 def test_paired_errors_of_contrasts_and_changes_are_those_of_a_paired_test():
@@ -563,8 +559,8 @@ def test_paired_errors_of_contrasts_and_changes_are_those_of_a_paired_test():
     np.testing.assert_allclose(
         contrast.values, a.values - [b.values[0], middle, b.values[1]], atol=1e-12
     )
-    paired = a.kept[:, 2] - b.kept[:, 1]
-    textbook = paired.std(ddof=1) / np.sqrt(120)
+    one, other = (cosines_at_the_last_view(module, images(120)) for module in (first, second))
+    textbook = (one - other).std(ddof=1) / np.sqrt(120)
     assert contrast.se[2] == pytest.approx(textbook, rel=0.5)
     change = result.smoothing_change("patch_cosine", "a")
     assert change.values[0] == pytest.approx(a.values[2] - a.values[0], abs=1e-12)
@@ -594,27 +590,20 @@ def test_a_saved_result_holds_values_and_errors_for_plain_h5py(tmp_path):
             np.testing.assert_array_equal(file[f"smoothing/{name}/values"], expected.values)
             np.testing.assert_array_equal(file[f"smoothing/{name}/se"], expected.se)
             assert file[f"smoothing/{name}"].attrs["about"] == MEASURES[name].quantity.about
-    loaded = rc.load(tmp_path / "run.h5")
-    assert loaded.measures == result.measures
-    for name in result.measures:
-        np.testing.assert_array_equal(
-            loaded.smoothing(name, "model").kept, result.smoothing(name, "model").kept
-        )
+    assert rc.load(tmp_path / "run.h5").measures == result.measures
 
 
-@pytest.mark.parametrize("damage", ["shape", "missing", "kept"])
+@pytest.mark.parametrize("damage", ["shape", "missing"])
 def test_damaged_sums_are_refused_in_one_line(tmp_path, damage):
     import h5py
 
     run(subject(seeded(Blocks), prefix_tokens=1)).save(tmp_path / "run.h5")
     with h5py.File(tmp_path / "run.h5", "r+") as file:
-        name = "kept_images" if damage == "kept" else "token_norm/squares"
-        before = file[f"smoothing/{name}"][()]
-        del file[f"smoothing/{name}"]
+        path = "smoothing/token_norm/squares"
+        before = file[path][()]
+        del file[path]
         if damage != "missing":
-            new = before + 1e6 if damage == "kept" else before[:, :2]
-            file[f"smoothing/{name}"] = new
-            file[f"smoothing/{name}"].attrs["additive"] = True
+            file[path] = before[:, :2]
     with pytest.raises(rc.ResultFileError, match="the file is damaged"):
         rc.load(tmp_path / "run.h5")
 
@@ -632,6 +621,5 @@ def test_lengths_beyond_float32_reach_the_result():
     result = run(model, smoothing="token_norm,patch_cosine")
     norm = result.smoothing("token_norm", "model")
     assert norm.values[0] == pytest.approx(3e38 * 20**0.5, rel=1e-6)
-    assert norm.kept == pytest.approx(3e38 * 20**0.5, rel=1e-6)
     assert np.isfinite(result.smoothing("patch_cosine", "model").values).all()
     assert not result.warnings
