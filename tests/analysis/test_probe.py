@@ -21,7 +21,7 @@ from refiner_cka.analysis.probe import probe
 from refiner_cka.analysis.runtime import Runtime
 from refiner_cka.images.preprocessing import Preprocessing
 from tests import float64, pathological
-from tests.analysis.test_run import CKA_TOLERANCE, grams_of, inputs, run, seeded, subject
+from tests.analysis.test_run import CKA_TOLERANCE, PRODUCTS, grams_of, inputs, run, seeded, subject
 
 CPU = torch.device("cpu")
 AUTOCAST = functools.partial(torch.autocast, "cpu", torch.bfloat16)
@@ -171,9 +171,7 @@ def test_a_model_that_is_random_in_evaluation_is_named_and_repeats_its_draw():
         parts = [
             run(subject(module, ["a", "b"]), data, batch_size=16, shard=(k, 2)) for k in (2, 1)
         ]
-    np.testing.assert_array_equal(
-        rc.merge(parts).sums["similarity/cka/products"], first.sums["similarity/cka/products"]
-    )
+    np.testing.assert_array_equal(rc.merge(parts).sums[PRODUCTS], first.sums[PRODUCTS])
     with pytest.warns(rc.AnalysisWarning, match="random in evaluation"):
         other = run(subject(module, ["a", "b"]), data, batch_size=16, seed=1)
     assert abs(other.cka() - first.cka()).max() > 0
@@ -218,9 +216,7 @@ def test_an_autocast_of_the_caller_does_not_reach_the_models():
     with torch.autocast("cpu", torch.bfloat16):
         inside = run(subject(module, ["fc1", "relu", "fc2"]), data, batch_size=16)
         assert torch.is_autocast_enabled("cpu")
-    np.testing.assert_array_equal(
-        alone.sums["similarity/cka/products"], inside.sums["similarity/cka/products"]
-    )
+    np.testing.assert_array_equal(alone.sums[PRODUCTS], inside.sums[PRODUCTS])
 
 
 def test_the_process_is_put_back_also_after_a_failure():
@@ -326,9 +322,7 @@ def test_inside_the_callers_inference_mode():
     with torch.inference_mode():
         inside = run(subject(module, ["fc1", "fc2"]), data, batch_size=16)
         assert torch.is_inference_mode_enabled()
-    np.testing.assert_array_equal(
-        alone.sums["similarity/cka/products"], inside.sums["similarity/cka/products"]
-    )
+    np.testing.assert_array_equal(alone.sums[PRODUCTS], inside.sums[PRODUCTS])
 
 
 def test_what_was_said_in_a_run_is_still_said_when_it_is_resumed():

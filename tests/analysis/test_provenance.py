@@ -21,7 +21,7 @@ from refiner_cka.images import sources
 from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.results.result import differences
 from tests import pathological
-from tests.analysis.test_run import image_folder, inputs, run, seeded, subject
+from tests.analysis.test_run import PRODUCTS, image_folder, inputs, run, seeded, subject
 from tests.synthetic import synthetic_result, with_smoothing
 
 
@@ -90,9 +90,7 @@ def test_several_processes_resume_to_what_one_measures(tmp_path):
         np.testing.assert_array_equal(result.batches, whole.batches)
         np.testing.assert_array_equal(result.batch_digests, whole.batch_digests)
         # Other threads than here, and so another order of summation in float32; see test_engine.
-        np.testing.assert_allclose(
-            result.sums["similarity/cka/products"], whole.sums["similarity/cka/products"], rtol=1e-6
-        )
+        np.testing.assert_allclose(result.sums[PRODUCTS], whole.sums[PRODUCTS], rtol=1e-6)
         told = (tmp_path / f"{rank}.txt").read_text()
         assert "process 1 is about to measure something else than process 0: digest of" in told
 

@@ -29,6 +29,7 @@ from refiner_cka.measures.gram import GramStack
 from tests import float64, pathological
 
 CKA_TOLERANCE = 1e-6
+PRODUCTS = "similarity/cka/products"
 TINY = Preprocessing(input_size=(3, 4, 4))
 
 
@@ -259,9 +260,7 @@ def test_under_a_pattern_it_is_left_out_with_a_warning():
 def test_twice_the_same_command_gives_identical_arrays():
     module = seeded(pathological.InplaceReLU)
     first, second = (run(subject(module, ["fc1", "relu", "fc2"]), inputs()) for _ in range(2))
-    np.testing.assert_array_equal(
-        first.sums["similarity/cka/products"], second.sums["similarity/cka/products"]
-    )
+    np.testing.assert_array_equal(first.sums[PRODUCTS], second.sums[PRODUCTS])
     assert first.fingerprint == second.fingerprint
 
 
@@ -272,9 +271,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
         run(subject(module, ["fc1", "fc2"]), folder, batch_size=8, workers=workers)
         for workers in (0, 4)
     ]
-    np.testing.assert_array_equal(
-        results[0].sums["similarity/cka/products"], results[1].sums["similarity/cka/products"]
-    )
+    np.testing.assert_array_equal(results[0].sums[PRODUCTS], results[1].sums[PRODUCTS])
 
 
 def test_a_model_alone_and_beside_three_others():
@@ -369,9 +366,7 @@ def test_shards_merge_to_the_whole_whatever_their_order():
         for part in (3, 1, 2)
     ]
     merged = rc.merge(parts)
-    np.testing.assert_allclose(
-        merged.sums["similarity/cka/products"], whole.sums["similarity/cka/products"], rtol=1e-12
-    )
+    np.testing.assert_allclose(merged.sums[PRODUCTS], whole.sums[PRODUCTS], rtol=1e-12)
     np.testing.assert_allclose(merged.cka_se(), whole.cka_se(), rtol=1e-6, atol=1e-12)
     assert merged.complete
     assert not parts[0].complete
@@ -400,9 +395,7 @@ def test_an_interrupted_run_keeps_what_it_measured_and_resumes_to_identical_sums
     assert part.images == 40
     assert not part.complete
     resumed = engine.measure(prepared, resume=part)
-    np.testing.assert_array_equal(
-        resumed.sums["similarity/cka/products"], whole.sums["similarity/cka/products"]
-    )
+    np.testing.assert_array_equal(resumed.sums[PRODUCTS], whole.sums[PRODUCTS])
     assert resumed.complete
     assert all(not layer._forward_hooks for layer in module.modules())
     other = rc.prepare(
@@ -702,7 +695,7 @@ result = rc.analyze(
     device="cpu",
 )
 rank = torch.distributed.get_rank()
-np.savez(f"{sys.argv[1]}/{rank}.npz", products=result.sums["similarity/cka/products"], batches=result.batches)
+np.savez(f"{sys.argv[1]}/{rank}.npz", products=result.sums[PRODUCTS], batches=result.batches)
 torch.distributed.destroy_process_group()
 """
 
@@ -733,9 +726,7 @@ def test_several_processes_measure_what_one_does(tmp_path):
     )
     for rank in range(3):
         with np.load(tmp_path / f"{rank}.npz") as held:
-            np.testing.assert_allclose(
-                held["products"], alone.sums["similarity/cka/products"], rtol=1e-6
-            )
+            np.testing.assert_allclose(held["products"], alone.sums[PRODUCTS], rtol=1e-6)
             np.testing.assert_array_equal(held["batches"], alone.batches)
 
 

@@ -24,6 +24,7 @@ import refiner_cka as rc
 from cli.app import app
 from refiner_cka.plots.style import palette
 
+PRODUCTS = "similarity/cka/products"
 ROOT = Path(__file__).parents[2]
 SMALL = [
     "--data",
@@ -120,15 +121,15 @@ def test_the_same_command_again_replaces_its_result_and_another_is_refused():
     first = rc.load("results/analysis.h5")
     succeed("analyze", *MODEL, *SMALL)
     np.testing.assert_array_equal(
-        rc.load("results/analysis.h5").sums["similarity/cka/products"],
-        first.sums["similarity/cka/products"],
+        rc.load("results/analysis.h5").sums[PRODUCTS],
+        first.sums[PRODUCTS],
     )
     line = refused("analyze", *MODEL, *SMALL, "--seed", 1)
     assert "holds another run" in line
     assert "--overwrite" in line
     np.testing.assert_array_equal(
-        rc.load("results/analysis.h5").sums["similarity/cka/products"],
-        first.sums["similarity/cka/products"],
+        rc.load("results/analysis.h5").sums[PRODUCTS],
+        first.sums[PRODUCTS],
     )
     succeed("analyze", *MODEL, *SMALL, "--seed", 1, "--overwrite")
     assert rc.load("results/analysis.h5").fingerprint != first.fingerprint
@@ -452,8 +453,8 @@ def test_ctrl_c_saves_what_was_measured_and_says_how_to_go_on():
     assert not Path("results/analysis.partial.h5").exists()
     succeed(*arguments, "--out", "whole", "--quiet")
     np.testing.assert_array_equal(
-        rc.load("results/analysis.h5").sums["similarity/cka/products"],
-        rc.load("whole/analysis.h5").sums["similarity/cka/products"],
+        rc.load("results/analysis.h5").sums[PRODUCTS],
+        rc.load("whole/analysis.h5").sums[PRODUCTS],
     )
 
 
@@ -539,9 +540,7 @@ def test_the_same_command_over_other_pixels_does_not_replace_its_result(monkeypa
     )
     assert "nothing is lost: the result is in" in line
     kept = rc.load("results/analysis.h5")
-    np.testing.assert_array_equal(
-        kept.sums["similarity/cka/products"], first.sums["similarity/cka/products"]
-    )
+    np.testing.assert_array_equal(kept.sums[PRODUCTS], first.sums[PRODUCTS])
     other = rc.load(next(Path("refuge").glob("*.h5")))
     assert other.fingerprint == first.fingerprint
     succeed(*arguments, "--quiet", "--overwrite")

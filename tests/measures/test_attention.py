@@ -11,6 +11,7 @@ import torch
 
 import refiner_cka as rc
 from refiner_cka.images.preprocessing import Preprocessing
+from refiner_cka.measures import attention
 from refiner_cka.measures import maps as maps_module
 from refiner_cka.measures.attention import MEASURES
 from refiner_cka.measures.maps import Maps, distances
@@ -144,7 +145,7 @@ def test_uniform_attention():
     assert attention.entropy(uniform).tolist() == pytest.approx([np.log(196)] * 2, rel=1e-6)
     assert attention.head_similarity(uniform).tolist() == pytest.approx([1.0] * 2, rel=1e-5)
     assert attention.row_sum(uniform).tolist() == pytest.approx([1.0] * 2, rel=1e-6)
-    assert attention.negative_share(uniform).tolist() == [0.0, 0.0]
+    assert attention.negative(uniform).tolist() == [0.0, 0.0]
 
 
 def test_one_hot_attention():
