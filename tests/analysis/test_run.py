@@ -688,7 +688,7 @@ def test_no_features_are_alive_after_their_hook():
 DISTRIBUTED = """
 import sys, numpy as np, torch
 import refiner_cka as rc
-from tests.analysis.test_run import inputs, seeded, subject
+from tests.analysis.test_run import PRODUCTS, inputs, seeded, subject
 from tests import pathological
 result = rc.analyze(
     subject(seeded(pathological.InplaceReLU), ["fc1", "relu", "fc2"]), inputs(100), batch_size=8, workers=0,
