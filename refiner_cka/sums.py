@@ -23,7 +23,7 @@ FOLDS = 20
 """Folds the sums are kept in; an error comes from leaving out one at a time."""
 
 Kind = Literal["count", "value", "square", "product"]
-"""Of a sum: whole numbers of images or cases; values of any sign; their squares; products of all pairs of layers."""
+"""Of a sum: whole numbers of images or cases; values of any sign; their squares; products of pairs of layers."""
 
 Folds = Literal["batches", "images"]
 """What a fold is made of. `batches`: batch k of the whole run, in whichever shard, adds to fold k mod `FOLDS`.
