@@ -19,9 +19,9 @@ from .errors import ResultFileError as ResultFileError
 from .images.preprocessing import Preprocessing as Preprocessing
 from .measures.arrays import cka as cka
 from .options import Options as Options
-from .results.hdf5 import load as load
+from .results import load as load
+from .results.merging import merge as merge
 from .results.result import Result as Result
-from .results.result import merge as merge
 from .results.summary import summarize as summarize
 from .subjects.subject import Subject as Subject
 from .training import Augmentation as Augmentation

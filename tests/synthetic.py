@@ -9,12 +9,63 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refiner_cka.measures import attention
-from refiner_cka.measures import tokens as smoothing
-from refiner_cka.results.result import AttentionLayer, Layer, Result, Unreadable
-from refiner_cka.sums import GROUPS
+from refiner_cka.results.contents import Unreadable
+from refiner_cka.results.result import Result
+from refiner_cka.sums import FOLDS, Layer, Quantity, along_depth
 
 Array = npt.NDArray[np.float64]
+
+CKA = Quantity("cka", "similarity/cka", "cosine", ("layers", "layers"), "CKA")
+TOP1 = Quantity("top1", "top1", "share", ("models",), "Top-1 accuracy")
+
+
+def mean(
+    name: str,
+    label: str,
+    axes: tuple[str, ...],
+    least: float | None,
+    most: float | None,
+    smoother: Any = None,
+    **others: Any,
+) -> Quantity:
+    """A measure that is a mean over images."""
+    return Quantity(
+        name,
+        f"smoothing/{name}",
+        "mean",
+        axes,
+        label,
+        f"what {label} is",
+        (least, most),
+        smoother,
+        "a paper",
+        **others,
+    )
+
+
+TOKENS = (
+    mean("patch_cosine_centred", "Centred patch cosine", ("layers",), -1.0, 1.0, "higher"),
+    mean("patch_cosine", "Patch cosine", ("layers",), -1.0, 1.0, "higher"),
+    mean("rank_collapse", "Rank-collapse residual", ("layers",), 0.0, 1.0, "lower"),
+    mean("effective_rank", "Effective rank", ("layers",), 1.0, None, "lower", few=True),
+    mean("token_norm", "Token norm", ("layers",), 0.0, None),
+)
+ATTENTION = (
+    mean("attention_entropy", "Attention entropy (nats)", ("attention",), 0.0, None, "higher"),
+    mean("attention_distance", "Attention distance (pixels)", ("attention",), 0.0, None, "higher"),
+    mean("attention_head_similarity", "Similarity of heads", ("attention",), -1.0, 1.0, "higher"),
+    mean("attention_row_sum", "Row sum of the map", ("attention",), None, None),
+    mean("attention_negative", "Negative share of the map", ("attention",), 0.0, 1.0),
+)
+BLOCK_SIMILARITY = mean(
+    "attention_block_similarity",
+    "Similarity of maps between blocks",
+    ("attention", "attention"),
+    -1.0,
+    1.0,
+    "higher",
+    few=True,
+)
 
 
 def u_centred_gram(features: Array) -> Array:
@@ -69,11 +120,8 @@ def synthetic_result(
         else list(value)
         for name, value in models.items()
     }
-    layers = tuple(
-        Layer(name, path, readout, index, index / (len(own) - 1) if len(own) > 1 else 1.0)
-        for name, own in paths.items()
-        for readout in tokens
-        for index, path in enumerate(own)
+    layers = along_depth(
+        [(name, path, readout) for name, own in paths.items() for readout in tokens for path in own]
     )
     rng = np.random.default_rng(seed)
     common = rng.normal(size=(width, width))
@@ -98,20 +146,26 @@ def synthetic_result(
         result: Array = np.maximum(mixed, 0.0) + 0.3 * rng.normal(size=mixed.shape)
         return result
 
-    hsic = np.zeros((GROUPS, len(layers), len(layers)))
-    images, labelled = np.zeros(GROUPS), np.zeros((GROUPS, len(paths)))
-    correct = np.zeros_like(labelled)
+    products = np.zeros((FOLDS, len(layers), len(layers)))
+    images, trials = np.zeros(FOLDS), np.zeros((FOLDS, len(paths)))
+    hits = np.zeros_like(trials)
     for batch in range(batches):
         latent = rng.normal(size=(batch_size, width))
         stack = np.stack([u_centred_gram(features(layer, latent)).ravel() for layer in layers])
-        group = batch % GROUPS
-        hsic[group] += stack @ stack.T
-        images[group] += batch_size
-        labelled[group] += batch_size
-        correct[group] += rng.binomial(batch_size, 0.8, size=len(paths))
+        fold = batch % FOLDS
+        products[fold] += stack @ stack.T
+        images[fold] += batch_size
+        trials[fold] += batch_size
+        hits[fold] += rng.binomial(batch_size, 0.8, size=len(paths))
     return Result(
-        layers=layers,
-        sums={"hsic": hsic, "images": images, "correct": correct, "labelled": labelled},
+        axes={"layers": layers},
+        quantities=(CKA, TOP1),
+        sums={
+            "images": images,
+            "similarity/cka/products": products,
+            "top1/hits": hits,
+            "top1/trials": trials,
+        },
         batches=np.arange(batches, dtype=np.int64),
         batch_planned=np.full(batches, batch_size, np.int64),
         batch_images=np.full(batches, batch_size, np.int64),
@@ -134,31 +188,26 @@ def with_smoothing(result: Result, *, refined: Collection[str] = (), seed: int =
     """
     rng = np.random.default_rng(seed)
     rows = result.rows(tokens=result.tokens[0])
-    blocks = tuple(
-        AttentionLayer(layer.model, f"{layer.path}.attn", maps, layer.index, layer.depth)
-        for maps in ("softmax", "refined")
-        for layer in (result.layers[row] for row in rows)
-        if maps == "softmax" or layer.model in refined
+    blocks = along_depth(
+        [
+            (layer.model, f"{layer.path}.attn", maps)
+            for maps in ("softmax", "refined")
+            for layer in (result.layers[row] for row in rows)
+            if maps == "softmax" or layer.model in refined
+        ]
     )
-    images = result.sums["images"]
-    sums = dict(result.sums)
-    tables = (smoothing.MEASURES, attention.MEASURES)
-    quantities = [measure.quantity for table in tables for measure in table.values()]
-    quantities.append(attention.BLOCK_SIMILARITY)
-    for quantity in quantities:
-        name = quantity.name
-        places = [*result.layers] if quantity.places == "layers" else [*blocks]
-        means = np.array([0.2 + 0.5 * place.depth for place in places])
-        if quantity is attention.BLOCK_SIMILARITY:
+    axes = {**result.axes, "attention": blocks}
+    images, sums = result.sums["images"], dict(result.sums)
+    measured = (*TOKENS, *ATTENTION, BLOCK_SIMILARITY)
+    for quantity in measured:
+        means = np.array([0.2 + 0.5 * entry.depth for entry in axes[quantity.axes[0]]])
+        if quantity is BLOCK_SIMILARITY:
             means = 1 - np.abs(means[:, None] - means)
         shape = (len(images), *means.shape)
         count = np.broadcast_to(images.reshape(-1, *[1] * means.ndim), shape)
         total = count * means + np.sqrt(count) * 0.1 * rng.normal(size=shape)
-        sums[f"smoothing/{name}/total"] = total
-        sums[f"smoothing/{name}/squares"] = total**2 / np.maximum(count, 1) + 0.01 * count
-        sums[f"smoothing/{name}/images"] = np.array(count)
-        if means.ndim == 1:
-            kept = means[:, None] + 0.1 * rng.normal(size=(*shape, 3))
-            sums[f"smoothing/{name}/kept"] = kept
-    sums["smoothing/kept_images"] = np.where(images > 0, 3.0, 0.0)
-    return replace(result, sums=sums, attention=blocks, quantities=tuple(quantities))
+        sums[quantity.sum("total")] = total
+        sums[quantity.sum("squares")] = total**2 / np.maximum(count, 1) + 0.01 * count
+        sums[quantity.sum("images")] = np.array(count)
+    quantities = (*result.quantities, *measured)
+    return replace(result, axes=axes, quantities=quantities, sums=sums)

@@ -13,7 +13,7 @@ import torch
 from ..errors import AnalysisWarning, DataError, LayerError
 from ..images.batches import ImageSource, UnreadableImage, open_source
 from ..measures.tokens import has_tokens
-from ..results.result import TokenMaps
+from ..results.maps import TokenMaps
 from ..subjects import Subject, resolve
 from ..subjects.hooks import first_outputs
 from ..subjects.layouts import readings_of

@@ -18,7 +18,10 @@ from torch import distributed
 from ..errors import AnalysisWarning, DataError
 from ..images.batches import Batch, UnreadableImage, load_batches
 from ..options import Options
-from ..results.result import Result, Unreadable, derived_lines, differences, unique_images
+from ..results.contents import Unreadable
+from ..results.merging import differences, unique_images
+from ..results.remarks import derived_lines
+from ..results.result import Result
 from ..sums import IMAGES, MIN_BATCH, MODELS, all_sums
 from .accepting import Data, Models, accepts
 from .passes import Passes

@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 from ..errors import ResultError
 from ..results.result import Result
 from ..results.statistics import Normalize
+from ..sums import LAYERS
 from .heatmaps import heatmap as heatmap
 from .lines import compare as compare
 from .lines import contrast as contrast
 from .lines import curves as curves
 from .smoothing import attention as attention
 from .smoothing import attention_blocks as attention_blocks
+from .smoothing import measured
 from .smoothing import smoothing as smoothing
 from .smoothing import token_maps as token_maps
 from .style import holders
@@ -85,7 +87,7 @@ def draw(result: Result, name: str, models: Sequence[str] = (), **options: str |
         result: what was measured.
         name: a key of `PLOTS`.
         models: the models it is of; what no models mean is up to the plot.
-        options: `tokens` and `normalize`; `None` leaves the plot its own choice.
+        options: keywords of the plot, such as `tokens`; `None` leaves the plot its own choice.
 
     Raises:
         ResultError: no such plot; too few or too many models; an option it does not take.
@@ -112,9 +114,9 @@ def draw(result: Result, name: str, models: Sequence[str] = (), **options: str |
 def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[tuple[str, Figure]]:
     """Yield every figure of a run with the stem of its file, one at a time.
 
-    `curves` compares the models, `cka_<model>` and `cka_<model>_<other>` are heatmaps; with several readouts
-    each once per readout, which the stem names at its end. `smoothing`, and where it was measured `attention`
-    and `attention_<model>`, are over-smoothing.
+    `curves` compares the models, `cka_<model>` and `cka_<model>_<other>` are heatmaps, and likewise of any other
+    index; with several readouts each once per readout, which the stem names at its end. `smoothing`, and where
+    it was measured `attention` and `attention_<model>`, are over-smoothing.
 
     Args:
         result: what was measured.
@@ -125,20 +127,21 @@ def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[
         ending = f"_{tokens}" if len(result.tokens) > 1 else ""
         models = holders(result, tokens)
         yield _stem("curves" + ending, taken), compare(result, normalize=normalize, tokens=tokens)
-        for pair in [*((model,) for model in models), *itertools.combinations(models, 2)]:
-            stem = _stem("_".join(["cka", *map(_safe, pair)]) + ending, taken)
-            yield stem, draw(result, "heatmap", pair, tokens=tokens)
+        pairs = [*((model,) for model in models), *itertools.combinations(models, 2)]
+        for index, pair in itertools.product(result.indices, pairs):
+            stem = _stem("_".join([index, *map(_safe, pair)]) + ending, taken)
+            yield stem, draw(result, "heatmap", pair, tokens=tokens, index=index)
     yield from ((_stem(stem, taken), figure) for stem, figure in _smoothing_figures(result))
 
 
 def _smoothing_figures(result: Result) -> Iterator[tuple[str, Figure]]:
-    measured = [each.name for each in result.quantities if each.places == "layers"]
-    if any(np.isfinite(result.smoothing(name).values).any() for name in measured):
+    of_tokens = measured(result, LAYERS)
+    if any(np.isfinite(result.smoothing(each.name).values).any() for each in of_tokens):
         yield "smoothing", smoothing(result)
     if not result.attention:
         return
     yield "attention", attention(result)
-    for model, maps in dict.fromkeys((block.model, block.maps) for block in result.attention):
+    for model, maps in dict.fromkeys((block.model, block.tokens) for block in result.attention):
         ending = "" if maps == "softmax" else f"_{maps}"
         figure = attention_blocks(result, model, maps=maps).get_figure(root=True)
         assert isinstance(figure, Figure)

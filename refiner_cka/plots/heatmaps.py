@@ -28,9 +28,10 @@ def heatmap(
     other: str | None = None,
     *,
     tokens: str | None = None,
+    index: str = "cka",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw CKA between layers as a heatmap on the fixed scale 0 to 1, the first layers at the lower left.
+    """Draw a similarity index between layers on the fixed scale 0 to 1, the first layers at the lower left.
 
     Values outside the scale take the colour of its end. What is undefined is hatched, and a note says so.
 
@@ -39,18 +40,19 @@ def heatmap(
         model: whose layers go upwards; all models' if none is named.
         other: whose layers go to the right; those of `model` if none is named.
         tokens: readout; the first of the run if none is named.
+        index: one of the similarity indices of the result.
         ax: where to draw; a new figure of one column's width if not given.
 
     Raises:
-        ResultError: no such model or readout.
+        ResultError: no such model, readout or index.
     """
     tokens = result.tokens[0] if tokens is None else tokens
     rows = result.rows(model, tokens=tokens)
     columns = rows if other is None else result.rows(other, tokens=tokens)
-    matrix = result.cka()[np.ix_(rows, columns)]
+    matrix = result.similarity(index, model, other, tokens=tokens).values
     with paper():
         ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
-        draw_cells(ax, matrix, "CKA")
+        draw_cells(ax, matrix, result.quantity(index).label or index)
         _name(ax, ax.yaxis, result, rows)
         _name(ax, ax.xaxis, result, columns)
         if np.isnan(matrix).any():

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..results.estimate import Estimate
 from ..results.result import Result
-from ..results.statistics import MIN_GROUPS, RESOLVED, Contrast, Curve, Normalize
+from ..results.statistics import MIN_FOLDS, RESOLVED, Normalize
 from .labels import EndLabels
 from .style import (
     COLUMN,
@@ -73,7 +74,7 @@ def curves(
         ax = new_figure(COLUMN, 2.3).subplots() if ax is None else ax
         lines = _lines(ax, drawn, palette(result, names), normalize)
         EndLabels(ax, lines, _labels(names, drawn, 18))
-        if remark := _unresolved(drawn):
+        if remark := _unresolved(result, drawn):
             note(ax, remark)
     return ax
 
@@ -107,7 +108,7 @@ def compare(
             lines = _lines(ax, drawn, palette(result, names), kind)
         # Both panels show the same lines: their names stand at the right of the last.
         EndLabels(ax, lines, _labels(names, drawn, 24))
-        remarks = [caption(result), _unresolved(drawn)]
+        remarks = [caption(result), _unresolved(result, drawn)]
         figure.supxlabel("\n".join(filter(None, remarks)), fontsize=SMALL, color=GREY)
     return figure
 
@@ -151,15 +152,15 @@ def caption(result: Result) -> str:
     parts = [plural(result.images, "image")]
     if "batch_size" in result.provenance:
         parts.append(f"CKA batches of {result.provenance['batch_size']}")
-    if result.groups < MIN_GROUPS:
-        parts.append(f"no error bands: fewer than {MIN_GROUPS} groups of batches")
+    if result.folds < MIN_FOLDS:
+        parts.append(f"no error bands: fewer than {MIN_FOLDS} folds of batches")
     else:
-        parts.append(f"95 % bands, jackknife over {plural(result.groups, 'group')} of batches")
+        parts.append(f"95 % bands, jackknife over {plural(result.folds, 'fold')} of batches")
     return "; ".join(parts)
 
 
 def _lines(
-    ax: Axes, drawn: Sequence[Curve], looks: Sequence[dict[str, Any]], normalize: Normalize
+    ax: Axes, drawn: Sequence[Estimate], looks: Sequence[dict[str, Any]], normalize: Normalize
 ) -> list[Line2D]:
     lines = [
         draw_line(ax, curve, look, number, len(drawn))
@@ -179,9 +180,7 @@ def depth_axis(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def draw_line(
-    ax: Axes, curve: Curve | Contrast, look: dict[str, Any], number: int, of: int
-) -> Line2D:
+def draw_line(ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: int) -> Line2D:
     """Draw line `number` of so many with its band, dashed if it is unresolved."""
     step = -(-len(curve.values) // _MARKED) if len(curve.values) > 1.5 * _MARKED else 1
     (line,) = ax.plot(
@@ -208,7 +207,7 @@ def draw_line(
     return line
 
 
-def _limits(drawn: Sequence[Curve], normalize: Normalize) -> tuple[float, float]:
+def _limits(drawn: Sequence[Estimate], normalize: Normalize) -> tuple[float, float]:
     """Return limits of the vertical axis that show all that is resolved, or else at least the values."""
     resolved = [curve for curve in drawn if curve.resolved]
     shown: list[npt.NDArray[np.float64]] = [curve.values for curve in resolved or drawn]
@@ -221,18 +220,18 @@ def _limits(drawn: Sequence[Curve], normalize: Normalize) -> tuple[float, float]
     return low - margin, high + margin
 
 
-def _labels(names: Sequence[str], drawn: Sequence[Curve], limit: int) -> list[str]:
+def _labels(names: Sequence[str], drawn: Sequence[Estimate], limit: int) -> list[str]:
     return [
         name if np.isfinite(curve.values).any() else f"{name} (undefined)"
         for name, curve in zip(shortened(names, limit), drawn, strict=True)
     ]
 
 
-def _unresolved(drawn: Sequence[Curve]) -> str:
+def _unresolved(result: Result, drawn: Sequence[Estimate]) -> str:
     """Return why curves are dashed, or nothing if none is."""
     dashed = [curve for curve in drawn if not curve.resolved and np.isfinite(curve.values).any()]
     if not dashed:
         return ""
-    if drawn[0].groups < MIN_GROUPS:
-        return f"dashed: unresolved (fewer than {MIN_GROUPS} groups of batches, so no errors)"
+    if result.folds < MIN_FOLDS:
+        return f"dashed: unresolved (fewer than {MIN_FOLDS} folds of batches, so no errors)"
     return f"dashed: unresolved (CKA(first, last) is not {RESOLVED:g} SE above 0)"

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError
-from ..results.result import Result, TokenMaps
-from ..results.statistics import Contrast, Means
-from ..sums import Quantity
+from ..results.estimate import Estimate
+from ..results.maps import TokenMaps
+from ..results.result import Result
+from ..sums import LAYERS, Quantity
 from .heatmaps import COLOUR_MAP, draw_cells, name_layers
 from .lines import depth_axis, draw_line
 from .style import (
@@ -50,8 +51,7 @@ def smoothing(
     names = checked_models(result, models, tokens)
     panels = {
         quantity: {name: result.smoothing(quantity.name, name, tokens=tokens) for name in names}
-        for quantity in result.quantities
-        if quantity.places == "layers"
+        for quantity in measured(result, LAYERS)
     }
     return _small_multiples(result, panels, palette(result, names))
 
@@ -72,7 +72,7 @@ def attention(
         ResultError: no attention measures in this result, or none of these models.
     """
     lines = dict.fromkeys(
-        (block.model, block.maps)
+        (block.model, block.tokens)
         for block in result.attention
         if models is None or block.model in models
     )
@@ -83,10 +83,9 @@ def attention(
             )
             for model, maps in lines
         }
-        for quantity in result.quantities
+        for quantity in measured(result, "attention")
         # Row sums and negative shares of softmax maps are 1 and 0.
-        if quantity.places == "maps"
-        and (quantity.smoother or any(kind == "refined" for _, kind in lines))
+        if quantity.smoother or any(kind == "refined" for _, kind in lines)
     }
     looks = palette(result, [model for model, _ in lines])
     return _small_multiples(result, panels, looks)
@@ -112,17 +111,25 @@ def attention_blocks(
     Raises:
         ResultError: no such maps in this result.
     """
-    pairs = [each.name for each in result.quantities if each.places == "pairs of maps"]
+    pairs = measured(result, "attention", "attention")
     if not pairs:
         raise ResultError("no attention maps were compared between blocks in this result")
-    similar = result.smoothing(pairs[0], model, maps=maps)
-    paths = [block.path for block in result.attention if (block.model, block.maps) == (model, maps)]
+    similar = result.smoothing(pairs[0].name, model, maps=maps)
+    paths = [
+        block.path for block in result.attention if (block.model, block.tokens) == (model, maps)
+    ]
     with paper():
         ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
         draw_cells(ax, similar.values, f"Cosine of {maps} maps")
         for axis in (ax.yaxis, ax.xaxis):
             name_layers(ax, axis, model, paths)
     return ax
+
+
+def measured(result: Result, *axes: str) -> list[Quantity]:
+    """Return the measures that have a value for each entry of an axis, or each pair of entries."""
+    found = [result.quantity(name) for name in result.measures]
+    return [quantity for quantity in found if quantity.axes == axes]
 
 
 def token_maps(maps: TokenMaps) -> Figure:
@@ -178,7 +185,7 @@ def _mark(ax: Axes, maps: TokenMaps) -> None:
 
 def _small_multiples(
     result: Result,
-    panels: Mapping[Quantity, Mapping[str, Means]],
+    panels: Mapping[Quantity, Mapping[str, Estimate]],
     looks: Sequence[dict[str, Any]],
 ) -> Figure:
     drawn = {
@@ -216,17 +223,17 @@ def _small_multiples(
 
 
 def _panel(
-    ax: Axes, quantity: Quantity, lines: Sequence[Means], looks: Sequence[dict[str, Any]]
+    ax: Axes, quantity: Quantity, lines: Sequence[Estimate], looks: Sequence[dict[str, Any]]
 ) -> None:
     for number, (means, look) in enumerate(zip(lines, looks, strict=True)):
-        curve = Contrast(means.depth, means.values, means.se, means.lower, means.upper, True, 0)
-        draw_line(ax, curve, look, number, len(lines))
+        draw_line(ax, means, look, number, len(lines))
     depth_axis(ax)
     span = 0.1 if quantity.range == (-1.0, 1.0) else 0.05 * max(map(abs, ax.get_ylim()))
     _widen(ax, span, quantity.range[1])
     label = quantity.label
     if quantity.few:
-        label += f"\n({plural(int(max(means.images.max() for means in lines)), 'image')})"
+        most = max(int(np.max(means.images)) for means in lines if means.images is not None)
+        label += f"\n({plural(most, 'image')})"
     ax.set_ylabel(label)
     if quantity.smoother is not None:
         _arrow(ax, up=quantity.smoother == "higher")

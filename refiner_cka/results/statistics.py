@@ -1,25 +1,26 @@
 """From sums to numbers: CKA, jackknife errors, curves and contrasts, in NumPy alone.
 
-Everything here is a function of `sums`, float64 of shape `(groups, L, L)`: for each group of batches the sum
-over its batches of `<U(K_i), U(K_j)>`, the products of U-centred Gram matrices of layers i and j (see `hsic`).
-An estimate uses the total over groups; its error comes from leaving out one group at a time.
+Most of it is of products, float64 of shape `(folds, L, L)`: for each fold of batches the sum over its batches of
+`<U(K_i), U(K_j)>`, the products of U-centred Gram matrices of layers i and j. An estimate uses the total over
+folds; its error comes from leaving out one fold at a time. Folds that hold nothing are left out before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from ..sums import Array, cosine
+from ..sums import Array, cosine, relative_depth
+from .estimate import Basis, Estimate
 
 Normalize = Literal["first-last", "min-max", "none"]
 NORMALIZATIONS: tuple[Normalize, ...] = ("first-last", "min-max", "none")
 
-MIN_GROUPS = 5
-"""With fewer non-empty groups a jackknife error says too little: it is NaN and no band is drawn."""
+MIN_FOLDS = 5
+"""With fewer non-empty folds a jackknife error says too little: it is NaN and no band is drawn."""
 
 RESOLVED = 5.0
 """A normalised curve is resolved if its denominator lies at least this many standard errors above 0."""
@@ -29,30 +30,30 @@ CONFIDENCE = 0.95
 
 
 def jackknife_se(sums: Array, statistic: Callable[[Array], Array]) -> Array:
-    """Return the delete-a-group jackknife standard error of a statistic of the summed products.
+    """Return the delete-a-fold jackknife standard error of a statistic of the summed products.
 
-    SE^2 = (g - 1)/g x sum over groups of (theta without the group - their mean)^2.
+    SE^2 = (g - 1)/g x sum over folds of (theta without the fold - their mean)^2.
 
     Args:
-        sums: `(g, ...)`, the non-empty groups only.
+        sums: `(g, ...)`, the non-empty folds only.
         statistic: from a total to an array.
 
     Returns:
-        The shape of the statistic; NaN with fewer than `MIN_GROUPS` groups.
+        The shape of the statistic; NaN with fewer than `MIN_FOLDS` folds.
     """
     total = sums.sum(0)
     estimate = statistic(total)
-    groups = len(sums)
-    if groups < MIN_GROUPS:
+    folds = len(sums)
+    if folds < MIN_FOLDS:
         return np.full_like(estimate, np.nan)
     # Deviations from the full estimate are small, so their second moment loses no digits; and only two
-    # arrays of the statistic's size are alive, however many groups there are.
+    # arrays of the statistic's size are alive, however many folds there are.
     first, second = np.zeros_like(estimate), np.zeros_like(estimate)
-    for group in sums:
-        deviation = statistic(total - group) - estimate
+    for fold in sums:
+        deviation = statistic(total - fold) - estimate
         first += deviation
         second += deviation**2
-    variance = (groups - 1) / groups * (second - first**2 / groups)
+    variance = (folds - 1) / folds * (second - first**2 / folds)
     result: Array = np.sqrt(np.maximum(variance, 0.0))
     return result
 
@@ -60,21 +61,34 @@ def jackknife_se(sums: Array, statistic: Callable[[Array], Array]) -> Array:
 def jackknife_covariance(replicates: Array) -> Array:
     """Return the jackknife covariance `(K, K)` of leave-one-out replicates `(g, K)`.
 
-    NaN with fewer than `MIN_GROUPS` replicates.
+    NaN with fewer than `MIN_FOLDS` replicates.
     """
-    groups, size = replicates.shape
-    if groups < MIN_GROUPS:
+    folds, size = replicates.shape
+    if folds < MIN_FOLDS:
         return np.full((size, size), np.nan)
     centred = replicates - replicates.mean(0)
-    result: Array = (groups - 1) / groups * centred.T @ centred
+    result: Array = (folds - 1) / folds * centred.T @ centred
     return result
 
 
-def t_quantile(groups: int) -> float:
-    """Return the two-sided Student quantile for `CONFIDENCE` with `groups - 1` degrees of freedom."""
+def t_quantile(folds: int | Array) -> Array:
+    """Return the two-sided Student quantile for `CONFIDENCE` with one degree of freedom fewer than folds.
+
+    NaN for fewer than two, and what there is of images in the place of folds.
+    """
     from scipy.special import stdtrit
 
-    return float(stdtrit(groups - 1, 0.5 + CONFIDENCE / 2)) if groups > 1 else float("nan")
+    several = np.where(np.asarray(folds) > 1, folds, np.nan)
+    result: Array = stdtrit(several - 1, 0.5 + CONFIDENCE / 2)
+    return result
+
+
+def interval(values: Array, se: Array, depth: Array, folds: int, resolved: bool = True) -> Estimate:
+    """Return an estimate with Student's interval of an error that rests on so many folds."""
+    margin = t_quantile(folds) * se
+    return Estimate(
+        values, se, values - margin, values + margin, depth, Basis(folds, resolved=resolved)
+    )
 
 
 def fieller(
@@ -106,59 +120,6 @@ def fieller(
     return (b - half_width) / a, (b + half_width) / a
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """Similarity to the last layer along a model's depth.
-
-    Attributes:
-        values: `(L,)`.
-        se: `(L,)`, jackknife standard errors over groups of batches; NaN with fewer than `MIN_GROUPS`.
-        lower: `(L,)`, lower end of the 95 % interval (Fieller's for `first-last`).
-        upper: `(L,)`, upper end.
-        depth: `(L,)`, relative depth, 0 the first layer and 1 the last.
-        resolved: false if the curve divides by a number not clearly above 0: its values then mean little.
-        groups: number of non-empty groups behind the errors.
-    """
-
-    values: Array
-    se: Array
-    lower: Array
-    upper: Array
-    depth: Array
-    resolved: bool
-    groups: int
-
-
-@dataclass(frozen=True, eq=False)
-class Contrast:
-    """Difference of two curves over relative depth, with the error of the paired difference.
-
-    Attributes:
-        depth: `(D,)`, the union of both models' relative depths; curves are interpolated linearly.
-        values: `(D,)`, first model minus second.
-        se: `(D,)`, jackknife standard error of the difference: both models saw the same images, so it is
-            far smaller than the two errors added.
-        lower: `(D,)`, lower end of the 95 % interval.
-        upper: `(D,)`, upper end.
-        resolved: false if either curve is not.
-        groups: number of non-empty groups behind the errors.
-    """
-
-    depth: Array
-    values: Array
-    se: Array
-    lower: Array
-    upper: Array
-    resolved: bool
-    groups: int
-
-
-def relative_depth(count: int) -> Array:
-    """Return `(count,)` depths from 0 (first) to 1 (last); a single layer lies at 1."""
-    result: Array = np.linspace(0.0, 1.0, count) if count > 1 else np.ones(count)
-    return result
-
-
 def curve_values(products: Array, normalize: Normalize) -> Array:
     """Return CKA of each layer with the last, `(L,)`, normalised as asked.
 
@@ -180,39 +141,46 @@ def curve_values(products: Array, normalize: Normalize) -> Array:
 
 
 def _replicates(sums: Array, statistic: Callable[[Array], Array]) -> Array:
-    """Return the statistic `(K,)` without each group in turn, `(g, K)`."""
+    """Return the statistic `(K,)` without each fold in turn, `(g, K)`."""
     total = sums.sum(0)
-    replicates = [statistic(total - group) for group in sums]
+    replicates = [statistic(total - fold) for fold in sums]
     return np.stack(replicates) if replicates else np.empty((0, *statistic(total).shape))
 
 
-def curve(sums: Array, normalize: Normalize) -> Curve:
-    """Return one model's curve with its errors.
+def curve(sums: Array, normalize: Normalize) -> Estimate:
+    """Return one model's similarity to its last layer with its errors; Fieller's interval for `first-last`.
 
     Args:
-        sums: `(g, L, L)`, the model's own block of the sums, non-empty groups only.
+        sums: `(g, L, L)`, the model's own block of the products, non-empty folds only.
         normalize: see `curve_values`.
     """
-    total, groups, t = sums.sum(0), len(sums), t_quantile(len(sums))
-    values = curve_values(total, normalize)
+    total, depth = sums.sum(0), relative_depth(sums.shape[1])
     se = jackknife_se(sums, lambda products: curve_values(products, normalize))
-    lower, upper, resolved = values - t * se, values + t * se, True
-    if normalize == "first-last":
-        raw = curve_values(total, "none")
-        covariance = jackknife_covariance(_replicates(sums, lambda s: curve_values(s, "none")))
-        variance = np.diagonal(covariance)
-        lower, upper = fieller(raw, raw[0], variance, variance[0], covariance[0], t)
-        resolved = bool(raw[0] >= RESOLVED * np.sqrt(variance[0]))
-    return Curve(values, se, lower, upper, relative_depth(len(values)), resolved, groups)
+    found = interval(curve_values(total, normalize), se, depth, len(sums))
+    if normalize != "first-last":
+        return found
+    raw = curve_values(total, "none")
+    covariance = jackknife_covariance(_replicates(sums, lambda s: curve_values(s, "none")))
+    variance = np.diagonal(covariance)
+    t = float(t_quantile(len(sums)))
+    lower, upper = fieller(raw, raw[0], variance, variance[0], covariance[0], t)
+    resolved = bool(raw[0] >= RESOLVED * np.sqrt(variance[0]))
+    return replace(found, lower=lower, upper=upper, basis=Basis(len(sums), resolved=resolved))
 
 
-def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Contrast:
+def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Estimate:
     """Return the difference of two models' curves over relative depth with its paired error.
 
+    Both models saw the same images, so the error is far smaller than the two errors added.
+
     Args:
-        sums_a: `(g, La, La)`, first model's block, non-empty groups only.
-        sums_b: `(g, Lb, Lb)`, second model's block, the same groups.
+        sums_a: `(g, La, La)`, first model's block, non-empty folds only.
+        sums_b: `(g, Lb, Lb)`, second model's block, the same folds.
         normalize: see `curve_values`.
+
+    Returns:
+        First minus second at the union of both models' relative depths; between these curves are interpolated
+        linearly. Resolved if both curves are.
     """
     depth_a, depth_b = relative_depth(sums_a.shape[1]), relative_depth(sums_b.shape[1])
     depth = np.union1d(depth_a, depth_b)
@@ -227,65 +195,37 @@ def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Contrast:
 
     values_a, replicates_a = on_grid(sums_a, depth_a)
     values_b, replicates_b = on_grid(sums_b, depth_b)
-    values = values_a - values_b
     se = np.sqrt(np.diagonal(jackknife_covariance(replicates_a - replicates_b)))
-    t = t_quantile(len(sums_a))
-    resolved = curve(sums_a, normalize).resolved and curve(sums_b, normalize).resolved
-    return Contrast(depth, values, se, values - t * se, values + t * se, resolved, len(sums_a))
+    resolved = all(curve(sums, normalize).resolved for sums in (sums_a, sums_b))
+    return interval(values_a - values_b, se, depth, len(sums_a), resolved)
 
 
-@dataclass(frozen=True, eq=False)
-class Means:
-    """Means over images at the layers of a model, or at the pairs of its blocks.
-
-    Attributes:
-        values: `(L,)` or `(L, L)`; NaN where nothing is defined.
-        se: the same shape, standard deviation over images / sqrt(images); NaN with fewer than two.
-        lower: lower end of the 95 % interval (Student's).
-        upper: upper end.
-        images: the same shape, how many images have a value.
-        depth: `(L,)`, relative depth, 0 the first layer and 1 the last.
-        kept: `(K, L)`, the values of the first images one by one; NaN where undefined. Empty for pairs.
-    """
-
-    values: Array
-    se: Array
-    lower: Array
-    upper: Array
-    images: Array
-    depth: Array
-    kept: Array
-
-
-def means(total: Array, squares: Array, images: Array, depth: Array, kept: Array) -> Means:
-    """Return means over images with their errors.
+def means(total: Array, squares: Array, images: Array, depth: Array) -> Estimate:
+    """Return means over images: standard deviation / sqrt(images) as errors, NaN with fewer than two.
 
     Args:
         total: sums of the values over images, any shape.
         squares: of their squares.
         images: how many images they are of.
-        depth: see `Means`.
-        kept: see `Means`.
+        depth: `(L,)`, relative depth.
     """
-    from scipy.special import stdtrit
-
     some, several = np.where(images > 0, images, np.nan), np.where(images > 1, images, np.nan)
     values = total / some
     variance = np.maximum(squares - some * values**2, 0.0) / (several - 1)
     se = np.sqrt(variance / several)
-    margin = stdtrit(several - 1, 0.5 + CONFIDENCE / 2) * se
-    return Means(values, se, values - margin, values + margin, images, depth, kept)
+    margin = t_quantile(images) * se
+    return Estimate(values, se, values - margin, values + margin, depth, Basis(images=images))
 
 
 def mean_contrast(
     first: tuple[Array, Array, Array], second: tuple[Array, Array, Array]
-) -> Contrast:
+) -> Estimate:
     """Return the difference of two means over the same images along depth, with its paired jackknife error.
 
     Args:
-        first: sums of the values `(g, L)` and images `(g, L)` per group, and relative depth `(L,)`; groups
+        first: sums of the values `(g, L)` and images `(g, L)` per fold, and relative depth `(L,)`; folds
             and layers without images left out.
-        second: the same, of what is taken away, in the same groups.
+        second: the same, of what is taken away, in the same folds.
     """
     depth = np.union1d(first[2], second[2])
 
@@ -301,7 +241,5 @@ def mean_contrast(
     def difference(sums: Array) -> Array:
         return on_grid(first, sums[:width]) - on_grid(second, sums[width:])
 
-    groups = np.concatenate(stacks, 1)
-    values, se = difference(groups.sum(0)), jackknife_se(groups, difference)
-    t = t_quantile(len(groups))
-    return Contrast(depth, values, se, values - t * se, values + t * se, True, len(groups))
+    folds = np.concatenate(stacks, 1)
+    return interval(difference(folds.sum(0)), jackknife_se(folds, difference), depth, len(folds))

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ResultFileError
+from ..sums import Array
 from .atomic import write_whole
+from .estimate import Estimate, as_json
 from .result import Result
-from .statistics import Curve
 
 LATEX_DEPTHS = {0.0: "0", 0.25: "1/4", 0.5: "1/2", 0.75: "3/4"}
 """Relative depths at which the LaTeX table shows the raw curve, each at the nearest layer."""
@@ -46,8 +47,8 @@ def curves_csv(result: Result) -> bytes:
 
 
 def pairs_csv(result: Result) -> bytes:
-    """Return one row per ordered pair of layers, models and readouts: CKA and its standard error."""
-    matrix, errors = result.cka(), result.cka_se()
+    """Return one row per ordered pair of layers, models and readouts: each index and its standard error."""
+    matrices = _matrices(result)
 
     def rows() -> Iterator[dict[str, Any]]:
         for i, layer in enumerate(result.layers):
@@ -59,41 +60,38 @@ def pairs_csv(result: Result) -> bytes:
                     "other_model": other.model,
                     "other_tokens": other.tokens,
                     "other_path": other.path,
-                    "cka": float(matrix[i, j]),
-                    "cka_se": float(errors[i, j]),
+                    **{name: float(matrix[i, j]) for name, matrix in matrices.items()},
                 }
 
     return _csv(rows())
 
 
-def as_json(result: Result) -> bytes:
+def document_json(result: Result) -> bytes:
     """Return everything but the sums as strict JSON; what is not finite is null."""
     document = {
         "images": result.images,
         "batches": result.batches.tolist(),
         "total_batches": result.total_batches,
         "complete": result.complete,
-        "groups": result.groups,
+        "folds": result.folds,
         "top1": {model: result.top1(model) for model in result.models},
         "layers": list(_layer_rows(result)),
-        "cka": result.cka().tolist(),
-        "cka_se": result.cka_se().tolist(),
+        **_matrices(result),
         "unreadable": [asdict(entry) for entry in result.unreadable],
         "warnings": list(result.warnings),
         "provenance": dict(result.provenance),
         "fingerprint": result.fingerprint,
     }
-    return json.dumps(_finite(document), indent=1, allow_nan=False).encode()
+    return json.dumps(as_json(document), indent=1, allow_nan=False).encode()
 
 
 def npz(result: Result) -> bytes:
-    """Return a NumPy archive: the columns of the `.csv` table by name, `cka`, `cka_se` and `batches`."""
+    """Return a NumPy archive: the columns of the `.csv` table by name, `cka`, `cka_se`, ... and `batches`."""
     rows = list(_layer_rows(result))
     columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, cka=result.cka(), cka_se=result.cka_se(), batches=result.batches, **columns
-    )
+    columns |= {**_matrices(result), "batches": result.batches}
+    np.savez_compressed(buffer, **columns)
     return buffer.getvalue()
 
 
@@ -114,7 +112,7 @@ def latex(result: Result) -> bytes:
 WRITERS: dict[str, Callable[[Result], bytes]] = {
     ".csv": curves_csv,
     ".pairs.csv": pairs_csv,
-    ".json": as_json,
+    ".json": document_json,
     ".npz": npz,
     ".tex": latex,
 }
@@ -124,6 +122,15 @@ WRITERS: dict[str, Callable[[Result], bytes]] = {
 def _curves(result: Result) -> Iterator[tuple[str, str]]:
     """Yield model and readout of every curve, in the order of the layers."""
     yield from dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
+
+
+def _matrices(result: Result) -> dict[str, Array]:
+    """Return each similarity index by its name, with its standard errors: `cka`, `cka_se`."""
+    found: dict[str, Array] = {}
+    for index in result.indices:
+        estimate = result.similarity(index)
+        found |= {index: estimate.values, f"{index}_se": estimate.se}
+    return found
 
 
 def _layer_rows(result: Result) -> Iterator[dict[str, Any]]:
@@ -139,13 +146,10 @@ def _layer_rows(result: Result) -> Iterator[dict[str, Any]]:
             }
 
 
-def _point(name: str, curve: Curve, position: int) -> dict[str, float]:
-    return {
-        name: float(curve.values[position]),
-        f"{name}_se": float(curve.se[position]),
-        f"{name}_lower": float(curve.lower[position]),
-        f"{name}_upper": float(curve.upper[position]),
-    }
+def _point(name: str, curve: Estimate, position: int) -> dict[str, float]:
+    point = curve.at(position)
+    errors = {f"{name}_{part}": float(getattr(point, part)) for part in ("se", "lower", "upper")}
+    return {name: float(point.values), **errors}
 
 
 def _csv(rows: Iterable[dict[str, Any]]) -> bytes:
@@ -160,15 +164,6 @@ def _csv(rows: Iterable[dict[str, Any]]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _finite(value: Any) -> Any:
-    """Return a JSON document with null for every float that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _latex_head(result: Result, several: bool, known: bool) -> list[str]:
     before = ["Model", *(["Tokens"] if several else []), "Layers"]
     after = ["$s(\\mathrm{last})$", *(["Top-1"] if known else [])]
@@ -177,7 +172,7 @@ def _latex_head(result: Result, several: bool, known: bool) -> list[str]:
     span = f"\\multicolumn{{{len(depths)}}}{{c}}{{CKA($l$, last) at relative depth}}"
     return [
         "% needs \\usepackage{booktabs}",
-        f"% {result.images} images; errors: jackknife over {result.groups} groups of batches",
+        f"% {result.images} images; errors: jackknife over {result.folds} folds of batches",
         "% brackets: 95 % interval; unresolved: CKA(first, last) is not clearly above 0",
         f"\\begin{{tabular}}{{{columns}}}",
         "\\toprule",
@@ -209,7 +204,7 @@ def _with_error(value: float, error: float) -> str:
     return f"${value:.3f}$" if math.isnan(error) else f"${value:.3f} \\pm {error:.3f}$"
 
 
-def _last(ratio: Curve) -> str:
+def _last(ratio: Estimate) -> str:
     """Return s(last) with its 95 % interval, or that it is unresolved."""
     if math.isnan(ratio.values[-1]):
         return "--"

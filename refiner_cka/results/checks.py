@@ -1,0 +1,103 @@
+"""What sums can be: each is checked by its kind and by what is made of it, whatever it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..errors import ResultError
+from ..sums import IMAGES, Array, Quantity, Sum, all_sums
+
+AGREEMENT = 1e-9
+"""How far numbers may lie apart that are the same but for rounding, of numbers of size 1."""
+
+
+def check_sums(
+    sums: Mapping[str, Array], quantities: Sequence[Quantity], lengths: Mapping[str, int]
+) -> None:
+    """Refuse sums that are missing, of another shape than what they are of, or that no run can have made.
+
+    Args:
+        sums: by path, the fold first.
+        quantities: what was measured.
+        lengths: of each axis.
+
+    Raises:
+        ResultError: it names the sum.
+    """
+    described = all_sums(quantities)
+    if len({quantity.path for quantity in quantities}) < len(quantities):
+        raise ResultError("two quantities are made of the same sums")
+    for each in described.values():
+        if each.path not in sums:
+            raise ResultError(f"{each.path} is missing")
+        shape = (len(sums[IMAGES.path]), *(lengths[axis] for axis in each.axes))
+        if sums[each.path].shape != shape:
+            raise ResultError(f"{each.path} has shape {sums[each.path].shape}, not {shape}")
+    for each in described.values():
+        if each.kind == "count":
+            check_count(each, sums)
+        elif each.kind == "product":
+            _check_products(each.path, sums[each.path])
+    for quantity in quantities:
+        if quantity.estimator == "mean":
+            _check_moments(quantity, sums)
+        _check_absent(quantity, sums)
+
+
+def check_count(of: Sum, sums: Mapping[str, Array]) -> None:
+    """Refuse what is no count, or counts more than there is.
+
+    Raises:
+        ResultError: it names the sum.
+    """
+    if of.path not in sums:
+        raise ResultError(f"{of.path} is missing")
+    values = sums[of.path]
+    if not (np.isfinite(values) & (values == np.floor(values)) & (values >= 0)).all():
+        raise ResultError(f"{of.path} is not a count")
+    if of.at_most is None:
+        return
+    bound = sums[of.at_most]
+    if of.folds == "images":
+        # The images of a batch count in one fold there and in all folds here.
+        values, bound = values.sum(0), bound.sum(0)
+    if (values > bound.reshape(*bound.shape, *[1] * (values.ndim - bound.ndim))).any():
+        raise ResultError(f"{of.path} counts more images than there are in {of.at_most}")
+
+
+def _check_products(path: str, products: Array) -> None:
+    """Refuse products that depend on the order of the two, or are negative of a layer with itself."""
+    own = np.diagonal(products, axis1=1, axis2=2)
+    size = np.where(np.isfinite(own), np.abs(own), 0.0).max(0, initial=0.0)
+    if (own < -AGREEMENT * size).any():
+        raise ResultError(f"{path} holds a negative product of a layer with itself")
+    slack = AGREEMENT * np.sqrt(size[:, None]) * np.sqrt(size)
+    for fold in products:
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(fold - fold.T) > slack
+        if apart.any() or not np.array_equal(np.isnan(fold), np.isnan(fold.T)):
+            raise ResultError(f"{path} is not symmetric")
+
+
+def _check_moments(quantity: Quantity, sums: Mapping[str, Array]) -> None:
+    """Refuse three sums of values of which some cannot be the others' values, squares or number."""
+    paths = [quantity.sum(part) for part in ("total", "squares", "images")]
+    total, squares, counts = (sums[path] for path in paths)
+    if not np.array_equal(np.isfinite(total), np.isfinite(squares)):
+        raise ResultError(f"{paths[1]} is not finite where {paths[0]} is, or the other way about")
+    # Sums of n numbers, each rounded: n eps of the sum of their sizes, at most sqrt(n x squares).
+    slack = 1.0 + 8.0 * np.finfo(np.float64).eps * (counts + 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        wrong = (squares < 0) | (total**2 > counts * squares * slack)
+    if wrong.any():
+        raise ResultError(f"{paths[1]} is less than the squares of so many values can be")
+
+
+def _check_absent(quantity: Quantity, sums: Mapping[str, Array]) -> None:
+    """Refuse numbers where nothing was measured."""
+    for each in quantity.sums:
+        for axis in range(1, 1 + len(each.axes)):
+            if sums[each.path].take(quantity.absent, axis).any():
+                raise ResultError(f"{each.path} holds numbers where nothing was measured")

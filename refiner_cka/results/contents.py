@@ -1,0 +1,156 @@
+"""What a result stores: sums, what they are sums of, and where they are from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ResultError
+from ..sums import IMAGES, LAYERS, MODELS, Array, Layer, Quantity
+from .checks import check_count, check_sums
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that was left out: its name in the source and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Contents:
+    """Everything measured in one analysis, or in part of one.
+
+    Attributes:
+        axes: name of an axis -> its entries. `layers` are the rows of the similarity matrices, models one after
+            the other; `attention`, where it was measured, the blocks with attention maps.
+        quantities: what was measured.
+        sums: float64 sums by path, the fold first: `images` `(folds,)`, and those that the quantities say.
+        batches: `(B,)` int64, sorted: which batches of the run the sums hold.
+        batch_planned: `(B,)` int64: of each of these batches the images that the run plans for it.
+        batch_images: `(B,)` int64: how many of them the sums hold; 0 if fewer than 4 were readable.
+        batch_digests: `(B, models, 32)` uint8: SHA-256 of what each model was given; see `images.digest_of`.
+        total_batches: how many batches the whole run has.
+        unreadable: images left out.
+        warnings: what is undefined or was left out, one line each.
+        provenance: JSON types only: models, preprocessing, images, batch size, seed, precision, versions,
+            command.
+        fingerprint: SHA-256 of what determines the numbers; results merge if it is equal. The keys of
+            `provenance` that it is of are listed there under `identity`.
+
+    Raises:
+        ResultError: no run can have made this, however it came together: sums that are not what they are said to
+            be, or hold more images than their batches; a batch of more images than were planned, or twice.
+    """
+
+    axes: Mapping[str, tuple[Layer, ...]]
+    quantities: tuple[Quantity, ...]
+    sums: Mapping[str, Array]
+    batches: npt.NDArray[np.int64]
+    batch_planned: npt.NDArray[np.int64]
+    batch_images: npt.NDArray[np.int64]
+    batch_digests: npt.NDArray[np.uint8]
+    total_batches: int
+    unreadable: tuple[Unreadable, ...] = ()
+    warnings: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        """Check everything that can be checked."""
+        self._check_axes()
+        self._check_batches()
+        self._check_images()
+        check_sums(self.sums, self.quantities, self.lengths)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The rows of the similarity matrices."""
+        return self.axes[LAYERS]
+
+    @property
+    def attention(self) -> tuple[Layer, ...]:
+        """The blocks whose attention maps were measured."""
+        return self.axes.get("attention", ())
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models, in the order they were given."""
+        return tuple(dict.fromkeys(layer.model for layer in self.layers))
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Length of each axis, also of that of the models."""
+        return {
+            **{axis: len(entries) for axis, entries in self.axes.items()},
+            MODELS: len(self.models),
+        }
+
+    @property
+    def complete(self) -> bool:
+        """Whether the sums hold every batch of the run."""
+        return len(self.batches) == self.total_batches
+
+    def _check_axes(self) -> None:
+        """Refuse entries outside of their models, and quantities without a name or along no axis."""
+        if not self.axes.get(LAYERS):
+            raise ResultError("there are no layers")
+        for axis, entries in self.axes.items():
+            if not all(0 <= entry.depth <= 1 for entry in entries):
+                raise ResultError(f"{axis}/depth is not within 0 and 1")
+        if len({quantity.name for quantity in self.quantities}) < len(self.quantities):
+            raise ResultError("two quantities have the same name")
+        for quantity in self.quantities:
+            length = min((self.lengths.get(axis, 0) for axis in quantity.axes), default=0)
+            if not set(quantity.absent) <= set(range(length)):
+                raise ResultError(f"{quantity.path} is absent where its axis has no place")
+            if unknown := set(quantity.axes) - self.lengths.keys():
+                raise ResultError(
+                    f"{quantity.path} has values for {min(unknown)}, of which there are none"
+                )
+
+    def _check_batches(self) -> None:
+        """Refuse batches that the run does not have, twice the same, or of more images than were planned."""
+        batches, count = self.batches, len(self.batches)
+        shapes = {"batch_planned": (count,), "batch_images": (count,)}
+        for name, shape in {**shapes, "batch_digests": (count, len(self.models), 32)}.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ResultError(
+                    f"{name} has shape {found}, not {shape} as the batches and models have"
+                )
+        if (np.diff(batches) <= 0).any():
+            raise ResultError("batches is not ascending, or holds a batch twice")
+        if count and not (batches[0] >= 0 and batches[-1] < self.total_batches):
+            raise ResultError("batches holds a batch that the run does not have")
+        planned, images = self.batch_planned, self.batch_images
+        most = self.provenance.get("images", {}).get("count", math.inf)
+        if planned.sum() > most:
+            raise ResultError(
+                f"batch_planned counts {planned.sum()} images where the run has {most}"
+            )
+        if (wrong := np.flatnonzero((images < 0) | (images > planned))).size:
+            at = wrong[0]
+            raise ResultError(
+                f"batch_images counts {images[at]} images in batch {batches[at]}, for which {planned[at]} "
+                "were planned"
+            )
+
+    def _check_images(self) -> None:
+        """Refuse sums of more or fewer images than their batches have."""
+        check_count(IMAGES, self.sums)
+        images = self.sums[IMAGES.path]
+        expected = np.zeros(len(images))
+        if len(self.batches):
+            np.add.at(expected, self.batches % len(images), self.batch_images)
+        if not np.array_equal(images, expected):
+            raise ResultError(
+                f"images counts {images.sum():.0f} images in the sums where their batches have "
+                f"{expected.sum():.0f}: something was added twice, or not at all"
+            )

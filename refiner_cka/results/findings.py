@@ -1,0 +1,168 @@
+"""What a result says of its models, in numbers.
+
+It rests on the raw curve, CKA(l, last): unlike the normalised one it does not divide by a number that may be close
+to 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..sums import LAYERS
+from .estimate import Estimate
+from .result import Result
+
+SIMILAR = 0.9
+"""CKA with the last layer from which on a layer is called similar to it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One model under one readout.
+
+    Attributes:
+        model: its name.
+        tokens: the readout.
+        layers: number of layers.
+        first: path of the first layer.
+        last: path of the last layer.
+        first_last: CKA(first, last).
+        s_last: 1 / CKA(first, last), the height of the normalised curve at its end. Unresolved unless
+            CKA(first, last) is clearly above 0.
+        similar_from: path of the first layer from which on every layer has CKA of at least `SIMILAR` with the
+            last.
+        similar_depth: its relative depth.
+        top1: fraction of images whose class the model predicted, where classes are known.
+    """
+
+    model: str
+    tokens: str
+    layers: int
+    first: str
+    last: str
+    first_last: Estimate
+    s_last: Estimate
+    similar_from: str | None
+    similar_depth: float | None
+    top1: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First model minus second, paired over images: of raw curves, or of a measure at the last layers.
+
+    Attributes:
+        model: name of the first.
+        other: name of the second.
+        of: readout of the curves, or the measure.
+        difference: with the relative depth at which it is.
+    """
+
+    model: str
+    other: str
+    of: str
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """A measure of over-smoothing at a model's first and last layer with tokens.
+
+    Attributes:
+        model: its name.
+        measure: which measure.
+        first: path of the first layer where it is defined.
+        last: path of the last.
+        at_first: the measure at the first.
+        at_last: the measure at the last.
+        change: last minus first, paired over images.
+    """
+
+    model: str
+    measure: str
+    first: str
+    last: str
+    at_first: Estimate
+    at_last: Estimate
+    change: Estimate
+
+
+def findings(result: Result) -> tuple[Finding, ...]:
+    """Return what is found of each model, readout by readout."""
+    present = {(layer.tokens, layer.model) for layer in result.layers}
+    asked = itertools.product(result.tokens, result.models)
+    return tuple(
+        _finding(result, model, tokens) for tokens, model in asked if (tokens, model) in present
+    )
+
+
+def comparisons(result: Result) -> tuple[Comparison, ...]:
+    """Return the difference of the raw curves of any two models at the depth nearest to the middle."""
+    found = []
+    for tokens in result.tokens:
+        for model, other in itertools.combinations(result.models, 2):
+            contrast = result.contrast(model, other, tokens=tokens)
+            middle = contrast.at(int(np.argmin(np.abs(contrast.depth - 0.5))))
+            if np.isfinite(middle.values):
+                found.append(Comparison(model, other, tokens, middle))
+    return tuple(found)
+
+
+def smoothing(result: Result) -> tuple[Smoothing, ...]:
+    """Return the headline measure of every model that has it at two layers or more."""
+    headline = [name for name in result.measures if result.quantity(name).axes == (LAYERS,)][:1]
+    found = []
+    for measure, model in itertools.product(headline, result.models):
+        tokens = next(layer.tokens for layer in result.layers if layer.model == model)
+        means = result.smoothing(measure, model, tokens=tokens)
+        paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
+        defined = np.flatnonzero(np.isfinite(means.values))
+        if len(defined) >= 2:
+            first, last = int(defined[0]), int(defined[-1])
+            change = result.smoothing_change(measure, model, tokens=tokens).at(0)
+            ends = (paths[first], paths[last], means.at(first), means.at(last))
+            found.append(Smoothing(model, measure, *ends, change))
+    return tuple(found)
+
+
+def smoothing_comparisons(
+    result: Result, smoothed: tuple[Smoothing, ...]
+) -> tuple[Comparison, ...]:
+    """Return the difference of the headline measure at the last layers of any two models."""
+    return tuple(
+        Comparison(
+            first.model,
+            second.model,
+            first.measure,
+            result.smoothing_contrast(first.measure, first.model, second.model).at(-1),
+        )
+        for first, second in itertools.combinations(smoothed, 2)
+    )
+
+
+def _finding(result: Result, model: str, tokens: str) -> Finding:
+    raw = result.curve(model, normalize="none", tokens=tokens)
+    paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
+    similar = _similar_from(raw)
+    return Finding(
+        model=model,
+        tokens=tokens,
+        layers=len(paths),
+        first=paths[0],
+        last=paths[-1],
+        first_last=raw.at(0),
+        s_last=result.curve(model, tokens=tokens).at(-1),
+        similar_from=None if similar is None else paths[similar],
+        similar_depth=None if similar is None else float(raw.depth[similar]),
+        top1=result.top1(model),
+    )
+
+
+def _similar_from(curve: Estimate) -> int | None:
+    """Return the first layer from which on every defined value is at least `SIMILAR`."""
+    below = np.flatnonzero(curve.values < SIMILAR)
+    start = int(below[-1]) + 1 if len(below) else 0
+    return start if start < len(curve.values) and np.isfinite(curve.values[-1]) else None

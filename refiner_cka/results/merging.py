@@ -1,0 +1,133 @@
+"""Adding the results of the parts of an analysis, and saying what differs where they are of different ones."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import ResultError
+from .contents import Unreadable
+from .remarks import derived_lines
+from .result import Result
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """Return the sum of results of disjoint batches of one analysis.
+
+    Raises:
+        ResultError: nothing to merge; different analyses; a batch held twice, whether its pixels were the
+            same or not.
+    """
+    if not results:
+        raise ResultError("nothing to merge: give at least one result")
+    first = results[0]
+    for other in results[1:]:
+        if other.fingerprint != first.fingerprint:
+            found = differences(first.provenance, other.provenance)
+            raise ResultError(
+                f"the results are of different analyses: {found or 'their fingerprints differ'}; "
+                "use the same command for every shard"
+            )
+        if _shapes(other) != _shapes(first):
+            raise ResultError(
+                "the results hold different sums; measure every shard with one version of refiner-cka"
+            )
+    for one, two in itertools.combinations(results, 2):
+        _check_disjoint(one, two)
+    batches = np.concatenate([result.batches for result in results])
+    order = np.argsort(batches)
+    merged = replace(
+        first,
+        sums={name: np.sum([r.sums[name] for r in results], axis=0) for name in first.sums},
+        batches=batches[order],
+        batch_planned=np.concatenate([r.batch_planned for r in results])[order],
+        batch_images=np.concatenate([r.batch_images for r in results])[order],
+        batch_digests=np.concatenate([r.batch_digests for r in results])[order],
+        unreadable=unique_images(image for r in results for image in r.unreadable),
+        provenance={
+            **first.provenance,
+            "shard": [1, 1],
+            "command": "; ".join(dict.fromkeys(str(r.provenance.get("command")) for r in results)),
+        },
+    )
+    # What is undefined in a part need not be in the whole.
+    derived = {line for part in results for line in derived_lines(part)}
+    lasting = [line for part in results for line in part.warnings if line not in derived]
+    return replace(merged, warnings=tuple(dict.fromkeys([*lasting, *derived_lines(merged)])))
+
+
+def unique_images(unreadable: Iterable[Unreadable]) -> tuple[Unreadable, ...]:
+    """Return each image once, by name, with the first reason given."""
+    found: dict[str, Unreadable] = {}
+    for entry in unreadable:
+        found.setdefault(entry.image, entry)
+    return tuple(found[image] for image in sorted(found))
+
+
+def _shapes(result: Result) -> dict[str, tuple[int, ...]]:
+    return {name: values.shape for name, values in result.sums.items()}
+
+
+def _check_disjoint(one: Result, two: Result) -> None:
+    """Refuse a batch in two results, and say whether both saw the same pixels in it."""
+    if other := one.other_pixels(two):
+        raise ResultError(
+            f"{other} in two of the results: the images, or what decodes them, changed in between; "
+            "measure all parts from the same images"
+        )
+    both = np.intersect1d(one.batches, two.batches)
+    if len(both):
+        raise ResultError(
+            f"batch {both[0]} is in two of the results, of the same pixels; merge each shard once"
+        )
+
+
+def differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
+    """Say what differs between what determines the numbers of two analyses, at most three things.
+
+    Args:
+        one: provenance of a result or an analysis.
+        two: provenance of another.
+
+    Returns:
+        `revision of estimator differs (1 / 2)`, several with commas; nothing if nothing is found.
+    """
+    first, second = (
+        {
+            path: text
+            for key in each.get("identity", ())
+            if key in each
+            for path, text in _leaves(each[key], (key,))
+        }
+        for each in (one, two)
+    )
+    lines = [
+        f"{' of '.join(reversed(path))} differs "
+        f"({_short(first.get(path, 'none'))} / {_short(second.get(path, 'none'))})"
+        for path in dict.fromkeys([*first, *second])
+        if first.get(path) != second.get(path)
+    ]
+    return ", ".join(lines[:3]) + (" and more" if len(lines) > 3 else "")
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield each number and text in nested provenance with the words that lead to it."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        # Models go by their names, and need no other word.
+        value = {str(item.get("name", index)): item for index, item in enumerate(value)}
+        path = ()
+    if isinstance(value, dict):
+        for key, item in value.items():
+            words = {"origin": (), "sha256": ("weights", "sha256")}.get(key, (str(key),))
+            yield from _leaves(item, (*path, *words))
+    else:
+        yield path, value if isinstance(value, str) else json.dumps(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,0 +1,228 @@
+"""An HDF5 file that is written whole and read with suspicion: arrays, texts, scalar attributes, a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ResultError, ResultFileError
+from .atomic import write_whole
+
+
+def write(path: str | Path, fill: Callable[[h5py.File], None]) -> None:
+    """Write an HDF5 file with a digest of its contents, whole or not at all.
+
+    Args:
+        path: where to.
+        fill: writes the contents.
+
+    Raises:
+        ResultFileError: the file cannot be written.
+    """
+    # Built in memory: HDF5 on a full disk fails in ways that leave the library unusable.
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        fill(file)
+        file.attrs["digest"] = Store(file).digest()
+    write_whole(path, buffer.getbuffer())
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Store]:
+    """Open a file to read from it.
+
+    Raises:
+        ResultFileError: no such file; not HDF5; damaged, whatever is raised while it is read.
+    """
+    _refuse_other_files(Path(path))
+    try:
+        # Files are replaced, never changed, so locks protect nothing; network file systems may lack them.
+        with h5py.File(path, "r", locking=False) as file:
+            yield Store(file)
+    except ResultFileError:
+        raise
+    except ResultError as error:
+        raise ResultFileError(f"{path}: {error}; the file is damaged, analyse again") from error
+    except Exception as error:  # h5py has no list of what a damaged file makes it raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ResultFileError(
+            f"{path} is damaged or truncated ({reason}); analyse again"
+        ) from error
+
+
+class Store:
+    """An open file, from which nothing but numbers, strings and JSON is taken."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self.name: str = file.filename
+
+    def fault(self, path: str, what: str) -> ResultFileError:
+        """Return the refusal of a file in which something is wrong."""
+        return ResultFileError(f"{self.name}: {path} {what}; the file is damaged, analyse again")
+
+    def has(self, attribute: str) -> bool:
+        """Return whether the root has an attribute."""
+        return attribute in self._file.attrs
+
+    def marked(self, attribute: str) -> list[str]:
+        """Return the paths of the groups and datasets that have an attribute, in ascending order."""
+        found: list[str] = []
+
+        def visit(path: str, node: h5py.Dataset | h5py.Group) -> None:
+            if attribute in node.attrs:
+                found.append(path)
+
+        self._file.visititems(visit)  # takes hard links only
+        return sorted(found)
+
+    def rank(self, path: str) -> int:
+        """Return the number of axes of a dataset."""
+        return len(self._dataset(path).shape)
+
+    def numbers(
+        self, path: str, dtype: type[np.generic], shape: tuple[int | None, ...]
+    ) -> npt.NDArray[Any]:
+        """Return a dataset of exactly this type and shape; `None` is any length."""
+        dataset = self._dataset(path)
+        fits = len(dataset.shape) == len(shape) and all(
+            wanted in (None, length) for wanted, length in zip(shape, dataset.shape, strict=True)
+        )
+        if not fits or dataset.dtype != dtype:
+            wanted = ", ".join("any" if length is None else str(length) for length in shape)
+            raise self.fault(
+                path,
+                f"is {dataset.dtype} of shape {dataset.shape}, not {np.dtype(dtype)} of shape ({wanted})",
+            )
+        values: npt.NDArray[Any] = dataset[()]
+        return values
+
+    def texts(self, path: str, count: int | None = None) -> tuple[str, ...]:
+        """Return a dataset of strings, of which there must be `count` if that is given."""
+        dataset = self._dataset(path)
+        info = h5py.check_string_dtype(dataset.dtype)
+        if info is None or info.length is None or len(dataset.shape) != 1:
+            raise self.fault(path, "is not a list of fixed-length strings")
+        if count not in (None, len(dataset)):
+            raise self.fault(path, f"has {len(dataset)} entries, not {count}")
+        return tuple(text.decode("utf-8", "surrogateescape") for text in dataset[()].tolist())
+
+    def attribute(self, name: str, kind: type, path: str = "") -> Any:
+        """Return a scalar attribute of this type; of the root if no path is given."""
+        value = self._scalar(self._node(path), name)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.fault(_named(name, path), f"is {value!r}, not {kind.__name__}")
+        return value
+
+    def json(self, name: str, path: str) -> Any:
+        """Return an attribute that `to_attribute` made."""
+        value = self._scalar(self._node(path), name)
+        return json.loads(value) if isinstance(value, str) and not _is_plain(value) else value
+
+    def attributes(self, path: str) -> dict[str, Any]:
+        """Return all attributes of a group, each made by `to_attribute`, in their order."""
+        return {name: self.json(name, path) for name in self._node(path).attrs}
+
+    def check_digest(self) -> None:
+        """Refuse contents that are not those that were written."""
+        if self.attribute("digest", str) != self.digest():
+            raise self.fault("attribute digest", "is not that of the contents")
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all datasets and scalar attributes, each with its path, in order of the paths.
+
+        Whatever changed a file after it was written shows in it, also where no number contradicts another.
+        """
+        paths = ["/"]
+        self._file.visit(paths.append)  # takes hard links only
+        total = hashlib.sha256()
+        for path in sorted(paths):
+            node = self._file[path]
+            for name in sorted(node.attrs):
+                if (path, name) != ("/", "digest") and node.attrs.get_id(name).shape == ():
+                    value = json.dumps(self._scalar(node, name))
+                    total.update(f"{path}\0{name}\0{value}\n".encode())
+            if isinstance(node, h5py.Dataset):
+                values = self._dataset(path)[()]
+                total.update(f"{path}\0{node.dtype.str}\0{node.shape}\n".encode())
+                total.update(np.ascontiguousarray(values).tobytes())
+        return total.hexdigest()
+
+    def _node(self, path: str) -> Any:
+        """Return a group or dataset that lies in this very file, reached through no link to elsewhere."""
+        node: Any = self._file
+        for name in filter(None, path.split("/")):
+            if not isinstance(node, h5py.Group) or name not in node:
+                raise self.fault(path, "is missing")
+            if not isinstance(node.get(name, getlink=True), h5py.HardLink):
+                raise self.fault(path, "is a link to elsewhere")
+            node = node[name]
+        return node
+
+    def _dataset(self, path: str) -> h5py.Dataset:
+        """Return a dataset that is safe to read: its numbers lie in this file, as many as it declares."""
+        dataset = self._node(path)
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+            raise self.fault(path, "is not a dataset")
+        if dataset.is_virtual or dataset.external or dataset.id.get_create_plist().get_nfilters():
+            raise self.fault(path, "is virtual, external or compressed")
+        if dataset.nbytes > self._file.id.get_filesize():
+            raise self.fault(path, f"declares {dataset.nbytes} bytes, more than the file has")
+        return dataset
+
+    def _scalar(self, node: h5py.Group, name: str) -> str | bool | int | float:
+        where = _named(name, node.name.strip("/"))
+        if name not in node.attrs:
+            raise self.fault(where, "is missing")
+        value = node.attrs[name] if node.attrs.get_id(name).shape == () else None
+        if not isinstance(value, str | np.bool_ | np.integer | np.floating):
+            raise self.fault(where, "is not one string, number or truth value")
+        return value if isinstance(value, str) else value.item()
+
+
+def _named(attribute: str, path: str) -> str:
+    return f"attribute {attribute} of {path}" if path else f"attribute {attribute}"
+
+
+def encoded(texts: Iterable[str]) -> npt.NDArray[np.bytes_]:
+    """Return strings as fixed-length UTF-8, so that a dataset takes no more memory than it declares."""
+    # File names need not be UTF-8; Python carries their bytes in surrogates.
+    raw = [text.encode("utf-8", "surrogateescape") for text in texts]
+    width = max([1, *map(len, raw)])
+    return np.array(raw, dtype=h5py.string_dtype("utf-8", width))
+
+
+def to_attribute(value: Any) -> Any:
+    """Return scalars as they are and everything else as JSON text; `Store.json` is the inverse."""
+    plain = isinstance(value, bool | int | float) or (isinstance(value, str) and _is_plain(value))
+    return value if plain else json.dumps(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether a string is stored as it is: HDF5 can hold it and it does not look like JSON."""
+    if text.startswith(("{", "[", '"')) or text == "null" or "\0" in text:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _refuse_other_files(path: Path) -> None:
+    if path.is_dir():
+        raise ResultFileError(f"{path} is a folder; name the .h5 file in it")
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise ResultFileError(f"no such file: {path}") from error
+    except OSError as error:
+        raise ResultFileError(f"{path} cannot be read: {error.strerror}") from error
+    if not h5py.is_hdf5(path):
+        raise ResultFileError(f"{path} is not an HDF5 file; give the .h5 file of an analysis")
