@@ -19,7 +19,7 @@ from refiner_cka.analysis import provenance as identity
 from refiner_cka.analysis import run as engine
 from refiner_cka.images import sources
 from refiner_cka.images.preprocessing import Preprocessing
-from refiner_cka.results.result import differences
+from refiner_cka.results.merging import differences
 from tests import pathological
 from tests.analysis.test_run import PRODUCTS, image_folder, inputs, run, seeded, subject
 from tests.synthetic import synthetic_result, with_smoothing
@@ -124,10 +124,10 @@ def part(first, last, **changes):
     return dataclasses.replace(
         synthetic_result({"m": 2}, batches=1, batch_size=4),
         sums={
-            "hsic": images[:, None, None] * np.ones((2, 2)),
+            PRODUCTS: images[:, None, None] * np.ones((2, 2)),
             "images": images,
-            "correct": np.zeros((20, 1)),
-            "labelled": np.zeros((20, 1)),
+            "top1/hits": np.zeros((20, 1)),
+            "top1/trials": np.zeros((20, 1)),
         },
         batches=batches,
         batch_planned=np.full(len(batches), 4),
