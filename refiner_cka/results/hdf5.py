@@ -199,7 +199,7 @@ def _is_range(value: Any) -> bool:
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("name", "estimator", "label", "about", "source", "folds"), _is_text),
-    "axes": _are(str),
+    "axes": lambda value: _are(str)(value) and len(value) in (1, 2),
     "range": _is_range,
     "smoother": lambda value: value in ("higher", "lower", None),
     "few": lambda value: isinstance(value, bool),
