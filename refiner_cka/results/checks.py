@@ -26,13 +26,19 @@ def check_sums(
     Raises:
         ResultError: it names the sum.
     """
+    folds = sums[IMAGES.path].shape
+    for path, values in sums.items():
+        if values.shape[:1] != folds:
+            raise ResultError(
+                f"{path} has shape {values.shape}, not {folds[0]} folds as images has"
+            )
     described = all_sums(quantities)
     if len({quantity.path for quantity in quantities}) < len(quantities):
         raise ResultError("two quantities are made of the same sums")
     for each in described.values():
         if each.path not in sums:
             raise ResultError(f"{each.path} is missing")
-        shape = (len(sums[IMAGES.path]), *(lengths[axis] for axis in each.axes))
+        shape = (*folds, *(lengths[axis] for axis in each.axes))
         if sums[each.path].shape != shape:
             raise ResultError(f"{each.path} has shape {sums[each.path].shape}, not {shape}")
     for each in described.values():

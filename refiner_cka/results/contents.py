@@ -119,8 +119,8 @@ class Contents:
 
     def _check_batches(self) -> None:
         """Refuse batches that the run does not have, twice the same, or of more images than were planned."""
-        batches, count = self.batches, len(self.batches)
-        shapes = {"batch_planned": (count,), "batch_images": (count,)}
+        batches, count = self.batches, self.batches.size
+        shapes = dict.fromkeys(("batches", "batch_planned", "batch_images"), (count,))
         for name, shape in {**shapes, "batch_digests": (count, len(self.models), 32)}.items():
             found = getattr(self, name).shape
             if found != shape:
@@ -148,6 +148,8 @@ class Contents:
         """Refuse sums of more or fewer images than their batches have."""
         check_count(IMAGES, self.sums)
         images = self.sums[IMAGES.path]
+        if images.ndim != 1:
+            raise ResultError(f"images has shape {images.shape}, not one number for each fold")
         expected = np.zeros(len(images))
         if len(self.batches):
             np.add.at(expected, self.batches % len(images), self.batch_images)
