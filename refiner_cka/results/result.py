@@ -341,11 +341,11 @@ class Result(Contents):
             for position, entry in enumerate(entries)
             if model is None or (entry.model == model and readout in (None, entry.tokens))
         ]
-        if not found:
+        if not found and model is not None:
             known = ", ".join(dict.fromkeys(f"{at.model} ({at.tokens})" for at in entries))
             what = f"{readout} attention maps" if axis == "attention" else axis
             raise ResultError(f"no {what} of {model!r} in this result; it holds {known}")
-        return np.array(found)
+        return np.array(found, np.intp)
 
     def _by_fold(
         self, measure: str, positions: npt.NDArray[np.intp], depth: Array

@@ -127,3 +127,24 @@ def test_of_folds_of_images_a_count_is_bounded_as_a_whole():
         check([4, 5])
     with pytest.raises(ResultError, match="is not a count"):
         check([4.5, 3])
+
+
+def test_where_features_are_constant_or_not_finite_products_may_be_anything():
+    """Rounding of nothing, or an overflow, is not damage: nothing is made of it."""
+    quantity = Quantity("cka", "similarity/cka", "cosine", ("layers", "layers"))
+
+    def check(own, cross, back):
+        products = np.array([[[4.0, 1.0, cross], [1.0, 9.0, 1.0], [back, 1.0, own]]])
+        sums = {"images": np.ones(1), quantity.sum("products"): products}
+        check_sums(sums, [quantity], {"layers": 3})
+
+    for own in (0.0, np.inf, np.nan):
+        check(own, 1e-30, -1e-30)
+        check(own, np.nan, 1.0)
+    check(4.0, 1.0, 1.0 + 1e-12)
+    with pytest.raises(ResultError, match="is not symmetric"):
+        check(4.0, 1.0, 1.0 + 1e-6)
+    with pytest.raises(ResultError, match="is not symmetric"):
+        check(4.0, np.nan, 1.0)
+    with pytest.raises(ResultError, match="negative product"):
+        check(-1e-3, 0.0, 0.0)
