@@ -38,7 +38,7 @@ BATCHES: dict[str, type[np.generic]] = {
 }
 """Datasets that say which batches the sums hold, and what each was made of."""
 
-UPDATE = "which this version does not know; update refiner-cka"
+_UNKNOWN = "which this version does not know; update refiner-cka"
 
 
 def save(contents: Contents, derived: Mapping[str, Array], path: str | Path) -> None:
@@ -59,15 +59,15 @@ def save(contents: Contents, derived: Mapping[str, Array], path: str | Path) -> 
         for name in ("complete", "fingerprint", "total_batches"):
             file.attrs[name] = getattr(contents, name)
         _write_axes(file, contents.axes)
-        for path, values in contents.sums.items():
-            file.create_dataset(path, data=values).attrs["additive"] = True
+        for name, values in contents.sums.items():
+            file.create_dataset(name, data=values).attrs["additive"] = True
         for order, quantity in enumerate(contents.quantities):
             attributes = file[quantity.path].attrs
             attributes["order"] = order
             for name in _FIELDS:
                 attributes[name] = to_attribute(getattr(quantity, name))
-        for path, values in derived.items():
-            file[path] = values
+        for name, values in derived.items():
+            file[name] = values
         for name in BATCHES:
             file[name] = getattr(contents, name)
         file["unreadable/image"] = encoded(entry.image for entry in contents.unreadable)
@@ -177,9 +177,9 @@ def _quantity(file: Store, path: str, axes: set[str]) -> Quantity:
             raise file.fault(f"attribute {name} of {path}", f"is {told[name]!r}")
     for name, known in {"estimator": get_args(Estimator), "folds": get_args(Folds)}.items():
         if told[name] not in known:
-            raise ResultFileError(f"{file.name}: {path} has the {name} {told[name]!r}, {UPDATE}")
+            raise ResultFileError(f"{file.name}: {path} has the {name} {told[name]!r}, {_UNKNOWN}")
     if unknown := set(told["axes"]) - axes:
-        raise ResultFileError(f"{file.name}: {path} has values for {min(unknown)!r}, {UPDATE}")
+        raise ResultFileError(f"{file.name}: {path} has values for {min(unknown)!r}, {_UNKNOWN}")
     for name in ("axes", "range", "absent"):
         told[name] = tuple(told[name])
     return Quantity(path=path, **told)

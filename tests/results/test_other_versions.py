@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -31,6 +32,9 @@ def test_a_measure_of_another_version_is_loaded_merged_drawn_and_said(measured, 
     labels = [ax.get_ylabel() for ax in plots.smoothing(again).axes]
     assert labels[0] == "Novelty"
     assert any("novelty is" in sentence for sentence in rc.summarize(again).sentences)
+    export(again, tmp_path / "run.json")
+    exported = json.loads((tmp_path / "run.json").read_text())["measures"]
+    assert exported["novel"] == exported["patch_cosine"] == again.smoothing("novel").as_dict()
 
 
 def test_an_index_of_another_version_is_loaded_merged_drawn_and_exported(measured, tmp_path):
