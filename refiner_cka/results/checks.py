@@ -26,13 +26,19 @@ def check_sums(
     Raises:
         ResultError: it names the sum.
     """
+    folds = sums[IMAGES.path].shape
+    for path, values in sums.items():
+        if values.shape[:1] != folds:
+            raise ResultError(
+                f"{path} has shape {values.shape}, not {folds[0]} folds as images has"
+            )
     described = all_sums(quantities)
     if len({quantity.path for quantity in quantities}) < len(quantities):
         raise ResultError("two quantities are made of the same sums")
     for each in described.values():
         if each.path not in sums:
             raise ResultError(f"{each.path} is missing")
-        shape = (len(sums[IMAGES.path]), *(lengths[axis] for axis in each.axes))
+        shape = (*folds, *(lengths[axis] for axis in each.axes))
         if sums[each.path].shape != shape:
             raise ResultError(f"{each.path} has shape {sums[each.path].shape}, not {shape}")
     for each in described.values():
@@ -70,14 +76,17 @@ def check_count(of: Sum, sums: Mapping[str, Array]) -> None:
 def _check_products(path: str, products: Array) -> None:
     """Refuse products that depend on the order of the two, or are negative of a layer with itself."""
     own = np.diagonal(products, axis1=1, axis2=2)
-    size = np.where(np.isfinite(own), np.abs(own), 0.0).max(0, initial=0.0)
-    if (own < -AGREEMENT * size).any():
+    if (own < -AGREEMENT * np.abs(own).max(0)).any():
         raise ResultError(f"{path} holds a negative product of a layer with itself")
-    slack = AGREEMENT * np.sqrt(size[:, None]) * np.sqrt(size)
+    # Where a layer is constant or not finite nothing is made of its products.
+    size = own.max(0)
+    size = np.sqrt(np.where(np.isfinite(size) & (size > 0), size, np.inf))
+    slack = AGREEMENT * size[:, None] * size
     for fold in products:
         with np.errstate(invalid="ignore"):
             apart = np.abs(fold - fold.T) > slack
-        if apart.any() or not np.array_equal(np.isnan(fold), np.isnan(fold.T)):
+        one_sided = (np.isnan(fold) != np.isnan(fold.T)) & np.isfinite(slack)
+        if apart.any() or one_sided.any():
             raise ResultError(f"{path} is not symmetric")
 
 

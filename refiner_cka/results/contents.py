@@ -98,7 +98,7 @@ class Contents:
         return len(self.batches) == self.total_batches
 
     def _check_axes(self) -> None:
-        """Refuse entries outside of their models, and quantities without a name or along no axis."""
+        """Refuse entries beyond their models' depth, and quantities of one name or along no axis."""
         if not self.axes.get(LAYERS):
             raise ResultError("there are no layers")
         for axis, entries in self.axes.items():
@@ -107,18 +107,20 @@ class Contents:
         if len({quantity.name for quantity in self.quantities}) < len(self.quantities):
             raise ResultError("two quantities have the same name")
         for quantity in self.quantities:
-            length = min((self.lengths.get(axis, 0) for axis in quantity.axes), default=0)
-            if not set(quantity.absent) <= set(range(length)):
-                raise ResultError(f"{quantity.path} is absent where its axis has no place")
-            if unknown := set(quantity.axes) - self.lengths.keys():
+            axis, *other = quantity.axes
+            if axis not in self.lengths or (other and other != [axis]):
                 raise ResultError(
-                    f"{quantity.path} has values for {min(unknown)}, of which there are none"
+                    f"{quantity.path} has values for {quantity.axes}, which is no axis"
                 )
+            if not set(quantity.absent) <= set(range(self.lengths[axis])):
+                raise ResultError(f"{quantity.path} is absent where its axis has no place")
+            if quantity.estimator == "cosine" and not other:
+                raise ResultError(f"{quantity.path} compares no pairs")
 
     def _check_batches(self) -> None:
         """Refuse batches that the run does not have, twice the same, or of more images than were planned."""
-        batches, count = self.batches, len(self.batches)
-        shapes = {"batch_planned": (count,), "batch_images": (count,)}
+        batches, count = self.batches, self.batches.size
+        shapes = dict.fromkeys(("batches", "batch_planned", "batch_images"), (count,))
         for name, shape in {**shapes, "batch_digests": (count, len(self.models), 32)}.items():
             found = getattr(self, name).shape
             if found != shape:
@@ -146,6 +148,8 @@ class Contents:
         """Refuse sums of more or fewer images than their batches have."""
         check_count(IMAGES, self.sums)
         images = self.sums[IMAGES.path]
+        if images.ndim != 1:
+            raise ResultError(f"images has shape {images.shape}, not one number for each fold")
         expected = np.zeros(len(images))
         if len(self.batches):
             np.add.at(expected, self.batches % len(images), self.batch_images)

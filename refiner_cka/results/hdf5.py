@@ -11,7 +11,6 @@ import numpy as np
 
 from ..errors import ResultFileError
 from ..sums import (
-    IMAGES,
     LAYERS,
     MODELS,
     Array,
@@ -31,10 +30,15 @@ Kind = TypeVar("Kind", bound=Contents)
 FORMAT = "refiner-cka"
 FORMAT_VERSION = 1
 
-BATCHES = ("batches", "batch_planned", "batch_images", "batch_digests")
+BATCHES: dict[str, type[np.generic]] = {
+    "batches": np.int64,
+    "batch_planned": np.int64,
+    "batch_images": np.int64,
+    "batch_digests": np.uint8,
+}
 """Datasets that say which batches the sums hold, and what each was made of."""
 
-UPDATE = "which this version does not know; update refiner-cka"
+_UNKNOWN = "which this version does not know; update refiner-cka"
 
 
 def save(contents: Contents, derived: Mapping[str, Array], path: str | Path) -> None:
@@ -55,15 +59,15 @@ def save(contents: Contents, derived: Mapping[str, Array], path: str | Path) -> 
         for name in ("complete", "fingerprint", "total_batches"):
             file.attrs[name] = getattr(contents, name)
         _write_axes(file, contents.axes)
-        for path, values in contents.sums.items():
-            file.create_dataset(path, data=values).attrs["additive"] = True
+        for name, values in contents.sums.items():
+            file.create_dataset(name, data=values).attrs["additive"] = True
         for order, quantity in enumerate(contents.quantities):
             attributes = file[quantity.path].attrs
             attributes["order"] = order
             for name in _FIELDS:
                 attributes[name] = to_attribute(getattr(quantity, name))
-        for path, values in derived.items():
-            file[path] = values
+        for name, values in derived.items():
+            file[name] = values
         for name in BATCHES:
             file[name] = getattr(contents, name)
         file["unreadable/image"] = encoded(entry.image for entry in contents.unreadable)
@@ -125,21 +129,18 @@ def _check_format(file: Store) -> None:
 
 def _read(file: Store) -> dict[str, Any]:
     axes = {path: _axis(file, path) for path in dict.fromkeys([LAYERS, *file.marked("axis")])}
-    models = len({layer.model for layer in axes[LAYERS]})
     quantities = _quantities(file, {*axes, MODELS})
-    lengths = {axis: len(entries) for axis, entries in axes.items()} | {MODELS: models}
     images = file.texts("unreadable/image")
     reasons = file.texts("unreadable/reason", len(images))
-    batches = file.numbers("batches", np.int64, (None,))
-    count = len(batches)
     return {
         "axes": axes,
         "quantities": quantities,
-        "sums": _sums(file, quantities, lengths),
-        "batches": batches,
-        "batch_planned": file.numbers("batch_planned", np.int64, (count,)),
-        "batch_images": file.numbers("batch_images", np.int64, (count,)),
-        "batch_digests": file.numbers("batch_digests", np.uint8, (count, models, 32)),
+        # Every additive dataset, also of what no quantity is made of.
+        "sums": {
+            path: file.numbers(path, np.float64)
+            for path in (*all_sums(quantities), *file.marked("additive"))
+        },
+        **{name: file.numbers(name, dtype) for name, dtype in BATCHES.items()},
         "total_batches": file.attribute("total_batches", int),
         "unreadable": tuple(map(Unreadable, images, reasons)),
         "warnings": file.texts("warnings"),
@@ -176,9 +177,9 @@ def _quantity(file: Store, path: str, axes: set[str]) -> Quantity:
             raise file.fault(f"attribute {name} of {path}", f"is {told[name]!r}")
     for name, known in {"estimator": get_args(Estimator), "folds": get_args(Folds)}.items():
         if told[name] not in known:
-            raise ResultFileError(f"{file.name}: {path} has the {name} {told[name]!r}, {UPDATE}")
+            raise ResultFileError(f"{file.name}: {path} has the {name} {told[name]!r}, {_UNKNOWN}")
     if unknown := set(told["axes"]) - axes:
-        raise ResultFileError(f"{file.name}: {path} has values for {min(unknown)!r}, {UPDATE}")
+        raise ResultFileError(f"{file.name}: {path} has values for {min(unknown)!r}, {_UNKNOWN}")
     for name in ("axes", "range", "absent"):
         told[name] = tuple(told[name])
     return Quantity(path=path, **told)
@@ -199,30 +200,13 @@ def _is_range(value: Any) -> bool:
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("name", "estimator", "label", "about", "source", "folds"), _is_text),
-    "axes": _are(str),
+    "axes": lambda value: _are(str)(value) and len(value) in (1, 2),
     "range": _is_range,
     "smoother": lambda value: value in ("higher", "lower", None),
     "few": lambda value: isinstance(value, bool),
     "absent": _are(int),
 }
 """What is stored of a quantity -> whether a value can be that."""
-
-
-def _sums(
-    file: Store, quantities: tuple[Quantity, ...], lengths: Mapping[str, int]
-) -> dict[str, Array]:
-    """Return the sums of all quantities, and every other additive dataset."""
-    folds = len(file.numbers(IMAGES.path, np.float64, (None,)))
-    described = all_sums(quantities)
-    sums = {
-        path: file.numbers(path, np.float64, (folds, *(lengths[axis] for axis in each.axes)))
-        for path, each in described.items()
-    }
-    for path in file.marked("additive"):
-        if path not in sums:
-            rest = [None] * (file.rank(path) - 1)
-            sums[path] = file.numbers(path, np.float64, (folds, *rest))
-    return sums
 
 
 def _check_derived(file: Store, contents: Contents) -> None:

@@ -139,8 +139,9 @@ class Result(Contents):
         Returns:
             `(L, L')`; NaN in the row and column of a degenerate layer. Errors are NaN with fewer than 5 folds.
         """
-        block = self._block(model, other, tokens)
-        depth = np.array([self.layers[row].depth for row in block[0].ravel()])
+        rows, depth = self._places(index, model, tokens)
+        columns = rows if other is None else self._places(index, other, tokens)[0]
+        block = np.ix_(rows, columns)
         values, errors = self._matrix(index)[block], self._matrix_se(index)[block]
         return statistics.interval(values, errors, depth, len(self._filled(index, "products")))
 
@@ -148,13 +149,15 @@ class Result(Contents):
         self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
     ) -> Array:
         """Return unbiased linear CKA between layers, float64 `(L, L')`; see `similarity`."""
-        return self._matrix("cka")[self._block(model, other, tokens)]
+        rows = self.rows(model, tokens=tokens)
+        columns = rows if other is None else self.rows(other, tokens=tokens)
+        return self._matrix("cka")[np.ix_(rows, columns)]
 
     def cka_se(
         self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
     ) -> Array:
         """Return jackknife standard errors of `cka(...)`, the same shape; NaN with fewer than 5 folds."""
-        return self._matrix_se("cka")[self._block(model, other, tokens)]
+        return self.similarity("cka", model, other, tokens=tokens).se
 
     def curve(
         self, model: str, *, normalize: Normalize = "first-last", tokens: str | None = None
@@ -312,21 +315,15 @@ class Result(Contents):
             self._computed[key] = statistics.jackknife_se(self._filled(index, "products"), cosine)
         return self._computed[key]
 
-    def _block(
-        self, model: str | None, other: str | None, tokens: str | None
-    ) -> tuple[npt.NDArray[np.intp], ...]:
-        rows = self.rows(model, tokens=tokens)
-        return np.ix_(rows, rows if other is None else self.rows(other, tokens=tokens))
-
     def _products(self, model: str, tokens: str | None) -> Array:
         rows = self.rows(model, tokens=tokens)
         return self._filled("cka", "products")[:, rows[:, None], rows]
 
     def _places(
-        self, measure: str, model: str | None, tokens: str | None, maps: str
+        self, name: str, model: str | None, tokens: str | None, maps: str | None = None
     ) -> tuple[npt.NDArray[np.intp], Array]:
-        """Return where on a measure's axis one model is, and the relative depth there."""
-        axis = self.quantity(measure).axes[0]
+        """Return where on the axis of a quantity one model is, and the relative depth there."""
+        axis = self.quantity(name).axes[0]
         if axis == MODELS:
             models = range(len(self.models)) if model is None else [self._position_of(model)]
             return np.array(models), np.ones(len(models))
@@ -334,20 +331,21 @@ class Result(Contents):
         if axis == LAYERS:
             positions = self.rows(model, tokens=tokens)
         else:
-            wanted = maps if axis == "attention" else tokens
-            positions = np.array(
-                [
-                    position
-                    for position, entry in enumerate(entries)
-                    if model is None or (entry.model == model and wanted in (None, entry.tokens))
-                ],
-                np.intp,
-            )
-            if not len(positions):
-                known = ", ".join(dict.fromkeys(f"{at.model} ({at.tokens})" for at in entries))
-                what = f"{maps} attention maps" if axis == "attention" else axis
-                raise ResultError(f"no {what} of {model!r} in this result; it holds {known}")
+            positions = self._entries(axis, model, maps if axis == "attention" else tokens)
         return positions, np.array([entries[position].depth for position in positions])
+
+    def _entries(self, axis: str, model: str | None, readout: str | None) -> npt.NDArray[np.intp]:
+        entries = self.axes[axis]
+        found = [
+            position
+            for position, entry in enumerate(entries)
+            if model is None or (entry.model == model and readout in (None, entry.tokens))
+        ]
+        if not found and model is not None:
+            known = ", ".join(dict.fromkeys(f"{at.model} ({at.tokens})" for at in entries))
+            what = f"{readout} attention maps" if axis == "attention" else axis
+            raise ResultError(f"no {what} of {model!r} in this result; it holds {known}")
+        return np.array(found, np.intp)
 
     def _by_fold(
         self, measure: str, positions: npt.NDArray[np.intp], depth: Array

@@ -85,24 +85,15 @@ class Store:
         self._file.visititems(visit)  # takes hard links only
         return sorted(found)
 
-    def rank(self, path: str) -> int:
-        """Return the number of axes of a dataset."""
-        return len(self._dataset(path).shape)
-
     def numbers(
-        self, path: str, dtype: type[np.generic], shape: tuple[int | None, ...]
+        self, path: str, dtype: type[np.generic], shape: tuple[int, ...] | None = None
     ) -> npt.NDArray[Any]:
-        """Return a dataset of exactly this type and shape; `None` is any length."""
+        """Return a dataset of exactly this type, and of this shape if one is given."""
         dataset = self._dataset(path)
-        fits = len(dataset.shape) == len(shape) and all(
-            wanted in (None, length) for wanted, length in zip(shape, dataset.shape, strict=True)
-        )
-        if not fits or dataset.dtype != dtype:
-            wanted = ", ".join("any" if length is None else str(length) for length in shape)
-            raise self.fault(
-                path,
-                f"is {dataset.dtype} of shape {dataset.shape}, not {np.dtype(dtype)} of shape ({wanted})",
-            )
+        if dataset.dtype != dtype:
+            raise self.fault(path, f"is {dataset.dtype}, not {np.dtype(dtype)}")
+        if shape not in (None, dataset.shape):
+            raise self.fault(path, f"has shape {dataset.shape}, not {shape}")
         values: npt.NDArray[Any] = dataset[()]
         return values
 

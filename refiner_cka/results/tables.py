@@ -77,6 +77,7 @@ def document_json(result: Result) -> bytes:
         "top1": {model: result.top1(model) for model in result.models},
         "layers": list(_layer_rows(result)),
         **_matrices(result),
+        "measures": {name: result.smoothing(name) for name in result.measures},
         "unreadable": [asdict(entry) for entry in result.unreadable],
         "warnings": list(result.warnings),
         "provenance": dict(result.provenance),

@@ -7,10 +7,8 @@ import pytest
 
 import refiner_cka as rc
 from refiner_cka import plots
-from refiner_cka.measures import attention
-from refiner_cka.measures import tokens as smoothing
-from refiner_cka.results.result import TokenMaps
-from tests.synthetic import synthetic_result, with_smoothing
+from refiner_cka.results.maps import TokenMaps
+from tests.synthetic import ATTENTION, TOKENS, synthetic_result, with_smoothing
 
 
 @pytest.fixture
@@ -24,23 +22,23 @@ def panels(figure):
 
 def test_a_panel_for_each_measure_with_a_line_for_each_model(result):
     shown = panels(plots.smoothing(result))
-    assert len(shown) == len(smoothing.MEASURES)
-    for ax, (name, measure) in zip(shown, smoothing.MEASURES.items(), strict=True):
-        assert ax.get_ylabel().startswith(measure.quantity.label)
+    assert len(shown) == len(TOKENS)
+    for ax, measure in zip(shown, TOKENS, strict=True):
+        assert ax.get_ylabel().startswith(measure.label)
         drawn = {tuple(line.get_ydata()) for line in ax.lines}
-        assert drawn == {tuple(result.smoothing(name, model).values) for model in result.models}
+        assert drawn == {
+            tuple(result.smoothing(measure.name, model).values) for model in result.models
+        }
         assert len(ax.collections) == 2  # the bands
         arrows = [text.get_text() for text in ax.texts]
-        assert arrows == (["smoother"] if measure.quantity.smoother else [])
+        assert arrows == (["smoother"] if measure.smoother else [])
 
 
 def test_arrows_point_to_smoother(result):
-    for ax, measure in zip(
-        panels(plots.smoothing(result)), smoothing.MEASURES.values(), strict=True
-    ):
+    for ax, measure in zip(panels(plots.smoothing(result)), TOKENS, strict=True):
         for text in ax.texts:
             upwards = text.xy[1] > text.get_position()[1]
-            assert upwards == (measure.quantity.smoother == "higher")
+            assert upwards == (measure.smoother == "higher")
 
 
 def test_one_depth_axis_for_all(result):
@@ -55,14 +53,14 @@ def test_rounding_is_not_magnified_to_a_finding():
     sums["smoothing/patch_cosine/total"] = images * 0.5
     sums["smoothing/patch_cosine/squares"] = images * 0.25
     figure = plots.smoothing(replace(flat, sums=sums))
-    ax = panels(figure)[list(smoothing.MEASURES).index("patch_cosine")]
+    ax = panels(figure)[[each.name for each in TOKENS].index("patch_cosine")]
     low, high = ax.get_ylim()
     assert high - low == pytest.approx(0.1)
 
 
 def test_refined_maps_are_lines_of_their_own_and_bring_row_sums(result):
     figure = plots.attention(result)
-    assert len(panels(figure)) == len(attention.MEASURES)
+    assert len(panels(figure)) == len(ATTENTION)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["vit_s", "deit_s", "deit_s (refined)"]
     plain = plots.attention(result, models=["vit_s"])
@@ -84,7 +82,7 @@ def test_a_model_that_was_not_measured_leaves_the_others(result):
             sums[name][:] = 0
     figure = plots.smoothing(replace(result, sums=sums))
     labels = [ax.get_ylabel() for ax in panels(figure)]
-    assert len(labels) == len(smoothing.MEASURES) - 1
+    assert len(labels) == len(TOKENS) - 1
     assert "Token norm" not in labels
 
 

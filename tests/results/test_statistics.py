@@ -8,12 +8,12 @@ from refiner_cka.results import statistics as estimate
 from refiner_cka.sums import cosine
 
 
-def sums(groups=20, layers=4, n=24, seed=0):
-    """Group sums of HSIC products of layers that turn from one random map into another."""
+def sums(folds=20, layers=4, n=24, seed=0):
+    """Fold sums of HSIC products of layers that turn from one random map into another."""
     rng = np.random.default_rng(seed)
     maps = rng.standard_normal((2, 10, 40))
     total = []
-    for _ in range(groups):
+    for _ in range(folds):
         images = rng.standard_normal((n, 10))
         stack = []
         for layer in range(layers):
@@ -29,13 +29,13 @@ def sums(groups=20, layers=4, n=24, seed=0):
     return np.array(total)
 
 
-def replicates(groups, statistic):
-    return np.array([statistic(np.delete(groups, k, axis=0).sum(0)) for k in range(len(groups))])
+def replicates(folds, statistic):
+    return np.array([statistic(np.delete(folds, k, axis=0).sum(0)) for k in range(len(folds))])
 
 
-def brute_se(groups, statistic):
-    values = replicates(groups, statistic)
-    g = len(groups)
+def brute_se(folds, statistic):
+    values = replicates(folds, statistic)
+    g = len(folds)
     return np.sqrt((g - 1) / g * ((values - values.mean(0)) ** 2).sum(0))
 
 
@@ -53,32 +53,34 @@ def test_a_degenerate_layer_is_nan_in_its_row_and_column_only(own):
     assert values[0, 2] == pytest.approx(1 / 6)
 
 
-@pytest.mark.parametrize("groups", [5, 6, 20])
-def test_the_jackknife_is_leave_one_group_out(groups):
-    held = sums(groups)
+@pytest.mark.parametrize("folds", [5, 6, 20])
+def test_the_jackknife_is_leave_one_group_out(folds):
+    products = sums(folds)
     np.testing.assert_allclose(
-        estimate.jackknife_se(held, cosine),
-        brute_se(held, cosine),
+        estimate.jackknife_se(products, cosine),
+        brute_se(products, cosine),
         rtol=1e-9,
         atol=1e-12,
     )
 
 
-def test_with_few_groups_errors_and_intervals_are_nan_and_s_is_unresolved():
-    held = sums(4)
-    assert np.isnan(estimate.jackknife_se(held, cosine)).all()
+def test_with_few_folds_errors_and_intervals_are_nan_and_s_is_unresolved():
+    products = sums(4)
+    assert np.isnan(estimate.jackknife_se(products, cosine)).all()
     for normalize in estimate.NORMALIZATIONS:
-        curve = estimate.curve(held, normalize)
+        curve = estimate.curve(products, normalize)
         assert np.isfinite(curve.values).all()
         assert np.isnan(curve.se).all()
         assert np.isnan(curve.lower).all()
-    assert not estimate.curve(held, "first-last").resolved
+    assert not estimate.curve(products, "first-last").resolved
 
 
 def test_curves():
-    held = sums()
-    matrix = cosine(held.sum(0))
-    raw, ratio, scaled = (estimate.curve(held, name) for name in ("none", "first-last", "min-max"))
+    products = sums()
+    matrix = cosine(products.sum(0))
+    raw, ratio, scaled = (
+        estimate.curve(products, name) for name in ("none", "first-last", "min-max")
+    )
     np.testing.assert_array_equal(raw.values, matrix[:, -1])
     np.testing.assert_allclose(ratio.values, matrix[:, -1] / matrix[0, -1])
     assert (scaled.values.min(), scaled.values.max()) == (0, 1)
@@ -90,10 +92,10 @@ def test_curves():
 
 
 def test_the_normalised_curve_has_its_own_jackknife():
-    held = sums()
-    expected = brute_se(held, lambda total: cosine(total)[:, -1] / cosine(total)[0, -1])
+    products = sums()
+    expected = brute_se(products, lambda total: cosine(total)[:, -1] / cosine(total)[0, -1])
     np.testing.assert_allclose(
-        estimate.curve(held, "first-last").se, expected, rtol=1e-6, atol=1e-12
+        estimate.curve(products, "first-last").se, expected, rtol=1e-6, atol=1e-12
     )
 
 
@@ -120,10 +122,10 @@ def test_fieller_is_unbounded_when_the_denominator_may_be_zero():
 
 def test_a_curve_is_unresolved_when_its_denominator_is_noise():
     rng = np.random.default_rng(3)
-    held = sums(layers=2)
-    noise = rng.standard_normal(len(held)) * np.sqrt(held[:, 0, 0] * held[:, 1, 1])
-    held[:, 0, 1] = held[:, 1, 0] = 0.3 * noise
-    assert not estimate.curve(held, "first-last").resolved
+    products = sums(layers=2)
+    noise = rng.standard_normal(len(products)) * np.sqrt(products[:, 0, 0] * products[:, 1, 1])
+    products[:, 0, 1] = products[:, 1, 0] = 0.3 * noise
+    assert not estimate.curve(products, "first-last").resolved
     assert estimate.curve(sums(), "first-last").resolved
 
 
@@ -134,10 +136,10 @@ def test_a_single_layer_is_its_own_last():
 
 
 def test_a_degenerate_layer_leaves_the_rest_of_the_curve():
-    held = sums()
-    held[:, 1, :] = held[:, :, 1] = 0
+    products = sums()
+    products[:, 1, :] = products[:, :, 1] = 0
     for normalize in estimate.NORMALIZATIONS:
-        values = estimate.curve(held, normalize).values
+        values = estimate.curve(products, normalize).values
         assert np.isnan(values[1])
         assert np.isfinite(values[[0, 2, 3]]).all()
 
@@ -178,14 +180,14 @@ def test_the_quantile_is_students():
 
 
 def test_intervals_cover_the_truth():
-    """95 % intervals of CKA(first, last) over 200 runs of 20 groups.
+    """95 % intervals of CKA(first, last) over 200 runs of 20 folds.
 
     The number that cover is binomial: below 181 with probability 0.4 % if coverage is 95 %.
     """
-    truth = cosine(sums(groups=4000, seed=1).sum(0))[0, -1]
+    truth = cosine(sums(folds=4000, seed=1).sum(0))[0, -1]
     covered = 0
     rng = np.random.default_rng(0)
-    pool = sums(groups=4000, seed=1)
+    pool = sums(folds=4000, seed=1)
     for _ in range(200):
         curve = estimate.curve(pool[rng.choice(4000, 20, replace=False)], "none")
         covered += curve.lower[0] <= truth <= curve.upper[0]

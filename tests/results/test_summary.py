@@ -1,12 +1,15 @@
 """What the summary says, and what it leaves to the data."""
 
 import itertools
+import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import refiner_cka as rc
-from refiner_cka.measures.tokens import MEASURES
-from refiner_cka.results.summary import SmoothingComparison, _smoother
+from refiner_cka.results import Estimate
+from refiner_cka.results.findings import Comparison
 from tests.synthetic import synthetic_result, with_smoothing
 
 
@@ -53,7 +56,24 @@ def test_what_is_known_of_the_weights_is_said_once():
 )
 def test_what_is_more_alike_follows_the_measure(measure, ending):
     """High cosines and small residuals are smooth; the length of tokens says nothing of it."""
-    entry = SmoothingComparison("a", "b", measure, -0.5, 0.1, -0.7, -0.3)
-    assert _smoother(entry, MEASURES[measure].quantity).endswith(
-        f"of b is higher than of a by 0.500 +- 0.100{ending}"
-    )
+    summary = rc.summarize(with_smoothing(synthetic_result({"a": 4, "b": 4})))
+    difference = Estimate(*np.array([-0.5, 0.1, -0.7, -0.3, 1.0]))
+    entry = Comparison("a", "b", measure, difference)
+    (sentence,) = comparisons(replace(summary, comparisons=(), smoothing_comparisons=(entry,)))
+    assert sentence.endswith(f"of b is higher than of a by 0.500 +- 0.100{ending}")
+
+
+def test_the_numbers_in_json_are_those_of_the_questions():
+    result = with_smoothing(synthetic_result({"a": 4, "b": 4}, constant=[("b", 0)]))
+    document = json.loads(json.dumps(rc.summarize(result).as_dict(), allow_nan=False))
+    one, two = document["models"]
+    curve = result.curve("a", normalize="none")
+    assert one["first_last"]["values"] == curve.values[0]
+    assert one["first_last"]["se"] == curve.se[0]
+    assert one["s_last"]["upper"] == result.curve("a").upper[-1]
+    assert one["s_last"]["resolved"] is True
+    assert two["first_last"]["values"] is None
+    change = result.smoothing_change("patch_cosine_centred", "a")
+    assert document["smoothing"][0]["change"]["lower"] == change.lower[0]
+    assert document["smoothing"][0]["at_last"]["images"] == result.images
+    assert document["folds"] == result.folds == 20

@@ -14,7 +14,7 @@ import pytest
 
 from refiner_cka.errors import ResultFileError
 from refiner_cka.results import WRITERS, export
-from refiner_cka.results.result import Unreadable
+from refiner_cka.results.contents import Unreadable
 from tests.synthetic import synthetic_result
 
 
@@ -129,7 +129,7 @@ def test_several_readouts_and_no_classes_change_the_columns(result, tmp_path):
     text = exported(result, tmp_path / "run.tex")
     assert "Model & Tokens & Layers" in text
     unlabelled = synthetic_result({"m": 3})
-    unlabelled.sums["labelled"][:] = 0
+    unlabelled.sums["top1/trials"][:] = 0
     assert "Top-1" not in exported(unlabelled, tmp_path / "run.tex")
 
 

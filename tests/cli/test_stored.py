@@ -1,0 +1,61 @@
+"""The commands that work on stored results: what a file holds is shown, drawn, exported and merged."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import refiner_cka as rc
+from tests.cli.test_cli import refused, succeed
+from tests.synthetic import synthetic_result, with_smoothing
+
+
+@pytest.fixture
+def result(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = with_smoothing(synthetic_result({"a": 4, "b": 3}, batches=20), refined=["b"])
+    result.save("run.h5")
+    return result
+
+
+def test_show_says_what_was_found_and_how_it_was_made(result):
+    lines = succeed("show", "run.h5").stdout.splitlines()
+    assert set(rc.summarize(result).sentences) <= set(lines)
+    assert "batch_size: 16" in lines
+    assert f"fingerprint: {result.fingerprint}" in lines
+
+
+def test_show_as_json_is_the_summary(result):
+    shown = json.loads(succeed("show", "run.h5", "--json").stdout)
+    assert shown == {**rc.summarize(result).as_dict(), "files": []}
+
+
+def test_plot_draws_all_figures_or_one(result, tmp_path):
+    succeed("plot", "run.h5", "--out", "all")
+    assert {path.stem for path in (tmp_path / "all").glob("*.pdf")} == {
+        stem for stem, _ in rc.plots.figures(result)
+    }
+    succeed("plot", "run.h5", "--out", "one", "--only", "heatmap", "--model", "a", "--model", "b")
+    assert [path.name for path in sorted((tmp_path / "one").iterdir())] == [
+        "heatmap.pdf",
+        "heatmap.png",
+    ]
+
+
+def test_export_writes_a_table(result, tmp_path):
+    succeed("export", "run.h5", "table.json")
+    document = json.loads((tmp_path / "table.json").read_text())
+    np.testing.assert_array_equal(document["cka"], result.cka())
+
+
+def test_merge_adds_parts(result):
+    for number in range(2):
+        batches = result.batches + 20 * number
+        dataclasses.replace(result, batches=batches, total_batches=40).save(f"part{number}.h5")
+    succeed("merge", "part0.h5", "part1.h5", "--out", "whole", "--quiet")
+    whole = rc.load("whole/analysis.h5")
+    assert (whole.images, whole.complete) == (640, True)
+    np.testing.assert_allclose(whole.cka(), result.cka())
+    assert whole.quantities == result.quantities
+    assert "batch 0 is in two of the results" in refused("merge", "part0.h5", "part0.h5")

@@ -1,0 +1,150 @@
+"""Numbers that no run can have made are refused by what they are said to be."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import h5py
+import numpy as np
+import pytest
+
+from refiner_cka.errors import ResultError
+from refiner_cka.results import load
+from refiner_cka.results.checks import check_sums
+from refiner_cka.sums import Quantity
+from tests.results.files import edited, refusal
+
+PRODUCTS = "similarity/cka/products"
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "told"),
+    [
+        (
+            PRODUCTS,
+            lambda a: a.__setitem__((0, 1, 2), a[0, 1, 2] * 1.01),
+            "products is not symmetric",
+        ),
+        (PRODUCTS, lambda a: a.__imul__(np.arange(7)), "is not symmetric"),
+        (PRODUCTS, lambda a: a.__setitem__((0, 2, 1), np.nan), "is not symmetric"),
+        (
+            PRODUCTS,
+            lambda a: a.__setitem__((0, 2, 2), -a[0, 2, 2]),
+            "a negative product of a layer",
+        ),
+        (
+            "cka",
+            lambda a: a.__setitem__((1, 2), a[1, 2] + 1e-6),
+            "cka does not follow from similarity",
+        ),
+        ("images", lambda a: a.__setitem__(3, -1.0), "images is not a count"),
+        ("images", lambda a: a.__setitem__(3, np.nan), "images is not a count"),
+        ("batches", lambda a: a.__setitem__(3, 2), "holds a batch twice"),
+        ("batches", lambda a: a.__setitem__(-1, 40), "does not have"),
+        ("batches", lambda a: a.__setitem__(0, -1), "does not have"),
+        ("batch_images", lambda a: a.__setitem__(3, 17), "17 images in batch 3, for which 16"),
+        ("batch_images", lambda a: a.__setitem__(3, -1), "batch_images counts -1 images"),
+        (
+            "batch_images",
+            lambda a: a.__setitem__(3, 15),
+            "640 images in the sums where their batches",
+        ),
+        ("batch_planned", lambda a: a.__setitem__(3, 15), "16 images in batch 3, for which 15"),
+        ("images", lambda a: a.__imul__(2), "1280 images in the sums where their batches have 640"),
+        ("images", lambda a: a.__setitem__(slice(2), (31, 33)), "added twice, or not at all"),
+        ("top1/trials", lambda a: a.__setitem__((0, 0), 33), "trials counts more images"),
+        ("top1/hits", lambda a: a.__setitem__((0, 0), -1), "top1/hits is not a count"),
+        ("layers/depth", lambda a: a.__setitem__(0, np.nan), "layers/depth"),
+    ],
+)
+def test_inconsistent_numbers(saved, path, change, told):
+    with h5py.File(saved, "r+") as file:
+        values = file[path][()]
+        change(values)
+        file[path][...] = values
+    assert told in refusal(saved)
+
+
+def refused_with(path, place, value, file):
+    """In what words a file is refused in which one number is another, its digest made anew."""
+    with edited(file) as opened:
+        opened[path][place] = value
+    return refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *itertools.product(["top1/hits", "top1/trials"], [-5.0, 1e9, math.nan, 0.5]),
+        *itertools.product(["smoothing/patch_cosine/images"], [-1.0, 1e9, math.nan, 0.5]),
+        ("smoothing/patch_cosine/squares", -1e-3),
+        ("smoothing/patch_cosine/squares", 0.0),
+        ("smoothing/patch_cosine/squares", math.nan),
+        ("smoothing/patch_cosine/total", 1e9),
+        ("smoothing/attention_block_similarity/total", 1e9),
+    ],
+)
+def test_sums_that_no_run_can_have_made_are_refused_by_what_they_are(measured, path, value):
+    told = refused_with(path, (0,) * (3 if "block" in path else 2), value, measured)
+    assert path.split("/")[1] in told
+
+
+@pytest.mark.parametrize("name", ["top1/hits", "smoothing/patch_cosine/squares"])
+def test_a_sum_that_is_missing_is_named(measured, name):
+    with edited(measured) as file:
+        del file[name]
+    assert f"{name} is missing" in refusal(measured)
+
+
+def test_numbers_where_nothing_was_measured_are_refused(measured):
+    """A layer without tokens has no over-smoothing, and says so."""
+    with edited(measured) as file:
+        file["smoothing/rank_collapse"].attrs["absent"] = "[1]"
+    assert "rank_collapse/total holds numbers where nothing was measured" in refusal(measured)
+    with edited(measured) as file:
+        for part in ("total", "squares", "images"):
+            file[f"smoothing/rank_collapse/{part}"][:, 1] = 0
+    assert np.isnan(load(measured).smoothing("rank_collapse").values).tolist() == [0, 1, 0, 0, 0, 0]
+    with edited(measured) as file:
+        file["smoothing/rank_collapse"].attrs["absent"] = "[6]"
+    assert "absent where its axis has no place" in refusal(measured)
+
+
+def test_of_folds_of_images_a_count_is_bounded_as_a_whole():
+    """Each batch adds to all folds there, and to its own fold of `images`."""
+    images = np.array([8.0, 0.0])
+    quantity = Quantity("m", "smoothing/m", "mean", ("layers",), folds="images")
+
+    def check(counts):
+        values = np.array(counts, float)[:, None]
+        names = ("total", "squares", "images")
+        sums = {"images": images, **{quantity.sum(name): values for name in names}}
+        check_sums(sums, [quantity], {"layers": 1})
+
+    check([4, 4])
+    with pytest.raises(ResultError, match="counts more images"):
+        check([4, 5])
+    with pytest.raises(ResultError, match="is not a count"):
+        check([4.5, 3])
+
+
+def test_where_features_are_constant_or_not_finite_products_may_be_anything():
+    """Rounding of nothing, or an overflow, is not damage: nothing is made of it."""
+    quantity = Quantity("cka", "similarity/cka", "cosine", ("layers", "layers"))
+
+    def check(own, cross, back):
+        products = np.array([[[4.0, 1.0, cross], [1.0, 9.0, 1.0], [back, 1.0, own]]])
+        sums = {"images": np.ones(1), quantity.sum("products"): products}
+        check_sums(sums, [quantity], {"layers": 3})
+
+    for own in (0.0, np.inf, np.nan):
+        check(own, 1e-30, -1e-30)
+        check(own, np.nan, 1.0)
+    check(4.0, 1.0, 1.0 + 1e-12)
+    with pytest.raises(ResultError, match="is not symmetric"):
+        check(4.0, 1.0, 1.0 + 1e-6)
+    with pytest.raises(ResultError, match="is not symmetric"):
+        check(4.0, np.nan, 1.0)
+    with pytest.raises(ResultError, match="negative product"):
+        check(-1e-3, 0.0, 0.0)
