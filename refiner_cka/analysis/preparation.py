@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import AnalysisWarning, DataError, LayerError, ModelError
-from ..images.batches import ImageSource, Plan, check_channels, open_source, plan_batches
+from ..images import ImageSource, Plan, check_channels, open_source, plan_batches
 from ..measures.tokens import MEASURES, expensive_images
 from ..measures.tokens import choose as choose_measures
 from ..subjects import Subject, name_apart, resolve

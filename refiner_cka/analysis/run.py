@@ -19,7 +19,7 @@ import torch
 from torch import distributed
 
 from ..errors import AnalysisWarning, DataError, DeviceError, LayerError
-from ..images.batches import Batch, UnreadableImage, load_batches
+from ..images import Batch, UnreadableImage, load_batches
 from ..measures.attention import BLOCK_SIMILARITY, CHUNK_IMAGES
 from ..measures.attention import MEASURES as ATTENTION_MEASURES
 from ..measures.gram import GramStack
@@ -331,7 +331,7 @@ class Measurement:
         )
 
     def _note_unreadable(self, batch: Batch) -> None:
-        self._unreadable.extend(Unreadable(entry.id, entry.reason) for entry in batch.unreadable)
+        self._unreadable.extend(Unreadable(*entry) for entry in batch.unreadable)
 
     def _lockstep(self, index: int) -> Lockstep:
         """Return the passes of one subject: at each layer, its Gram matrices go to their rows."""

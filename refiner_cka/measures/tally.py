@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..images.batches import Plan
+from ..images import Plan
 from ..subjects.readout import exact_dtype
 from ..subjects.sites import AttentionSite, TokenSite
 from ..sums import GROUPS

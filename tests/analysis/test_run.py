@@ -22,7 +22,7 @@ import refiner_cka as rc
 from refiner_cka.analysis import run as engine
 from refiner_cka.analysis import runtime
 from refiner_cka.analysis.probe import PROBE_IMAGES
-from refiner_cka.images.batches import open_source
+from refiner_cka.images import open_source
 from refiner_cka.images.preprocessing import Preprocessing
 from tests import float64, pathological
 
