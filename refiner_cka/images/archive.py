@@ -28,11 +28,12 @@ def open_tar(path: Path, name: str) -> FileImages:
     """
     if path.suffix.lower() == ".tar":
         return _images(path, name)
-    unpacked = _unpack(path, name)
+    handle, unpacked = tempfile.mkstemp(prefix="refiner-cka-", suffix=".tar")
     try:
-        source = _images(unpacked, name)
+        _unpack(path, handle, name)
+        source = _images(Path(unpacked), name)
     except BaseException:
-        unpacked.unlink()
+        os.remove(unpacked)
         raise
     weakref.finalize(source, _remove, unpacked, os.getpid())
     return source
@@ -68,32 +69,25 @@ def _image_places(path: Path) -> dict[str, Place]:
     return images
 
 
-def _unpack(path: Path, name: str) -> Path:
-    """Return a temporary tar file: a compressed one has no random access."""
+def _unpack(path: Path, handle: int, name: str) -> None:
+    """Unpack to an open file: a compressed one has no random access."""
     import bz2
     import gzip
     import lzma
 
     openers: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open}
-    handle, temporary = tempfile.mkstemp(prefix="refiner-cka-", suffix=".tar")
+    opener = openers.get(path.suffix.lower(), gzip.open)
     try:
-        with (
-            open(handle, "wb") as target,
-            openers.get(path.suffix.lower(), gzip.open)(path, "rb") as packed,
-        ):
+        with open(handle, "wb") as target, opener(path, "rb") as packed:
             shutil.copyfileobj(packed, target, 2**20)
-    except BaseException as error:
-        os.remove(temporary)
-        if not isinstance(error, OSError | EOFError | zlib.error | lzma.LZMAError):
-            raise
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(
             f"{name} cannot be unpacked into {tempfile.gettempdir()}: {one_line(error)}; "
             "unpack it and give the .tar, or set TMPDIR to a larger disk"
         ) from error
-    return Path(temporary)
 
 
-def _remove(path: Path, owner: int) -> None:
+def _remove(path: str, owner: int) -> None:
     """Remove a temporary file, unless this is a worker that was forked from its owner."""
     if os.getpid() == owner:
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)

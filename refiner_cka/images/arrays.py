@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -137,40 +136,30 @@ def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
-def _hash_rows(rows: Rows, wanted: Iterable[int]) -> dict[int, str]:
-    """Return the sha256 of each wanted row; of nothing for one that cannot be read.
+def _hash_rows(rows: Rows, wanted: Sequence[int]) -> dict[int, str]:
+    """Return the sha256 of each wanted row.
 
     Rows are read in the order of the file and many at a time: one by one, in the order of a run, a
     compressed file would be unpacked over and over.
     """
+    order = np.unique(np.array(wanted, dtype=np.int64))
+    block = max(1, BLOCK_BYTES // (rows.dtype.itemsize * math.prod(rows.shape[1:])))
+    apart = (np.diff(order) > _GAP_ROWS) | (np.diff(order // block) > 0)
     found: dict[int, str] = {}
-    for run in _runs(sorted(set(wanted)), rows):
-        first, after = run[0], run[-1] + 1
-        try:
-            block: Sequence[NDArray[Any]] | NDArray[Any] = rows[first:after]
-        except OSError:  # a damaged part of the file: its other rows can be read
-            block = [_row_or_nothing(rows, index) for index in range(first, after)]
-        for index in run:
-            values = np.ascontiguousarray(block[index - first])
-            found[index] = hashlib.sha256(values.data).hexdigest()
+    for run in np.split(order, np.flatnonzero(apart) + 1):
+        if run.size:
+            found |= _hash_run(rows, run.tolist())
     return found
 
 
-def _runs(order: Sequence[int], rows: Rows) -> Iterator[list[int]]:
-    """Yield ascending indices in runs that are worth reading as one block of rows."""
-    size = rows.dtype.itemsize * math.prod(rows.shape[1:])
-    at_once = max(1, BLOCK_BYTES // size)
-    run: list[int] = []
-    for index in order:
-        if run and (index - run[-1] > _GAP_ROWS or index - run[0] >= at_once):
-            yield run
-            run = []
-        run.append(index)
-    if run:
-        yield run
-
-
-def _row_or_nothing(rows: Rows, index: int) -> NDArray[Any]:
-    with suppress(OSError):
-        return rows[index]
-    return np.empty(0)
+def _hash_run(rows: Rows, run: Sequence[int]) -> dict[int, str]:
+    """Return the sha256 of ascending rows, read as one block; of nothing for one that cannot be read."""
+    try:
+        block = rows[run[0] : run[-1] + 1]
+    except OSError:
+        if len(run) == 1:
+            return {run[0]: hashlib.sha256().hexdigest()}
+        # A part of the file is damaged: its other rows can be read.
+        return {index: _hash_run(rows, [index])[index] for index in run}
+    values = {index: np.ascontiguousarray(block[index - run[0]]) for index in run}
+    return {index: hashlib.sha256(row.data).hexdigest() for index, row in values.items()}

@@ -164,12 +164,14 @@ class _Batches(Dataset["Batch | DataError"]):
         """Return one image for each geometry."""
         image = self.source.read(index)
         if isinstance(image, torch.Tensor) == self.pictures:
-            found, others = "a floating input", "pictures"
-            if not self.pictures:
-                found, others = "a picture", "floating inputs"
+            kinds = (
+                ("a floating input", "pictures")
+                if self.pictures
+                else ("a picture", "floating inputs")
+            )
             raise DataError(
-                f"image {self.source.ids[index]} of {self.source.description} is {found} among "
-                f"{others}: only pictures are resized and normalised, so give one kind"
+                f"image {self.source.ids[index]} of {self.source.description} is {kinds[0]} among "
+                f"{kinds[1]}: only pictures are resized and normalised, so give one kind"
             )
         if isinstance(image, torch.Tensor):
             return dict.fromkeys(self.geometry.values(), image)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from .decoding import check_size, one_line, to_rgb
 from .source import Digest, UnreadableImage, printable
 
 
-@dataclass(frozen=True, eq=False)
 class DatasetImages:
     """A map-style torch data set of images, or of tuples that begin with the image.
 
@@ -30,44 +28,26 @@ class DatasetImages:
         DataError: it is of the iterable style, or has no length.
     """
 
-    dataset: Any
-
-    def __post_init__(self) -> None:
-        """Refuse what has no items to ask for by number."""
-        if isinstance(self.dataset, IterableDataset) or not hasattr(self.dataset, "__len__"):
+    def __init__(self, dataset: Any) -> None:
+        kind = type(dataset).__name__
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise DataError(
-                f"images cannot be read from a {type(self.dataset).__name__}: give a map-style "
-                "torch Dataset, which has a length and an item for each index"
+                f"images cannot be read from a {kind}: give a map-style torch Dataset, which has a "
+                "length and an item for each index"
             )
-
-    @property
-    def description(self) -> str:
-        """Type and length."""
-        return f"a {type(self.dataset).__name__} of {len(self.dataset)} images"
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Indices."""
-        return [str(index) for index in range(len(self.dataset))]
-
-    @property
-    def labels(self) -> Sequence[int] | None:
-        """One integer per image, if the data set has them and names the classes."""
-        targets = getattr(self.dataset, "targets", None)
-        if targets is None or self.classes is None or len(targets) != len(self.dataset):
-            return None
-        return [int(target) for target in targets]
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """Class names, if the data set has them."""
-        names = getattr(self.dataset, "classes", None)
-        return None if names is None else tuple(map(str, names))
+        self.dataset = dataset
+        self.description = f"a {kind} of {len(dataset)} images"
+        self.ids = [str(index) for index in range(len(dataset))]
+        classes, targets = (getattr(dataset, name, None) for name in ("classes", "targets"))
+        self.classes = None if classes is None else tuple(map(str, classes))
+        self.labels: list[int] | None = None
+        if targets is not None and classes is not None and len(targets) == len(dataset):
+            self.labels = [int(target) for target in targets]
 
     @functools.cached_property
     def input_shape(self) -> tuple[int, ...] | None:
         """Shape of the first readable item if it is a floating input, `None` if it is a picture."""
-        for index in range(len(self.dataset)):
+        for index in range(len(self.ids)):
             with suppress(UnreadableImage):
                 item = self.read(index)
                 return tuple(item.shape) if isinstance(item, torch.Tensor) else None

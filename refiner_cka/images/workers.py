@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -37,7 +37,6 @@ def load_ahead(
         batch_size=None,
         sampler=wanted,
         num_workers=workers,
-        collate_fn=_unchanged,
         pin_memory=pin_memory,
         worker_init_fn=_ignore_interrupt,
         generator=torch.Generator(),  # else it draws from the global one, and so changes it
@@ -72,10 +71,6 @@ def _started(loader: DataLoader[Item]) -> Iterator[Item]:
         finally:
             if handled:
                 signal.signal(signal.SIGCHLD, handler)
-
-
-def _unchanged(item: Any) -> Any:
-    return item
 
 
 def _ignore_interrupt(_worker: int) -> None:
