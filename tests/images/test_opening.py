@@ -81,7 +81,8 @@ def test_a_source_of_ones_own_is_analysed_without_a_row(tmp_path):
     assert (rc.analyze(tiny(), mine, batch_size=4).cka("tiny") == expected).all()
 
 
-def test_bad_input_is_refused_in_one_line_that_says_what_to_do(tmp_path):
+def test_bad_input_is_refused_in_one_line_that_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder_of(tmp_path / "validation", ["a.png"])
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
