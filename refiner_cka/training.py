@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .analysis import runtime
 from .analysis.runtime import Runtime
 from .errors import AnalysisWarning, DataError, ModelError, ResultFileError
-from .images.batches import Batch, ImageSource, Plan, load_batches, open_source, plan_batches
+from .images import Batch, ImageSource, Plan, load_batches, open_source, plan_batches
 from .images.preprocessing import Preprocessing
 from .refiner import TrainingOutput, dense_supervision_loss
 from .results.atomic import check_writable, write_whole
@@ -557,6 +557,5 @@ def _tell_assumed(subject: Subject, source: ImageSource) -> None:
 
 
 def _tell_unreadable(batch: Batch) -> None:
-    for image in batch.unreadable:
-        message = f"{image.id} is left out: {image.reason}"
-        warnings.warn(message, AnalysisWarning, stacklevel=2)
+    for image, reason in batch.unreadable:
+        warnings.warn(f"{image} is left out: {reason}", AnalysisWarning, stacklevel=2)

@@ -124,7 +124,7 @@ def pictures(size):
     import torch
     from torch.nn.functional import interpolate
 
-    from refiner_cka.images.batches import open_source
+    from refiner_cka.images import open_source
 
     digits = open_source("digits")
     inks = [torch.from_numpy(np.array(digits.read(k).convert("L"))) for k in range(IMAGES)]

@@ -19,7 +19,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from torch import Tensor
 
 import refiner_cka as rc
-from refiner_cka.images.batches import open_source
+from refiner_cka.images import open_source
 from refiner_cka.refiner import record_attention
 from refiner_cka.subjects import resolve
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ..errors import AnalysisWarning, DataError, LayerError
-from ..images.batches import ImageSource, UnreadableImage, open_source
+from ..images import ImageSource, UnreadableImage, open_source
 from ..measures.tokens import has_tokens
 from ..results.maps import TokenMaps
 from ..subjects import Subject, resolve

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import AnalysisWarning, DataError, ModelError
-from ..images.batches import ImageSource, Plan, check_channels, open_source, plan_batches
+from ..images import ImageSource, Plan, check_channels, open_source, plan_batches
 from ..measures.choosing import choose_meters
 from ..measures.meter import Meter, Reads, Setting, Site
 from ..options import Options

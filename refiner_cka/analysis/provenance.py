@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..images.batches import Digest, ImageSource, Plan
+from ..images import Digest, ImageSource, Plan
 from ..images.preprocessing import Preprocessing
 from ..options import Options
 from ..subjects.locality import Reading

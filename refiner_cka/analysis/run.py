@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from ..errors import AnalysisWarning, DataError
-from ..images.batches import Batch, UnreadableImage, load_batches
+from ..images import Batch, UnreadableImage, load_batches
 from ..options import Options
 from ..results.contents import Unreadable
 from ..results.merging import differences, unique_images
@@ -229,7 +229,7 @@ class Measurement:
 
     def add(self, batch: Batch) -> None:
         """Measure one batch and add it to the sums, wholly or not at all."""
-        self._unreadable.extend(Unreadable(entry.id, entry.reason) for entry in batch.unreadable)
+        self._unreadable.extend(Unreadable(*entry) for entry in batch.unreadable)
         if batch.images < MIN_BATCH:
             self.state.add(batch.index, {}, self._made_of(batch, 0))
             return

@@ -1,6 +1,25 @@
-"""On what: sources of images, decoding, preprocessing, batches."""
+"""On what: sources of images, decoding, preprocessing, batches.
 
-from .batches import ImageSource as ImageSource
-from .batches import open_source as open_source
+open_source(data)           a folder, an archive, arrays, a data set, the embedded digits
+plan_batches(source)        which images form which CKA batch: a seeded permutation
+load_batches(source, plan)  each image decoded once, for all models
+"""
 
-__all__ = ["ImageSource", "open_source"]
+from .batches import Batch, check_channels, load_batches
+from .opening import open_source
+from .plan import Plan, plan_batches
+from .preprocessing import Preprocessing
+from .source import Digest, ImageSource, UnreadableImage
+
+__all__ = [
+    "Batch",
+    "Digest",
+    "ImageSource",
+    "Plan",
+    "Preprocessing",
+    "UnreadableImage",
+    "check_channels",
+    "load_batches",
+    "open_source",
+    "plan_batches",
+]

@@ -1,207 +1,20 @@
-"""Which images are analysed, in which order, and how they become batches.
-
-open_source(data)           a folder, an archive, arrays, a data set, the embedded digits
-plan_batches(source)        which images form which CKA batch: a seeded permutation
-load_batches(source, plan)  each image decoded once, for all models
-"""
+"""Batches: each image decoded once, for all models."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import os
-import signal
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from ..errors import AnalysisWarning, DataError
-from ..sums import MIN_BATCH
-from . import sources
-from .decoding import UnreadableImage, one_line
+from ..errors import DataError
+from .plan import Plan
 from .preprocessing import Preprocessing
-from .sources import Digest
-
-__all__ = [
-    "Batch",
-    "Digest",
-    "ImageSource",
-    "Plan",
-    "Unreadable",
-    "UnreadableImage",
-    "check_channels",
-    "digest_of",
-    "load_batches",
-    "open_source",
-    "plan_batches",
-]
-
-_KINDS = f"a folder or a file ({' '.join(sources.TAR_SUFFIXES)} .npz .npy .h5 .hdf5)"
-
-
-@runtime_checkable
-class ImageSource(Protocol):
-    """Images in a fixed order. Implement this to analyse images from anywhere else."""
-
-    @property
-    def description(self) -> str:
-        """What the user named, for messages and provenance."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """A stable name for each image, in canonical order: its relative path, or its index."""
-
-    @property
-    def labels(self) -> Sequence[int] | None:
-        """The class of each image, an index into `classes`."""
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """Class names: folder names, or the label values as text."""
-
-    @property
-    def input_shape(self) -> tuple[int, ...] | None:
-        """Shape of the floating inputs that `read` returns; `None` if it returns pictures."""
-
-    def digest(self, indices: Iterable[int]) -> Digest:
-        """Return what tells these images, in this order, from others, without decoding them."""
-
-    def read(self, index: int) -> Image.Image | torch.Tensor:
-        """Return an RGB image, or a floating tensor `(C, H, W)` that models are fed as it is.
-
-        Raises:
-            UnreadableImage: this image cannot be used; the message says why in one line.
-        """
-
-
-def open_source(data: object) -> ImageSource:
-    """Return the images that `data` names.
-
-    Args:
-        data: the word `digits` (the embedded UCI digits; a folder of that name is `./digits`),
-            `digits-train` or `digits-test` (the 1,437 to train on, the 360 held out); a folder,
-            flat or with class folders; a tar file, also compressed; an `.npz`, `.npy`, `.h5` or
-            `.hdf5` file that holds an array; a tensor or NumPy array; a map-style torch `Dataset`;
-            or an `ImageSource`. Arrays are uint8 or uint16 images `(images, height, width[,
-            channels])` or `(images, channels, height, width)` with 1, 3 or 4 channels (last,
-            where both could be), or floating inputs, the images first, which are fed to the
-            models as they are.
-
-    Raises:
-        DataError: there is nothing there, or nothing that can be read as images.
-    """
-    if isinstance(data, str | os.PathLike):
-        is_word = isinstance(data, str) and data in sources.DIGITS
-        return sources.digits(str(data)) if is_word else _open_path(str(os.fspath(data)))
-    if isinstance(data, torch.Tensor):
-        return sources.open_array(sources.tensor_to_numpy(data), f"a tensor {tuple(data.shape)}")
-    if isinstance(data, np.ndarray):
-        return sources.open_array(data, f"an array {data.shape}")
-    if isinstance(data, ImageSource):
-        return data
-    if isinstance(data, Dataset) and hasattr(data, "__len__"):
-        return sources.DatasetImages(data)
-    raise DataError(
-        f"images cannot be read from a {type(data).__name__}: give {_KINDS}, a tensor, an array or "
-        "a map-style torch Dataset"
-    )
-
-
-def _open_path(name: str) -> ImageSource:
-    try:
-        path = Path(name).expanduser()
-        exists = name != "" and path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of nobody
-        raise DataError(f"cannot open {name!r}: {one_line(error)}") from error
-    if not exists:
-        raise DataError(f"no file or folder {name!r}: {_close_names(path) or f'give {_KINDS}'}")
-    if path.is_dir():
-        return sources.open_folder(path, name)
-    if path.name.lower().endswith(sources.TAR_SUFFIXES):
-        return sources.open_tar(path, name)
-    match path.suffix.lower():
-        case ".npz":
-            return sources.open_npz(path, name)
-        case ".npy":
-            return sources.open_npy(path, name)
-        case ".h5" | ".hdf5":
-            return sources.open_hdf5(path, name)
-    raise DataError(f"{name} is no known source of images: give {_KINDS}")
-
-
-def _close_names(path: Path) -> str:
-    """Return what is there instead of `path`, if something is called much like it."""
-    candidates = list(sources.DIGITS)
-    with suppress(OSError):
-        candidates += [name for name in os.listdir(path.parent) if name[0] != "."]
-    close = difflib.get_close_matches(path.name, candidates, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else ""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which images form which CKA batch.
-
-    Attributes:
-        batch_size: images per batch; part of the estimator.
-        seed: of the permutation.
-        batches: indices into the source, batch by batch; only the last batch may be smaller.
-        left_out: the images of a last batch that was too small for the estimator.
-    """
-
-    batch_size: int
-    seed: int
-    batches: tuple[tuple[int, ...], ...]
-    left_out: tuple[int, ...]
-
-
-def plan_batches(source: ImageSource, *, batch_size: int, images: int | None, seed: int) -> Plan:
-    """Permute all images, take the first `images` of them (all if `None`), cut them into batches.
-
-    The images of a small run are thus the first of a larger one. The permutation sorts PCG64's raw
-    output: that stream is fixed for all platforms and NumPy versions (NEP 19), as NumPy's own
-    `permutation` is not.
-
-    Raises:
-        DataError: fewer than 4 images, or fewer than 4 to a batch; a negative seed.
-    """
-    found = len(source.ids)
-    if found < MIN_BATCH:
-        raise DataError(
-            f"{source.description} holds {found} images: CKA needs at least {MIN_BATCH}"
-        )
-    for what, number in (("batch size", batch_size), ("number of images", images)):
-        if number is not None and number < MIN_BATCH:
-            raise DataError(f"a {what} of {number} is too small: CKA needs at least {MIN_BATCH}")
-    if seed < 0:
-        raise DataError(f"the seed is {seed}: give 0 or a positive number")
-    if images is not None and images > found:
-        message = f"{source.description} holds {found} images, not {images}: all are taken"
-        warnings.warn(message, AnalysisWarning, stacklevel=2)
-    order = np.argsort(np.random.PCG64(seed).random_raw(found), kind="stable")[:images].tolist()
-    batches = [
-        tuple(order[first : first + batch_size]) for first in range(0, len(order), batch_size)
-    ]
-    left_out = batches.pop() if len(batches[-1]) < MIN_BATCH else ()
-    return Plan(batch_size, seed, tuple(batches), left_out)
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """An image that was left out: its id, and the reason in one line."""
-
-    id: str
-    reason: str
+from .source import ImageSource, UnreadableImage
+from .workers import load_ahead
 
 
 @dataclass(frozen=True)
@@ -213,14 +26,14 @@ class Batch:
         inputs: for each preprocessing uint8 `(n, C, H, W)`, to be normalised; floating inputs as
             they are. Preprocessings of equal geometry share one tensor.
         labels: int64 `(n,)`, if the source has labels.
-        unreadable: the missing images.
+        unreadable: of each missing image its id, and the reason in one line.
         digests: for each preprocessing the SHA-256 of its input and the labels; see `digest_of`.
     """
 
     index: int
     inputs: Mapping[Preprocessing, torch.Tensor]
     labels: torch.Tensor | None
-    unreadable: tuple[Unreadable, ...]
+    unreadable: tuple[tuple[str, str], ...]
     digests: Mapping[Preprocessing, bytes]
 
     @property
@@ -297,13 +110,7 @@ def load_batches(
     for preprocessing in preprocessings:
         check_channels(source, preprocessing)
     batches = _Batches(source, plan, preprocessings)
-    if workers <= 0 or not wanted:
-        for position in wanted:
-            batch = batches.load(position)
-            yield batch.pin_memory() if pin_memory else batch
-        return
-    loaded = _start_workers(batches, wanted, min(workers, len(wanted)), pin_memory)
-    while (item := _next(loaded)) is not None:
+    for item in load_ahead(batches, wanted, max(0, min(workers, len(wanted))), pin_memory):
         if isinstance(item, DataError):
             raise item
         yield item
@@ -333,12 +140,12 @@ class _Batches(Dataset["Batch | DataError"]):
         """Load the batch at a position of the plan."""
         rows: list[dict[Preprocessing, torch.Tensor]] = []
         labels: list[int] = []
-        unreadable: list[Unreadable] = []
+        unreadable: list[tuple[str, str]] = []
         for index in self.plan.batches[position]:
             try:
                 rows.append(self._tensors(index))
             except UnreadableImage as error:
-                unreadable.append(Unreadable(self.source.ids[index], str(error)))
+                unreadable.append((self.source.ids[index], str(error)))
                 continue
             if self.labels is not None:
                 labels.append(self.labels[index])
@@ -357,12 +164,14 @@ class _Batches(Dataset["Batch | DataError"]):
         """Return one image for each geometry."""
         image = self.source.read(index)
         if isinstance(image, torch.Tensor) == self.pictures:
-            found, others = "a floating input", "pictures"
-            if not self.pictures:
-                found, others = "a picture", "floating inputs"
+            kinds = (
+                ("a floating input", "pictures")
+                if self.pictures
+                else ("a picture", "floating inputs")
+            )
             raise DataError(
-                f"image {self.source.ids[index]} of {self.source.description} is {found} among "
-                f"{others}: only pictures are resized and normalised, so give one kind"
+                f"image {self.source.ids[index]} of {self.source.description} is {kinds[0]} among "
+                f"{kinds[1]}: only pictures are resized and normalised, so give one kind"
             )
         if isinstance(image, torch.Tensor):
             return dict.fromkeys(self.geometry.values(), image)
@@ -380,64 +189,3 @@ def _stack(
     if len(shapes) > 1:
         raise DataError(f"inputs of shapes {shapes[0]} and {shapes[1]} cannot form a batch")
     return torch.stack([row[key] for row in rows])
-
-
-def _start_workers(
-    batches: _Batches, wanted: Sequence[int], workers: int, pin_memory: bool
-) -> Iterator[Batch | DataError]:
-    with warnings.catch_warnings(), _sigchld_kept():
-        # More workers than cores, a fork in a process with threads: the user's choice.
-        warnings.simplefilter("ignore")
-        loader = DataLoader(
-            batches,
-            batch_size=None,
-            sampler=wanted,
-            num_workers=workers,
-            collate_fn=_unchanged,
-            pin_memory=pin_memory,
-            worker_init_fn=_ignore_interrupt,
-            generator=torch.Generator(),  # else it draws from the global one, and so changes it
-        )
-        try:
-            return iter(loader)
-        except OSError as error:
-            raise DataError(
-                f"cannot start {workers} loading processes: {one_line(error)}"
-            ) from error
-
-
-def _next(loaded: Iterator[Batch | DataError]) -> Batch | DataError | None:
-    try:
-        return next(loaded, None)
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
-            raise
-        raise DataError(
-            f"a loading process died ({one_line(error)}): memory, or shared memory (/dev/shm), may "
-            "be too small; use fewer --workers (0: none) or a smaller --batch-size"
-        ) from error
-
-
-def _unchanged(item: Any) -> Any:
-    return item
-
-
-def _ignore_interrupt(_worker: int) -> None:
-    """Leave Ctrl-C to the main process, which ends its workers; else each prints a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _sigchld_kept() -> Iterator[None]:
-    """Undo torch's signal handler: it raises a worker's death wherever the main process is.
-
-    Without it the death is found by whoever waits for that worker's batch, and can be explained.
-    """
-    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, handler)

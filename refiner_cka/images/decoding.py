@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import DataError
+from .source import UnreadableImage
 
 MAX_PIXELS = 2**29
 """Images of more pixels (about half a gigapixel) are unreadable."""
@@ -25,10 +25,6 @@ CHANNELS = (1, 3, 4)
 
 # Only formats that are nothing but images: Pillow hands an .eps, whatever its name, to Ghostscript.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-
-
-class UnreadableImage(DataError):
-    """One image cannot be used; the message is the reason. The analysis goes on without it."""
 
 
 def decode(stream: BinaryIO) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import LayerError
-from ..images.batches import Batch
+from ..images import Batch
 from ..subjects.model import Model
 from ..subjects.readout import tensor_at
 from ..sums import MODELS, Quantity

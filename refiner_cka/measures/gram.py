@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from ..images.batches import Batch
+from ..images import Batch
 from ..subjects.model import Model, Row
 from ..subjects.readout import features_of
 from . import hsic

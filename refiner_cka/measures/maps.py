@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import LayerError
-from ..images.batches import Batch
+from ..images import Batch
 from ..subjects.attention import MapKind, Point, find_points, unfused
 from ..subjects.layouts import grid_of, prefix_of
 from ..subjects.model import Model

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..images.batches import Batch, Plan
+from ..images import Batch, Plan
 from ..options import Options
 from ..subjects.model import Model
 from ..sums import Layer, Quantity

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..images.batches import Plan
+from ..images import Plan
 from ..subjects.readout import exact_dtype
 from ..sums import FOLDS, Quantity
 from .scaling import sums_device

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..errors import LayerError
-from ..images.batches import Batch
+from ..images import Batch
 from ..subjects.layouts import NoTokens
 from ..subjects.locality import Reading
 from ..subjects.model import Model, lines_left_out

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import refiner_cka as rc
 from refiner_cka.analysis import run as engine
 from refiner_cka.analysis.runtime import Runtime
-from refiner_cka.images.batches import Batch
+from refiner_cka.images import Batch
 from refiner_cka.images.preprocessing import Preprocessing
 
 CUDA = torch.device("cuda", 0)

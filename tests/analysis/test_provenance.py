@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 import refiner_cka as rc
 from refiner_cka.analysis import provenance as identity
 from refiner_cka.analysis import run as engine
-from refiner_cka.images import sources
+from refiner_cka.images import files
 from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.results.merging import differences
 from tests import pathological
@@ -232,7 +232,7 @@ def test_channels_last_is_refused_for_the_model_that_takes_them_first():
 
 
 def test_what_the_fingerprint_samples_the_batches_tell(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "HASHED_BYTES", 1000)
+    monkeypatch.setattr(files, "HASHED_BYTES", 1000)
     folder = image_folder(tmp_path, 16)
     before = run(mine(), folder, batch_size=8)
     assert not before.provenance["fingerprint_of_images"]["whole"]

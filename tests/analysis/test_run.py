@@ -23,7 +23,7 @@ from refiner_cka.analysis import run as engine
 from refiner_cka.analysis import runtime
 from refiner_cka.analysis.passes import CPU_CHUNK
 from refiner_cka.analysis.probe import PROBE_IMAGES
-from refiner_cka.images.batches import open_source
+from refiner_cka.images import open_source
 from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.measures.gram import GramStack
 from tests import float64, pathological

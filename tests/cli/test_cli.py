@@ -520,7 +520,7 @@ def test_what_a_factory_prints_does_not_reach_stdout():
 
 def test_the_same_command_over_other_pixels_does_not_replace_its_result(monkeypatch):
     """The fingerprint samples large folders, and says so; the digests of the batches tell."""
-    monkeypatch.setattr("refiner_cka.images.sources.HASHED_BYTES", 1000)
+    monkeypatch.setattr("refiner_cka.images.files.HASHED_BYTES", 1000)
     monkeypatch.setattr("tempfile.tempdir", str(Path.cwd() / "refuge"))
     Path("refuge").mkdir()
     Path("some").mkdir()

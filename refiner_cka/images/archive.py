@@ -1,0 +1,93 @@
+"""A tar file of image files, read in place: no member is ever written to the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+import weakref
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .decoding import one_line
+from .files import IMAGE_SUFFIXES, FileImages, Place, is_image_name
+from .source import printable
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+def open_tar(path: Path, name: str) -> FileImages:
+    """Return the images in a tar file; a compressed one is unpacked to a temporary tar file first.
+
+    Raises:
+        DataError: it cannot be read or unpacked, or holds no images.
+    """
+    if path.suffix.lower() == ".tar":
+        return _images(path, name)
+    handle, unpacked = tempfile.mkstemp(prefix="refiner-cka-", suffix=".tar")
+    try:
+        _unpack(path, handle, name)
+        source = _images(Path(unpacked), name)
+    except BaseException:
+        os.remove(unpacked)
+        raise
+    weakref.finalize(source, _remove, unpacked, os.getpid())
+    return source
+
+
+def _images(path: Path, name: str) -> FileImages:
+    try:
+        places = _image_places(path)
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{name} cannot be read as a tar file: {one_line(error)}") from error
+    if not places:
+        raise DataError(f"no images in {name}: no member ends in {' '.join(IMAGE_SUFFIXES)}")
+    return FileImages(name, places)
+
+
+def _image_places(path: Path) -> dict[str, Place]:
+    """Return where each image lies in a tar file; of members with one name, the last counts."""
+    images: dict[str, Place] = {}
+    files: dict[str, Place] = {}  # a hard link may name any of them
+    with tarfile.open(path, "r:") as archive:
+        while (member := archive.next()) is not None:
+            # tarfile keeps each header it has read, 1 KB per image.
+            archive.members = []  # type: ignore[attr-defined]
+            if member.islnk() and member.linkname in files:
+                files[member.name] = files[member.linkname]
+            elif member.isreg():
+                files[member.name] = (path, member.offset_data, member.size)
+            else:
+                continue
+            parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
+            if is_image_name(member.name) and not any(part.startswith(".") for part in parts):
+                images[printable("/".join(parts))] = files[member.name]
+    return images
+
+
+def _unpack(path: Path, handle: int, name: str) -> None:
+    """Unpack to an open file: a compressed one has no random access."""
+    import bz2
+    import gzip
+    import lzma
+
+    openers: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open}
+    opener = openers.get(path.suffix.lower(), gzip.open)
+    try:
+        with open(handle, "wb") as target, opener(path, "rb") as packed:
+            shutil.copyfileobj(packed, target, 2**20)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(
+            f"{name} cannot be unpacked into {tempfile.gettempdir()}: {one_line(error)}; "
+            "unpack it and give the .tar, or set TMPDIR to a larger disk"
+        ) from error
+
+
+def _remove(path: str, owner: int) -> None:
+    """Remove a temporary file, unless this is a worker that was forked from its owner."""
+    if os.getpid() == owner:
+        Path(path).unlink(missing_ok=True)

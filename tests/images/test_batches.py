@@ -1,0 +1,150 @@
+"""Batches: what is in them, what is missing, their digests."""
+
+import hashlib
+
+import torch
+
+from refiner_cka.images import (
+    Preprocessing,
+    UnreadableImage,
+    digest_of,
+    load_batches,
+    open_source,
+    plan_batches,
+)
+from tests.images.examples import SMALL, Source, batches_of, folder_of, scene
+
+
+def test_three_models_read_each_image_once():
+    read = []
+
+    def recorded(index):
+        read.append(index)
+        return scene(seed=index)
+
+    source = Source(9, recorded)
+    plan = plan_batches(source, batch_size=4, images=8, seed=0)
+    half = (0.5, 0.5, 0.5)
+    three = [
+        SMALL,
+        Preprocessing((3, 16, 16), half, half),
+        Preprocessing((1, 8, 12), (0.5,), (0.5,)),
+    ]
+    batches = list(load_batches(source, plan, range(2), [*three, SMALL], workers=0))
+    assert read == [index for batch in plan.batches for index in batch]
+    assert list(batches[0].inputs) == three
+    assert batches[0].inputs[three[2]].shape == (4, 1, 8, 12)
+    assert batches[0].inputs[three[0]] is batches[0].inputs[three[1]], "one geometry, one tensor"
+    for position, index in enumerate(plan.batches[1]):
+        for wanted in three:
+            expected = wanted.transform()(scene(seed=index))
+            assert torch.equal(batches[1].inputs[wanted][position], expected)
+
+
+def test_labels_go_with_their_images():
+    source = open_source("digits")
+    plan = plan_batches(source, batch_size=5, images=10, seed=0)
+    (batch,) = load_batches(source, plan, [1], [SMALL], workers=0)
+    assert batch.index == 1
+    assert batch.labels is not None
+    assert batch.labels.dtype == torch.int64
+    assert source.labels is not None
+    assert batch.labels.tolist() == [source.labels[index] for index in plan.batches[1]]
+
+
+def test_only_wanted_batches_are_loaded_in_the_order_asked_for():
+    read = []
+
+    def recorded(index):
+        read.append(index)
+        return scene()
+
+    source = Source(16, recorded)
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+    batches = load_batches(source, plan, [3, 1], [SMALL], workers=0)
+    assert read == [], "nothing before it is asked for"
+    assert [batch.index for batch in batches] == [3, 1]
+    assert read == [*plan.batches[3], *plan.batches[1]]
+    assert list(load_batches(source, plan, [], [SMALL], workers=2)) == []
+
+
+def test_an_unreadable_image_makes_its_batch_smaller_and_nothing_moves_up(tmp_path):
+    folder_of(tmp_path, [f"{index}.png" for index in range(8)])
+    whole = batches_of(open_source(tmp_path))
+    broken = open_source(tmp_path)
+    lost = plan_batches(broken, batch_size=4, images=None, seed=0).batches[0][1]
+    (tmp_path / f"{lost}.png").write_bytes(b"")
+    batches = batches_of(broken)
+    assert [batch.images for batch in batches] == [3, 4]
+    assert list(batches[0].unreadable) == [(f"{lost}.png", "an empty file")]
+    assert batches[1].unreadable == ()
+    kept = whole[0].inputs[SMALL][[0, 2, 3]]
+    assert torch.equal(batches[0].inputs[SMALL], kept)
+    assert torch.equal(batches[1].inputs[SMALL], whole[1].inputs[SMALL])
+
+
+def test_the_label_of_an_unreadable_image_goes_with_it(tmp_path):
+    source = open_source(folder_of(tmp_path, ["a/1.png", "a/2.png", "b/3.png", "b/4.png"]))
+    (order,) = plan_batches(source, batch_size=4, images=None, seed=0).batches
+    (tmp_path / source.ids[order[1]]).write_bytes(b"")
+    (batch,) = batches_of(source)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [index // 2 for index in order if index != order[1]]
+
+
+def test_a_batch_of_which_nothing_is_left_is_empty_not_missing():
+    def fail(index):
+        raise UnreadableImage(f"no {index}")
+
+    (batch,) = batches_of(Source(4, fail))
+    assert len(batch.digests[SMALL]) == 32
+    assert batch.images == 0
+    assert batch.inputs[SMALL].shape == (0, 3, 16, 16)
+    assert {reason for _, reason in batch.unreadable} == {"no 0", "no 1", "no 2", "no 3"}
+
+
+def test_the_digest_of_a_batch_is_of_its_pixels_and_labels():
+    """By hand from the definition."""
+    source = open_source("digits")
+    plan = plan_batches(source, batch_size=4, images=4, seed=0)
+    grey = Preprocessing((1, 8, 8), (0.5,), (0.5,))
+    other = Preprocessing((3, 16, 16), (0.5,) * 3, (0.5,) * 3)
+    (batch,) = load_batches(source, plan, [0], [SMALL, other, grey], workers=0)
+    assert batch.labels is not None
+    for wanted, shape in ((SMALL, "(4, 3, 16, 16)"), (grey, "(4, 1, 8, 8)")):
+        expected = hashlib.sha256(f"uint8 {shape}\n".encode())
+        expected.update(batch.inputs[wanted].numpy().tobytes())
+        expected.update(b"int64 (4,)\n" + batch.labels.numpy().astype("<i8").tobytes())
+        assert batch.digests[wanted] == expected.digest()
+    assert batch.digests[SMALL] == batch.digests[other], "normalised later"
+
+
+def test_the_digest_of_a_batch_knows_each_pixel_label_and_order():
+    pixels_, labels = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.arange(4)
+    changed, turned = pixels_.clone(), labels.flip(0)
+    changed[3, 2, 1, 1] = 1
+    found = {
+        digest_of(pixels_, labels),
+        digest_of(changed, labels),
+        digest_of(pixels_, turned),
+        digest_of(pixels_, None),
+        digest_of(pixels_.float(), labels),
+        digest_of(pixels_.reshape(4, 2, 3, 2), labels),
+        digest_of(pixels_[:3], labels[:3]),
+        digest_of(pixels_[:0], labels[:0]),
+    }
+    assert len(found) == 8
+    assert digest_of(changed.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1), labels) in found
+
+
+def test_pinning_keeps_shared_tensors_shared(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    source = open_source("digits")
+    plan = plan_batches(source, batch_size=4, images=4, seed=0)
+    other = Preprocessing((3, 16, 16), (0.5,) * 3, (0.5,) * 3)
+    (plain,) = load_batches(source, plan, [0], [SMALL, other], workers=0)
+    batch = plain.pin_memory()
+    assert batch.inputs[SMALL] is batch.inputs[other]
+    assert batch.inputs[SMALL] is not plain.inputs[SMALL]
+    assert torch.equal(batch.inputs[SMALL], plain.inputs[SMALL])
+    assert torch.equal(batch.labels, plain.labels)

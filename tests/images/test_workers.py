@@ -1,0 +1,107 @@
+"""Loading in other processes."""
+
+import os
+import pickle
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data._utils import signal_handling
+
+from refiner_cka.errors import DataError
+from refiner_cka.images import load_batches, open_source, plan_batches
+from tests.images.examples import (
+    IMAGES,
+    PICTURES,
+    SMALL,
+    Source,
+    batches_of,
+    folder_of,
+    pixels,
+    scene,
+    stored,
+    tar_of,
+)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "h5", "npy"])
+def test_workers_change_nothing(kind, tmp_path):
+    data = {
+        "folder": lambda: folder_of(tmp_path / "f", [f"{'ab'[i % 2]}/{i}.png" for i in range(14)]),
+        "tar": lambda: tar_of(tmp_path / "x.tar", [*PICTURES, ("a/x.jpg", b"not a picture")]),
+        "h5": lambda: stored(tmp_path / "x.h5", images=IMAGES, y=np.arange(6)),
+        "npy": lambda: stored(tmp_path / "x.npy", images=IMAGES),
+    }
+    source = open_source(data[kind]())
+    source.digest(range(6))
+    source.read(0)
+    state = torch.get_rng_state()
+    alone, helped = batches_of(source), batches_of(source, workers=2)
+    assert len(alone) == len(helped) >= 1
+    for one, two in zip(alone, helped, strict=True):
+        assert one.index == two.index
+        assert torch.equal(one.inputs[SMALL], two.inputs[SMALL])
+        assert one.unreadable == two.unreadable
+        assert one.digests == two.digests
+        if one.labels is None or two.labels is None:
+            assert one.labels is None
+            assert two.labels is None
+        else:
+            assert torch.equal(one.labels, two.labels)
+    assert torch.equal(torch.get_rng_state(), state), "the user's random numbers are untouched"
+
+
+def test_sources_can_be_sent_to_workers_that_are_not_forks(tmp_path):
+    named = [
+        open_source(folder_of(tmp_path / "f", ["a.png"])),
+        open_source(tar_of(tmp_path / "x.tgz", PICTURES, "w:gz")),
+        open_source(stored(tmp_path / "x.h5", images=IMAGES)),
+        open_source(stored(tmp_path / "x.npy", images=IMAGES)),
+    ]
+    for source in named:
+        sent = pickle.dumps(source)
+        assert len(sent) < 2000, "contents stay where they are"
+        assert (pixels(pickle.loads(sent).read(0)) == pixels(source.read(0))).all()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_inputs_of_different_shapes_are_refused_in_one_line(workers):
+    source = Source(4, lambda index: torch.zeros(3, 4, 4 + index % 2), input_shape=(3, 4, 4))
+    with pytest.raises(DataError, match=r"^inputs of shapes \(3, 4, 4\) and \(3, 4, 5\) cannot"):
+        batches_of(source, workers=workers)
+
+
+def test_a_worker_that_is_killed_is_one_line(tmp_path, monkeypatch):
+    """It is told where it is waited for: torch's handler would raise it in a forward pass."""
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # as in a new process
+    source = Source(8, lambda index: scene())
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+
+    def die(index):
+        if index in plan.batches[1]:
+            while not (tmp_path / "now").exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return scene()
+
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        batches = load_batches(Source(8, die), plan, [0, 1], [SMALL], workers=1)
+        assert next(batches).images == 4
+        (tmp_path / "now").touch()
+        time.sleep(0.5)  # the worker dies, and this process goes on with its work
+        with pytest.raises(DataError, match=r"a loading process died .*--workers") as caught:
+            next(batches)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_leave_ctrl_c_to_the_main_process():
+    def interrupted(index):
+        os.kill(os.getpid(), signal.SIGINT)
+        return scene()
+
+    assert [batch.images for batch in batches_of(Source(8, interrupted), workers=2)] == [4, 4]
