@@ -64,12 +64,14 @@ class Tally:
         for values in self._values.values():
             values.fill_(float("nan"))
 
-    def put(self, name: str, place: Any, values: torch.Tensor, first: int = 0) -> None:
+    def put(
+        self, name: str, place: int | tuple[slice, ...], values: torch.Tensor, first: int = 0
+    ) -> None:
         """Set a quantity's values of the images from number `first` on.
 
         Args:
             name: of the quantity.
-            place: where on its axes, as one indexes them.
+            place: where on its axes: an index, or a slice for each axis.
             values: the images last.
             first: number of the first image in the batch.
         """

@@ -299,7 +299,8 @@ class TokenMeter(Meter):
         for measure in self._measures:
             if reading.grid is not None or not measure.on_grid:
                 values = marked(measure.function(tokens), tokens.finite)
-                self._tally.put(measure.quantity.name, rows, values)
+                for row in rows:
+                    self._tally.put(measure.quantity.name, row, values)
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return the sums of each measure at each row."""

@@ -128,7 +128,7 @@ def _check_format(file: Store) -> None:
 
 
 def _read(file: Store) -> dict[str, Any]:
-    axes = {path: _axis(file, path) for path in dict.fromkeys([LAYERS, *file.marked("axis")])}
+    axes = {path: _axis(file, path) for path in dict.fromkeys([LAYERS, *_marked(file, "axis")])}
     quantities = _quantities(file, {*axes, MODELS})
     images = file.texts("unreadable/image")
     reasons = file.texts("unreadable/reason", len(images))
@@ -138,7 +138,7 @@ def _read(file: Store) -> dict[str, Any]:
         # Every additive dataset, also of what no quantity is made of.
         "sums": {
             path: file.numbers(path, np.float64)
-            for path in (*all_sums(quantities), *file.marked("additive"))
+            for path in (*all_sums(quantities), *_marked(file, "additive"))
         },
         **{name: file.numbers(name, dtype) for name, dtype in BATCHES.items()},
         "total_batches": file.attribute("total_batches", int),
@@ -147,6 +147,11 @@ def _read(file: Store) -> dict[str, Any]:
         "provenance": file.attributes("provenance"),
         "fingerprint": file.attribute("fingerprint", str),
     }
+
+
+def _marked(file: Store, attribute: str) -> list[str]:
+    """Return the paths that have an attribute; that a run recorded something of that name is no mark."""
+    return [path for path in file.marked(attribute) if path != "provenance"]
 
 
 def _axis(file: Store, axis: str) -> tuple[Layer, ...]:
@@ -166,7 +171,7 @@ def _axis(file: Store, axis: str) -> tuple[Layer, ...]:
 
 def _quantities(file: Store, axes: set[str]) -> tuple[Quantity, ...]:
     """Return what the file says of what it holds, also of what this version has never heard of, in their order."""
-    found = [(file.attribute("order", int, path), path) for path in file.marked("estimator")]
+    found = [(file.attribute("order", int, path), path) for path in _marked(file, "estimator")]
     return tuple(_quantity(file, path, axes) for _, path in sorted(found))
 
 

@@ -499,7 +499,7 @@ def test_what_is_asked_for_is_part_of_the_fingerprint():
         rc.prepare(model, images(), workers=0, device="cpu", smoothing=names) for names in asked
     ]
     assert len({analysis.fingerprint for analysis in prepared}) == len(asked)
-    assert prepared[1].measures == ()
+    assert [each.name for each in prepared[1].quantities] == ["cka", "top1"]
     assert prepared[0].provenance["smoothing"]["effective_rank_images"] == 4
 
 

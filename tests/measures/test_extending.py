@@ -1,0 +1,223 @@
+"""What a newcomer measures, added from outside: one function and one row, and nothing else is changed."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import refiner_cka as rc
+from refiner_cka.images import Preprocessing
+from refiner_cka.measures import attention, smoothing
+from refiner_cka.measures.choosing import METERS
+from refiner_cka.measures.indices import INDICES, Index
+from refiner_cka.measures.meter import Meter, Setting, Site
+from refiner_cka.measures.tally import Measure, Tally
+from refiner_cka.subjects.hooks import first_outputs
+from refiner_cka.sums import FOLDS, LAYERS, Quantity
+from tests import float64
+
+PATHS = ["blocks.0", "blocks.1", "blocks.2"]
+
+
+def images():
+    return torch.randn(48, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = timm.create_model(
+            "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, embed_dim=48, num_heads=3
+        ).eval()
+    return rc.Subject.from_module(
+        module, PATHS, name="m", preprocessing=Preprocessing(input_size=(3, 32, 32))
+    )
+
+
+def analysed(tmp_path, **options):
+    """Analyse in two parts, save, load, merge, save and load again."""
+    for part in (1, 2):
+        rc.analyze(
+            model(),
+            images(),
+            batch_size=8,
+            workers=0,
+            device="cpu",
+            shard=(part, 2),
+            **options,
+        ).save(tmp_path / f"{part}.h5")
+    merged = rc.merge([rc.load(tmp_path / f"{part}.h5") for part in (2, 1)])
+    merged.save(tmp_path / "merged.h5")
+    return rc.load(tmp_path / "merged.h5")
+
+
+def outputs():
+    subject, data = model(), images()
+    found, _ = first_outputs(
+        subject.module, PATHS, lambda: subject.module(data), lambda output: output.detach()
+    )
+    return [found[path][0] for path in PATHS]
+
+
+def exported(result, tmp_path, suffix):
+    rc.results.export(result, tmp_path / f"run{suffix}")
+    return (tmp_path / f"run{suffix}").read_text()
+
+
+def token_spread(tokens):
+    """Standard deviation of the tokens' lengths."""
+    return tokens.norms.std(1)
+
+
+def test_a_measure_of_tokens(tmp_path, monkeypatch):
+    quantity = Quantity(
+        "token_spread",
+        "smoothing/token_spread",
+        "mean",
+        (LAYERS,),
+        "Spread of norms",
+        "standard deviation of the tokens' lengths",
+        (0.0, None),
+        source="here",
+    )
+    monkeypatch.setitem(smoothing.MEASURES, "token_spread", Measure(token_spread, quantity))
+    result = analysed(tmp_path, smoothing="token_spread")
+    monkeypatch.undo()
+    found = result.smoothing("token_spread", "m")
+    expected = [x[:, 1:].double().norm(dim=2).std(1).mean().item() for x in outputs()]
+    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    assert result.measures == ("token_spread",)
+    assert result.quantity("token_spread") == quantity
+    assert "Spread of norms" in rc.plots.smoothing(result).figure.axes[0].get_ylabel()
+    assert "token_spread" in exported(result, tmp_path, ".json")
+
+
+def test_a_measure_of_attention_maps(tmp_path, monkeypatch):
+    def largest(maps):
+        return maps.weights.amax(-1).mean((1, 2))
+
+    row = Measure(
+        largest,
+        Quantity(
+            "largest", "smoothing/largest", "mean", ("attention",), "Largest", smoother="lower"
+        ),
+    )
+    monkeypatch.setitem(attention.MEASURES, "largest", row)
+    result = analysed(tmp_path, smoothing="none", attention=True)
+    monkeypatch.undo()
+    found = result.smoothing("largest", "m")
+    assert found.images.tolist() == [48, 48, 48]
+    assert ((found.values > 1 / 16) & (found.values < 1)).all()
+    labels = [ax.get_ylabel() for ax in rc.plots.attention(result).figure.axes]
+    assert any("Largest" in label for label in labels)
+    assert "largest" in exported(result, tmp_path, ".json")
+
+
+def test_a_similarity_index(tmp_path, monkeypatch):
+    """The biased index: the Gram matrix centred over all images, its diagonal too."""
+
+    def centred(grams, scales):
+        scaled = grams.double() * scales.double().unsqueeze(-1) * scales.double().unsqueeze(-2)
+        rows = scaled - scaled.mean(-1, keepdim=True)
+        return rows - rows.mean(-2, keepdim=True)
+
+    quantity = Quantity(
+        "biased", "similarity/biased", "cosine", (LAYERS, LAYERS), "Biased CKA", range=(0.0, 1.0)
+    )
+    monkeypatch.setitem(INDICES, "biased", Index(quantity, centred))
+    result = analysed(tmp_path, smoothing="none")
+    monkeypatch.undo()
+    features = [x.double().flatten(1).numpy() for x in outputs()]
+    order = rc.prepare(model(), images(), batch_size=8, workers=0, device="cpu").plan.batches
+    sums = np.zeros((3, 3))
+    for batch in order:
+        own = [x[list(batch)] - x[list(batch)].mean(0) for x in features]
+        grams = np.stack([(x @ x.T).ravel() for x in own])
+        sums += grams @ grams.T
+    scale = np.sqrt(np.diagonal(sums))
+    found = result.similarity("biased", "m")
+    np.testing.assert_allclose(found.values, sums / scale / scale[:, None], atol=1e-6)
+    assert np.isfinite(found.se).all()
+    grams = [[float64.gram(x[list(batch)]) for batch in order] for x in features]
+    np.testing.assert_allclose(result.cka("m"), float64.minibatch_cka_matrix(grams), atol=1e-6)
+    drawn = rc.plots.heatmap(result, "m", index="biased")
+    assert "Biased CKA" in [bar.get_ylabel() for bar in drawn.child_axes]
+    assert "biased" in exported(result, tmp_path, ".json")
+
+
+class Zeros(Meter):
+    """Share of zeros in the outputs of layers."""
+
+    quantities = (Quantity("zeros", "zeros", "mean", (LAYERS,), "Share of zeros"),)
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    def sites(self, models):
+        self.rows = sum(len(each.rows) for each in models)
+        return [
+            Site(each, row.path, functools.partial(self.see, row.position), each.places[row.path])
+            for each in models
+            for row in each.rows
+        ], ()
+
+    def begin(self, batch):
+        shapes = {self.quantities[0]: (self.rows,)}
+        self.tally = Tally(shapes, self.setting.largest, self.setting.device)
+        self.tally.begin(batch.images)
+
+    def see(self, row, chunks, images):
+        shares = [(chunk < 0).flatten(1).double().mean(1) for chunk in chunks]
+        self.tally.put("zeros", row, torch.cat(shares))
+
+    def added(self):
+        return self.tally.added()
+
+
+def test_a_meter_of_a_new_kind(tmp_path, monkeypatch):
+    monkeypatch.setitem(METERS, "zeros", Zeros)
+    result = analysed(tmp_path, smoothing="none")
+    monkeypatch.undo()
+    found = result.smoothing("zeros", "m")
+    expected = [(x < 0).double().mean().item() for x in outputs()]
+    np.testing.assert_allclose(found.values, expected, rtol=1e-12)
+    assert "Share of zeros" in rc.plots.smoothing(result).figure.axes[0].get_ylabel()
+    assert json.loads(exported(result, tmp_path, ".json"))["measures"]
+
+
+class FoldsOfImages(Meter):
+    """Each batch adds to every fold: images go to the folds by their place in the batch."""
+
+    quantities = (
+        Quantity("first_pixel", "first_pixel", "mean", ("models",), "Pixel", folds="images"),
+    )
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    def begin(self, batch):
+        (pixels,) = batch.inputs.values()
+        self.values = pixels[:, 0, 0, 0].double()
+
+    def added(self):
+        folds = torch.arange(len(self.values)) % FOLDS
+        empty = torch.zeros(FOLDS, 1, dtype=torch.float64)
+        path = self.quantities[0].sum
+        return {
+            path("total"): empty.index_add(0, folds, self.values[:, None]),
+            path("squares"): empty.index_add(0, folds, self.values[:, None] ** 2),
+            path("images"): empty.index_add(
+                0, folds, torch.ones(len(folds), 1, dtype=torch.float64)
+            ),
+        }
+
+
+def test_a_meter_whose_batches_add_to_every_fold(tmp_path, monkeypatch):
+    monkeypatch.setitem(METERS, "first_pixel", FoldsOfImages)
+    result = analysed(tmp_path, smoothing="none")
+    assert result.sums["first_pixel/images"].sum(1).tolist() == [6] * 8 + [0] * 12
+    total = result.sums["first_pixel/total"].sum()
+    assert total == pytest.approx(images()[:, 0, 0, 0].double().sum().item(), rel=1e-12)
