@@ -7,6 +7,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from refiner_cka.errors import ModelError
 from refiner_cka.refiner import (
+    AttentionConfig,
     AttentionExpansion,
     AttentionReduction,
     AttentionRefinement,
@@ -59,7 +60,7 @@ def test_mode_none_leaves_maps_alone():
 
 @pytest.mark.parametrize("gradients", [True, False])
 def test_mode_none_without_the_map_before_is_timm_attention(gradients):
-    ours = RefinedSelfAttention(48, 4, refine_mode="none", map_scale=0.0).eval()
+    ours = RefinedSelfAttention(AttentionConfig(48, 4, refine_mode="none", map_scale=0.0)).eval()
     theirs = Attention(48, num_heads=4, qkv_bias=True).eval()
     theirs.load_state_dict(ours.state_dict())
     x, before = torch.randn(2, 17, 48), torch.rand(2, 4, 17, 17)
