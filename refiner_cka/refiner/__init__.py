@@ -17,7 +17,7 @@ One file for each mechanism of the paper:
     backbone        images to tokens; the hooks of the state dict
     model           the whole model
     positions       position embeddings for any grid
-    checkpoints     reading checkpoint files
+    loading         reading checkpoint files
     checkpointing   gradient checkpointing that counts BatchNorm's batches once
     recording       reading the attention of every stage
     variants        S, M and L in timm's registry
@@ -35,7 +35,6 @@ image at half resolution. It stands beside the plain path that it must equal, in
 
 from .attention import AttentionConfig, RefinedSelfAttention
 from .block import Block, ScaledMlp
-from .checkpoints import checkpoint_filter_fn
 from .convolutions import (
     AttentionExpansion,
     AttentionReduction,
@@ -43,6 +42,7 @@ from .convolutions import (
     DistributedLocalAttention,
 )
 from .heads import Box, TrainingOutput, dense_supervision_loss
+from .loading import checkpoint_filter_fn
 from .model import Refiner
 from .recording import AttentionMaps, record_attention
 from .refinement import AttentionRefinement

@@ -176,10 +176,7 @@ class FoldedRefinement:
             weight = weight.expand(images, -1, -1)
             expanded = torch.baddbmm(bias.unsqueeze(1), weight, flat)
             return expanded.clamp_(0, 6).view(images, count, rows, columns)
-        if images == 1:
-            expanded = torch.addmm(bias, flat[0].t(), weight.t())
-        else:
-            expanded = torch.baddbmm(bias, flat.transpose(1, 2), weight.t().expand(images, -1, -1))
+        expanded = torch.baddbmm(bias, flat.transpose(1, 2), weight.t().expand(images, -1, -1))
         return expanded.clamp_(0, 6).view(images, rows, columns, count).permute(0, 3, 1, 2)
 
     def _reduce(self, local: Tensor, flat: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
-from .checkpoints import checkpoint_filter_fn
+from .loading import checkpoint_filter_fn
 from .model import Refiner
 
 

@@ -18,6 +18,8 @@ from refiner_cka.refiner import (
     SharedAttention,
 )
 
+from .conftest import LAYOUTS
+
 
 def test_expansion_and_reduction_are_linear_mixtures_of_maps():
     maps = torch.rand(2, 4, 7, 7)
@@ -120,7 +122,7 @@ def test_shared_attention_passes_on_the_map_it_received(make):
         attention(torch.randn(2, 17, 24))
 
 
-@pytest.mark.parametrize("share", [True, False])
+@LAYOUTS
 @pytest.mark.parametrize(
     "options",
     [
@@ -143,7 +145,7 @@ def test_every_ablation_builds_and_both_paths_agree(make, images, share, options
         torch.testing.assert_close(model(images), plain, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("share", [True, False])
+@LAYOUTS
 def test_the_expansion_ratio_is_not_ignored(make, share):
     refining = [b.attn for b in make(share_attention=share, expansion_ratio=5).blocks]
     assert all(a.DLA.conv_exp.out_channels == 20 for a in refining if a.refines)
