@@ -24,9 +24,8 @@ One file for each mechanism of the paper:
 
 Fast evaluation gives the same numbers with BatchNorms folded and the work done in small pieces: written out
 module by module, refinement moves every expanded map through memory some twelve times, and the stem keeps every
-image at half resolution. It stands beside the plain path that it must equal, in `refinement`,
-`attention`, `sharing` and `stem`; what they share is in
-
+image at half resolution. In `refinement`, `attention`, `sharing` and `stem` it stands beside the plain path that
+it must equal; what they share is in
 
     conditions      when it may be taken
     folding         a convolution and its BatchNorm as one convolution

@@ -34,4 +34,5 @@ def in_pieces(
         wholes = wholes or [result.new_empty((batch, *result.shape[1:])) for result in results]
         for whole, result in zip(wholes, results, strict=True):
             whole[piece] = result
+        del results, result  # or they would take up memory beside the next piece
     return wholes
