@@ -23,9 +23,7 @@ def in_pieces(
     batch = len(like)
     budget = CPU_PIECE if like.device.type == "cpu" else DEVICE_PIECE
     size = max(1, budget // max(1, image_bytes))
-    if (
-        size >= batch
-    ):  # nothing to join; an empty batch is one empty piece: its results have a shape
+    if size >= batch:  # also for an empty batch, one empty piece: its results have a shape
         return step(slice(0, batch))
     wholes: list[Tensor] = []
     for start in range(0, batch, size):
