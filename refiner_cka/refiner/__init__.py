@@ -7,37 +7,50 @@
 
 One file for each mechanism of the paper:
 
-    expansion       attention expansion: H maps to H' = ratio x H
-    dla             distributed local attention: a convolution over every map
-    reduction       attention reduction: H' maps back to H
+    convolutions    attention expansion, distributed local attention, attention reduction
     refinement      the three in a row, with BatchNorm, ReLU6 and the residual
     attention       refined self-attention
     sharing         attention with the map of the block before
     stem            convolutional stem
     heads           class and patch heads, token mixing, dense supervision
-    block, model    a block; the whole model
-    positions       position embeddings for any grid; reading checkpoints
+    block           a block: attention and MLP beside the residual stream
+    backbone        images to tokens; the hooks of the state dict
+    model           the whole model
+    positions       position embeddings for any grid
+    loading         reading checkpoint files
     checkpointing   gradient checkpointing that counts BatchNorm's batches once
-    fast            fast evaluation: the same numbers, folded and in pieces
     recording       reading the attention of every stage
     variants        S, M and L in timm's registry
+
+Fast evaluation gives the same numbers with BatchNorms folded and the work done in small pieces: written out
+module by module, refinement moves every expanded map through memory some twelve times, and the stem keeps every
+image at half resolution. In `refinement`, `attention`, `sharing` and `stem` it stands beside the plain path that
+it must equal; what they share is in
+
+    conditions      when it may be taken
+    folding         a convolution and its BatchNorm as one convolution
+    pieces          a batch a few images at a time
 """
 
-from .attention import RefinedSelfAttention
+from .attention import AttentionConfig, RefinedSelfAttention
 from .block import Block, ScaledMlp
-from .dla import DenseMapConvolution, DistributedLocalAttention
-from .expansion import AttentionExpansion
+from .convolutions import (
+    AttentionExpansion,
+    AttentionReduction,
+    DenseMapConvolution,
+    DistributedLocalAttention,
+)
 from .heads import Box, TrainingOutput, dense_supervision_loss
+from .loading import checkpoint_filter_fn
 from .model import Refiner
-from .positions import checkpoint_filter_fn
 from .recording import AttentionMaps, record_attention
-from .reduction import AttentionReduction
 from .refinement import AttentionRefinement
 from .sharing import SharedAttention
 from .stem import ConvStem
 from .variants import refiner_vit_l, refiner_vit_m, refiner_vit_s
 
 __all__ = [
+    "AttentionConfig",
     "AttentionExpansion",
     "AttentionMaps",
     "AttentionReduction",

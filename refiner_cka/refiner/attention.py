@@ -1,13 +1,48 @@
 """Refined self-attention: maps are computed, joined with the map before, refined, and used."""
 
-from types import MethodType
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from . import fast
-from .refinement import AttentionRefinement, RefineMode
+from ..errors import ModelError
+from .conditions import allowed, as_built, is_scripting, keeps, worthwhile
+from .pieces import in_pieces
+from .refinement import AttentionRefinement, RefineMode, fold_refinement, foldable
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """What the attention of all blocks of a model has in common.
+
+    Attributes:
+        embed_dim: width of a token, a multiple of `num_heads`.
+        num_heads: attention heads.
+        refine_mode: `expand-conv`, `conv` (one dense convolution) or `none`.
+        expansion_ratio: maps after expansion over heads; 3 if not given. Only with `expand-conv`.
+        kernel_size: side of the convolution over the maps, odd.
+        map_scale: factor of the map added from the block before; d^-0.5 if not given.
+        qkv_bias: whether queries, keys and values have a bias.
+        attn_drop_rate: dropout of attention maps.
+        proj_drop_rate: dropout after the projection.
+    """
+
+    embed_dim: int
+    num_heads: int
+    refine_mode: RefineMode = "expand-conv"
+    expansion_ratio: int | None = None
+    kernel_size: int = 3
+    map_scale: float | None = None
+    qkv_bias: bool = True
+    attn_drop_rate: float = 0.0
+    proj_drop_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % self.num_heads:
+            raise ModelError(
+                f"embed_dim={self.embed_dim} is not a multiple of num_heads={self.num_heads}"
+            )
 
 
 class MapAttention(nn.Module):
@@ -21,46 +56,36 @@ class MapAttention(nn.Module):
 
     refines: Final[bool]
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        values: int,
-        *,
-        refines: bool,
-        refine_mode: RefineMode,
-        expansion_ratio: int | None,
-        kernel_size: int,
-        qkv_bias: bool,
-        attn_drop: float,
-        proj_drop: float,
-    ) -> None:
-        """Make the layers, `qkv` with `values` outputs, in the order of a released checkpoint."""
+    def __init__(self, config: AttentionConfig, *, projections: int, refines: bool) -> None:
+        """Make the layers in the order of a released checkpoint; `projections` of x are in `qkv`."""
         super().__init__()
+        dim, heads = config.embed_dim, config.num_heads
         self.heads = heads
         self.scale = (dim // heads) ** -0.5
         self.refines = refines
         self.fast_evaluation = True
         if refines:
             self.DLA = AttentionRefinement(
-                heads, mode=refine_mode, ratio=expansion_ratio, kernel_size=kernel_size
+                heads,
+                mode=config.refine_mode,
+                ratio=config.expansion_ratio,
+                kernel_size=config.kernel_size,
             )
             # Without refinement there is nothing to adapt: the map must stay as it is.
-            self.adapt_bn = nn.Identity() if refine_mode == "none" else nn.BatchNorm2d(heads)
-        self.qkv = nn.Linear(dim, values, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(attn_drop)
+            self.adapt_bn = nn.BatchNorm2d(heads) if self.DLA.refines else nn.Identity()
+        self.qkv = nn.Linear(dim, projections * dim, bias=config.qkv_bias)
+        self.attn_drop = nn.Dropout(config.attn_drop_rate)
         self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
+        self.proj_drop = nn.Dropout(config.proj_drop_rate)
         self.raw_map = nn.Identity()
         self.refined_map = nn.Identity()
         self.passed_map = nn.Identity()
 
     def refine(self, maps: Tensor) -> Tensor:
-        """`adapt_bn(DLA(maps))`, by the fast path where it may be taken."""
-        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            folded = fast.refine(self, maps)
-            if folded is not None:
-                return folded
+        """`adapt_bn(DLA(maps))` for maps (batch, H, N, N), folded where that may be done."""
+        if not is_scripting():  # noqa: SIM102
+            if allowed(self, maps) and self._foldable(maps):
+                return self._refine_in_pieces(maps)
         refined: Tensor = self.adapt_bn(self.DLA(maps))
         return refined
 
@@ -68,15 +93,44 @@ class MapAttention(nn.Module):
         """Weigh values (batch, H, N, d) by maps (batch, H, N, N) and project: (batch, N, H d)."""
         return self.project(self.attn_drop(maps) @ values)
 
-    def rewritten(self) -> bool:
-        """Whether a subclass or an assignment replaced a step that the fast path writes out."""
-        steps = ((self.refine, MapAttention.refine), (self.attend, MapAttention.attend))
-        return any(step != MethodType(own, self) for step, own in steps)
-
     def project(self, outputs: Tensor) -> Tensor:
         """Join the outputs of the heads (batch, H, N, d) and project them: (batch, N, H d)."""
         projected: Tensor = self.proj_drop(self.proj(outputs.transpose(1, 2).flatten(2)))
         return projected
+
+    def _refine_in_pieces(self, maps: Tensor) -> Tensor:
+        folded = fold_refinement(self.DLA, self.adapt_bn)
+        (refined,) = in_pieces(lambda piece: (folded(maps[piece]),), maps, self._image_bytes(maps))
+        return refined
+
+    def _allows_pieces(self, values: Tensor, before: Tensor | None) -> bool:
+        """Whether the way from queries, keys and values to the heads' outputs may go in pieces.
+
+        Not if somebody reads the maps: they are then made for the whole batch, and still refined fast.
+        """
+        readers = (self.raw_map, self.refined_map, self.passed_map)
+        return (
+            allowed(self, values, before)
+            and keeps(self, MapAttention, "refine", "attend")
+            and all(as_built(reader, nn.Identity) for reader in readers)
+            and as_built(self.attn_drop, nn.Dropout)
+            and (not self.refines or self._foldable(values))
+        )
+
+    def _foldable(self, like: Tensor) -> bool:
+        """Whether refinement may be folded, and is worth it for maps or values (batch, H, N, ...)."""
+        return foldable(self.DLA, self.adapt_bn) and worthwhile(
+            like, len(like) * self.DLA.ratio * self._map_bytes(like)
+        )
+
+    def _image_bytes(self, like: Tensor) -> int:
+        """Bytes of the maps of one image that are at work at once."""
+        # Scores, their softmax and the map before; or the expanded maps before and after the DLA.
+        return max(3, 2 * self.DLA.ratio if self.refines else 0) * self._map_bytes(like)
+
+    def _map_bytes(self, like: Tensor) -> int:
+        """Bytes of one image's maps, one for each head."""
+        return self.heads * like.shape[2] ** 2 * like.element_size()
 
 
 class RefinedSelfAttention(MapAttention):
@@ -97,34 +151,10 @@ class RefinedSelfAttention(MapAttention):
     model.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        *,
-        refines: bool = True,
-        refine_mode: RefineMode = "expand-conv",
-        expansion_ratio: int | None = None,
-        kernel_size: int = 3,
-        map_scale: float | None = None,
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-    ) -> None:
-        """Make attention of `heads` heads over `dim` features; `map_scale` None is d^-0.5."""
-        super().__init__(
-            dim,
-            heads,
-            3 * dim,
-            refines=refines,
-            refine_mode=refine_mode,
-            expansion_ratio=expansion_ratio,
-            kernel_size=kernel_size,
-            qkv_bias=qkv_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-        )
-        self.map_scale = self.scale if map_scale is None else map_scale
+    def __init__(self, config: AttentionConfig, *, refines: bool = True) -> None:
+        """Make the layers; `refines`: whether this block refines its map."""
+        super().__init__(config, projections=3, refines=refines)
+        self.map_scale = self.scale if config.map_scale is None else config.map_scale
 
     def forward(self, x: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attend over tokens x; return the output and the map that goes on."""
@@ -134,13 +164,29 @@ class RefinedSelfAttention(MapAttention):
         queries = queries * self.scale
         if self.map_scale == 0:
             before = None
-        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            attended = fast.own_attention(self, queries, keys, values, before)
-            if attended is not None:
-                return self.project(attended[0]), attended[1]
+        if not is_scripting():  # noqa: SIM102
+            if self._allows_pieces(values, before):
+                outputs, passed = self._attend_in_pieces(queries, keys, values, before)
+                return self.project(outputs), passed
         maps = self.raw_map((queries @ keys.transpose(-2, -1)).softmax(dim=-1))
         if before is not None:
             maps = torch.add(maps, before, alpha=self.map_scale)
         if self.refines:
             maps = self.refined_map(self.refine(maps))
         return self.attend(maps, values), self.passed_map(maps)
+
+    def _attend_in_pieces(
+        self, queries: Tensor, keys: Tensor, values: Tensor, before: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The heads' outputs (batch, H, N, d) and the map that goes on."""
+        refine = fold_refinement(self.DLA, self.adapt_bn) if self.refines else nn.Identity()
+
+        def attend(piece: slice) -> tuple[Tensor, Tensor]:
+            maps = (queries[piece] @ keys[piece].transpose(-2, -1)).softmax(dim=-1)
+            if before is not None:
+                maps.add_(before[piece], alpha=self.map_scale)
+            maps = refine(maps)
+            return maps @ values[piece], maps
+
+        outputs, passed = in_pieces(attend, values, self._image_bytes(values))
+        return outputs, passed

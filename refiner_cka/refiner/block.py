@@ -4,8 +4,7 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from .attention import RefinedSelfAttention
-from .sharing import SharedAttention
+from .attention import MapAttention
 
 
 class ScaledMlp(nn.Module):
@@ -50,7 +49,7 @@ class Block(nn.Module):
     def __init__(
         self,
         dim: int,
-        attn: RefinedSelfAttention | SharedAttention,
+        attn: MapAttention,
         *,
         mlp_ratio: float,
         proj_drop: float = 0.0,

@@ -1,9 +1,8 @@
 """The Refiner model: stem, blocks, heads; the interface of timm's vision transformer."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
-import torch
 from timm.layers.helpers import to_2tuple
 from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pool1d import global_pool_nlc
@@ -12,11 +11,11 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .attention import MapAttention, RefinedSelfAttention
+from .attention import AttentionConfig, RefinedSelfAttention
+from .backbone import Backbone
 from .block import Block
-from .checkpointing import checkpointed
-from .heads import EMPTY_BOX, Box, TrainingOutput, combine_logits, mix_tokens, random_box
-from .positions import fit_positions, remember_grid, resample
+from .conditions import is_scripting
+from .heads import EMPTY_BOX, TrainingOutput, combine_logits, mix_tokens, random_box
 from .refinement import RefineMode
 from .sharing import SharedAttention
 from .stem import ConvStem
@@ -24,7 +23,7 @@ from .stem import ConvStem
 Pool = Literal["token", "avg", "max", "avgmax", ""]
 
 
-class Refiner(nn.Module):
+class Refiner(Backbone):
     """A vision transformer that refines its attention maps.
 
     Layouts. With `share_attention` (the released checkpoints): blocks alternate between plain
@@ -36,9 +35,6 @@ class Refiner(nn.Module):
 
     Source: Zhou et al., Refiner: Refining Self-attention for Vision Transformers, arXiv 2106.03714.
     """
-
-    # Scripting would compile the property, which only concerns eager evaluation.
-    __jit_unused_properties__: Final = ["fast_evaluation"]
 
     def __init__(
         self,
@@ -98,81 +94,53 @@ class Refiner(nn.Module):
             attn_drop_rate: dropout of attention maps.
             drop_path_rate: stochastic depth, rising linearly to this rate in the last block.
         """
-        super().__init__()
-        if embed_dim % num_heads:
-            raise ModelError(f"embed_dim={embed_dim} is not a multiple of num_heads={num_heads}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
-        self.num_prefix_tokens = 1
-        self.dynamic_img_size = dynamic_img_size
-        self.dense_supervision = dense_supervision or token_mixing
-        self.token_mixing = token_mixing
-        self.grad_checkpointing = False
-
+        config = AttentionConfig(
+            embed_dim,
+            num_heads,
+            refine_mode=refine_mode,
+            expansion_ratio=expansion_ratio,
+            kernel_size=kernel_size,
+            map_scale=map_scale,
+            qkv_bias=qkv_bias,
+            attn_drop_rate=attn_drop_rate,
+            proj_drop_rate=proj_drop_rate,
+        )
         size: tuple[int, int] = to_2tuple(img_size)
         make_stem: Any = ConvStem if conv_stem else PatchEmbed
-        stem: Any = make_stem(
-            size, patch_size, in_chans, embed_dim, strict_img_size=not dynamic_img_size
-        )
-        rows, columns = stem.grid_size
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + rows * columns, embed_dim))
-        self.patch_embed = stem
-        self.pos_drop = nn.Dropout(pos_drop_rate)
-        refinement: dict[str, Any] = {
-            "refine_mode": refine_mode,
-            "expansion_ratio": expansion_ratio,
-            "kernel_size": kernel_size,
-            "qkv_bias": qkv_bias,
-            "attn_drop": attn_drop_rate,
-            "proj_drop": proj_drop_rate,
-        }
 
-        def attention(index: int) -> RefinedSelfAttention | SharedAttention:
-            if share_attention and index % 2:
-                return SharedAttention(embed_dim, num_heads, **refinement)
-            return RefinedSelfAttention(
-                embed_dim,
-                num_heads,
-                refines=not share_attention,
-                map_scale=map_scale,
-                **refinement,
+        def block(index: int) -> Block:
+            attention = (
+                SharedAttention(config)
+                if share_attention and index % 2
+                else RefinedSelfAttention(config, refines=not share_attention)
             )
-
-        self.blocks = nn.ModuleList(
-            Block(
+            return Block(
                 embed_dim,
-                attention(index),
+                attention,
                 mlp_ratio=mlp_ratio,
                 proj_drop=proj_drop_rate,
                 drop_path=drop_path_rate * index / max(1, depth - 1),
             )
-            for index in range(depth)
+
+        super().__init__(
+            make_stem(size, patch_size, in_chans, embed_dim, strict_img_size=not dynamic_img_size),
+            map(block, range(depth)),
+            embed_dim,
+            pos_drop_rate=pos_drop_rate,
+            dynamic_img_size=dynamic_img_size,
         )
+        self.in_chans = in_chans
+        self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
+        self.num_prefix_tokens = 1
+        self.dense_supervision = dense_supervision or token_mixing
+        self.token_mixing = token_mixing
         self.feature_info = [
             {"module": f"blocks.{index}", "num_chs": embed_dim, "reduction": patch_size}
             for index in range(depth)
         ]
-        self.norm: nn.Module = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head_drop = nn.Dropout(drop_rate)
-        self.head, self.aux_head = self._heads(num_classes)
-        self.global_pool = self._check_pool(global_pool)
-        self.register_state_dict_post_hook(remember_grid)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(fit_positions)  # type: ignore[no-untyped-call]
+        self.reset_classifier(num_classes, global_pool)
         self.init_weights()
-
-    def _heads(self, num_classes: int) -> tuple[nn.Module, nn.Module]:
-        """The class head and the patch head, for tokens of this model's width."""
-        if num_classes == 0:
-            return nn.Identity(), nn.Identity()
-        return nn.Linear(self.embed_dim, num_classes), nn.Linear(self.embed_dim, num_classes)
-
-    def _check_pool(self, pool: Pool) -> Pool:
-        if pool not in get_args(Pool):
-            known = ", ".join(map(repr, get_args(Pool)))
-            raise ModelError(f"global_pool={pool!r} is unknown; use one of {known}")
-        return pool
 
     def init_weights(self) -> None:
         """Draw positions, class token and linear layers from a normal of deviation 0.02, cut at 2.
@@ -187,19 +155,6 @@ class Refiner(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    @property
-    def fast_evaluation(self) -> bool:
-        """Whether evaluation without gradients may take the fast path. Set it to switch that."""
-        return all(module.fast_evaluation for module in self._mechanisms())
-
-    @fast_evaluation.setter
-    def fast_evaluation(self, enable: bool) -> None:
-        for module in self._mechanisms():
-            module.fast_evaluation = enable
-
-    def _mechanisms(self) -> list[ConvStem | MapAttention]:
-        return [module for module in self.modules() if isinstance(module, (ConvStem, MapAttention))]
-
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay must leave alone, beside biases and norms."""
         return {"pos_embed", "cls_token"}
@@ -211,65 +166,24 @@ class Refiner(nn.Module):
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
         }
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute blocks in the backward pass instead of keeping their activations."""
-        self.grad_checkpointing = enable
-
     def get_classifier(self) -> nn.Module:
         """The class head (`aux_head` is the patch head)."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: Pool | None = None) -> None:
         """Replace both heads by fresh ones for `num_classes` classes, or remove them with 0."""
-        reference = self.cls_token
-        self.num_classes = num_classes
         if global_pool is not None:
-            self.global_pool = self._check_pool(global_pool)
+            if global_pool not in get_args(Pool):
+                known = ", ".join(map(repr, get_args(Pool)))
+                raise ModelError(f"global_pool={global_pool!r} is unknown; use one of {known}")
+            self.global_pool = global_pool
+        self.num_classes = num_classes
         self.head, self.aux_head = (
-            head.to(reference.device, reference.dtype) for head in self._heads(num_classes)
+            nn.Linear(self.embed_dim, num_classes).to(self.cls_token)
+            if num_classes
+            else nn.Identity()
+            for _ in range(2)
         )
-
-    def _embed(self, images: Tensor, box: Box | None = None) -> Tensor:
-        """Tokens before the first block, positions added: (batch, 1 + patches, embed_dim)."""
-        tokens = self.patch_embed(images)
-        grid = self._grid(images)
-        if box is not None:
-            tokens = mix_tokens(tokens, grid, box)
-        positions: Tensor = self.pos_embed
-        if self.dynamic_img_size:
-            positions = resample(positions, self.patch_embed.grid_size, grid)
-        cls_token = self.cls_token.expand(tokens.shape[0], -1, -1)
-        embedded: Tensor = self.pos_drop(torch.cat([cls_token, tokens], dim=1) + positions)
-        return embedded
-
-    def _grid(self, images: Tensor) -> tuple[int, int]:
-        """Rows and columns of the patches of these images."""
-        rows, columns = self.patch_embed.patch_size
-        return images.shape[-2] // rows, images.shape[-1] // columns
-
-    def _run_block(
-        self, block: nn.Module, x: Tensor, before: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """One block, recomputed in the backward pass if gradient checkpointing asks for it."""
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpointed(block, x, before)
-        x, passed = block(x, before)
-        return x, passed
-
-    def _run_blocks(self, x: Tensor) -> Tensor:
-        """All blocks and the final norm; the map goes from block to block beside the tokens."""
-        before: Tensor | None = None
-        for block in self.blocks:
-            if torch.jit.is_scripting():  # type: ignore[attr-defined]
-                x, before = block(x, before)
-            else:
-                x, before = self._run_block(block, x, before)
-        normed: Tensor = self.norm(x)
-        return normed
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images to normalised tokens (batch, 1 + patches, embed_dim)."""
-        return self._run_blocks(self._embed(x))
 
     def pool(self, x: Tensor) -> Tensor:
         """What the class head sees of the normalised tokens."""
@@ -306,70 +220,11 @@ class Refiner(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """Images to logits; in training with dense supervision to a `TrainingOutput`."""
-        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if not is_scripting():
             supervised = self.training and self.dense_supervision
             if supervised:
                 return self.forward_train(x)
         return self.forward_head(self.forward_features(x))
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | list[int] | None = None,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        output_dict: bool = False,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Any:
-        """Outputs of chosen blocks, with the arguments and results of timm's vision transformer.
-
-        Args:
-            x: images.
-            indices: the last n blocks, these blocks, or all.
-            return_prefix_tokens: pair every intermediate with its class token.
-            norm: apply the final norm to intermediates.
-            stop_early: skip the blocks after the last one asked for.
-            output_fmt: `NCHW` maps or `NLC` tokens.
-            intermediates_only: leave out the final features.
-            output_dict: return a dictionary with `image_features`, `image_intermediates` and, if
-                asked for, `image_intermediates_prefix`.
-            attn_mask: refused: refinement mixes neighbouring entries of a map, masked or not.
-            is_causal: refused likewise.
-        """
-        if attn_mask is not None or is_causal:
-            raise ModelError("a Refiner mixes attention across tokens and cannot be masked")
-        if output_fmt not in ("NCHW", "NLC"):
-            raise ModelError(f"output_fmt={output_fmt!r} is unknown; use 'NCHW' or 'NLC'")
-        take, last = feature_take_indices(len(self.blocks), indices)
-        batch = x.shape[0]
-        rows, columns = self._grid(x)
-        x = self._embed(x)
-        before: Tensor | None = None
-        outputs: list[Tensor] = []
-        for index, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
-            x, before = self._run_block(block, x, before)
-            if index in take:
-                outputs.append(self.norm(x) if norm else x)
-        prefix = [output[:, :1] for output in outputs]
-        patches = [output[:, 1:] for output in outputs]
-        if output_fmt == "NCHW":
-            patches = [
-                patch.reshape(batch, rows, columns, -1).permute(0, 3, 1, 2).contiguous()
-                for patch in patches
-            ]
-        if output_dict:
-            result: dict[str, Any] = {"image_intermediates": patches}
-            if return_prefix_tokens:
-                result["image_intermediates_prefix"] = prefix
-            if not intermediates_only:
-                result["image_features"] = self.norm(x)
-            return result
-        intermediates = list(zip(patches, prefix, strict=True)) if return_prefix_tokens else patches
-        return intermediates if intermediates_only else (self.norm(x), intermediates)
 
     def prune_intermediate_layers(
         self,

@@ -1,26 +1,11 @@
-"""Position embeddings for any grid of patches, also from checkpoints of another size."""
+"""Position embeddings for any grid of patches."""
 
-import logging
-from collections.abc import Mapping
-from math import isqrt, prod
-from typing import TYPE_CHECKING, Any
+from math import isqrt
 
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from ..errors import CheckpointError
-
-if TYPE_CHECKING:
-    from .model import Refiner
-
-_logger = logging.getLogger(__name__)
-
-# The key under which a state dict's metadata says which grid its positions belong to: their number
-# alone does not tell 14x14 from 7x28.
-GRID = "grid"
-
-# Where training scripts keep the weights in a checkpoint, the averaged ones first.
-NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def resample(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
@@ -44,61 +29,3 @@ def square_grid(positions: Tensor) -> tuple[int, int]:
             "build the model with the img_size the checkpoint was trained at"
         )
     return side, side
-
-
-def _grid(model: "Refiner") -> tuple[int, int]:
-    """Rows and columns of patches that a model is built for."""
-    rows, columns = model.patch_embed.grid_size
-    return rows, columns
-
-
-def remember_grid(
-    model: "Refiner", state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
-) -> None:
-    """State dict hook: note the grid of the positions in the metadata, which adds no key."""
-    local_metadata[GRID] = _grid(model)
-
-
-def fit_positions(
-    model: "Refiner",
-    state_dict: dict[str, Any],
-    prefix: str,
-    local_metadata: Mapping[str, Any],
-    *_: object,
-) -> None:
-    """Load hook: interpolate the positions of a state dict made for another grid.
-
-    The metadata says which grid they belong to, unless their number has been changed since. Without
-    it, positions whose number fits are taken as they are, and others to be those of a square grid.
-    """
-    positions = state_dict.get(prefix + "pos_embed")
-    if positions is None:
-        return
-    new = _grid(model)
-    noted = tuple(local_metadata.get(GRID, new))
-    count = positions.shape[1] - 1
-    old = next((grid for grid in (noted, new) if prod(grid) == count), None)
-    state_dict[prefix + "pos_embed"] = resample(positions, old or square_grid(positions), new)
-
-
-def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: "Refiner") -> dict[str, Any]:
-    """Turn the content of a checkpoint file into a state dict for `model`.
-
-    Takes weights out of the nests of training scripts (averaged ones first), removes the prefixes
-    of wrappers, and interpolates position embeddings. Released checkpoints say nothing about their
-    grid, and all are square: a square number of positions is read as a square grid.
-    """
-    weights = next((checkpoint[nest] for nest in NESTS if checkpoint.get(nest)), checkpoint)
-    state_dict = {
-        key.removeprefix("_orig_mod.").removeprefix("module.").removeprefix("_orig_mod."): value
-        for key, value in weights.items()
-    }
-    positions = state_dict.get("pos_embed")
-    if positions is not None:
-        new = _grid(model)
-        count = positions.shape[1] - 1
-        old = square_grid(positions) if isqrt(count) ** 2 == count else new
-        if old != new:
-            _logger.info("interpolating position embeddings from %s to %s", old, new)
-            state_dict["pos_embed"] = resample(positions, old, new)
-    return state_dict

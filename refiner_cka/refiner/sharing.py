@@ -1,11 +1,11 @@
 """Attention sharing: a block that takes the map of the block before instead of computing one."""
 
-import torch
 from torch import Tensor
 
-from . import fast
-from .attention import MapAttention
-from .refinement import RefineMode
+from .attention import AttentionConfig, MapAttention
+from .conditions import is_scripting
+from .pieces import in_pieces
+from .refinement import fold_refinement
 
 
 class SharedAttention(MapAttention):
@@ -23,32 +23,10 @@ class SharedAttention(MapAttention):
     second block is of this kind.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        *,
-        refine_mode: RefineMode = "expand-conv",
-        expansion_ratio: int | None = None,
-        kernel_size: int = 3,
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-    ) -> None:
-        """Make attention of `heads` heads over `dim` features that shares the map before."""
-        super().__init__(
-            dim,
-            heads,
-            dim,
-            refines=True,
-            refine_mode=refine_mode,
-            expansion_ratio=expansion_ratio,
-            kernel_size=kernel_size,
-            qkv_bias=qkv_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-        )
-        self.refined_scale = 1.0 if refine_mode == "none" else self.scale
+    def __init__(self, config: AttentionConfig) -> None:
+        """Make the layers; `map_scale` has no part in this block."""
+        super().__init__(config, projections=1, refines=True)
+        self.refined_scale = 1.0 if config.refine_mode == "none" else self.scale
 
     def forward(self, x: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attend over tokens x with the map before; return the output and that map."""
@@ -56,9 +34,19 @@ class SharedAttention(MapAttention):
             raise ValueError("a block that shares attention needs the map of the block before")
         batch, tokens, dim = x.shape
         values = self.qkv(x).reshape(batch, tokens, self.heads, dim // self.heads).transpose(1, 2)
-        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            outputs = fast.shared_attention(self, before, values)
-            if outputs is not None:
-                return self.project(outputs), before
+        if not is_scripting():  # noqa: SIM102
+            if self._allows_pieces(values, before):
+                return self.project(self._attend_in_pieces(before, values)), before
         maps = self.refined_map(self.refine(before)) * self.refined_scale
         return self.attend(maps, values), self.passed_map(before)
+
+    def _attend_in_pieces(self, before: Tensor, values: Tensor) -> Tensor:
+        """The heads' outputs (batch, H, N, d)."""
+        refine = fold_refinement(self.DLA, self.adapt_bn)
+
+        def attend(piece: slice) -> tuple[Tensor]:
+            # Scaling the outputs is scaling the maps, on fewer numbers.
+            return ((refine(before[piece]) @ values[piece]) * self.refined_scale,)
+
+        (outputs,) = in_pieces(attend, values, self._image_bytes(values))
+        return outputs

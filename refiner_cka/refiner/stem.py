@@ -5,7 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from . import fast
+from .conditions import allowed, as_built, is_scripting, worthwhile
+from .folding import Folded, fold
+from .pieces import in_pieces
 
 
 class ConvStem(nn.Module):
@@ -65,15 +67,46 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images into patch tokens."""
-        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if not is_scripting():
             if isinstance(images, Tensor):  # a symbolic trace has no sizes to check
                 self.check_size(images.shape[-2], images.shape[-1])
-            folded = fast.stem(self, images)
-            if folded is not None:
-                return folded
+            if self._allows_pieces(images):
+                return self._embed_in_pieces(images)
         # Not in place: full backward hooks forbid to overwrite what a norm gave.
         x = F.relu(self.bn1(self.conv1(images)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))
         tokens: Tensor = self.proj(x)
         return tokens.flatten(2).transpose(1, 2)
+
+    def _allows_pieces(self, images: Tensor) -> bool:
+        """Whether the stem is as built, and worth folding for these images."""
+        return (
+            allowed(self, images)
+            and all(as_built(part, nn.Conv2d, nn.BatchNorm2d) for part in self.children())
+            and worthwhile(images, len(images) * self._image_bytes(images))
+        )
+
+    def _image_bytes(self, images: Tensor) -> int:
+        """Bytes of the largest output for one image: 128 channels at half resolution."""
+        rows, columns = images.shape[-2:]
+        return 128 * (rows // 2) * (columns // 2) * images.element_size()
+
+    def _embed_in_pieces(self, images: Tensor) -> Tensor:
+        """The same with the norms folded, a few images at a time."""
+        pairs = ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3))
+        layers = [fold(conv, norm).convolve for conv, norm in pairs]
+        layout = torch.channels_last if images.device.type == "cpu" else torch.preserve_format
+        # Once here, or it is brought into this layout again for every piece.
+        project = Folded(
+            self.proj, self.proj.weight.to(memory_format=layout), self.proj.bias
+        ).convolve
+
+        def embed(piece: slice) -> tuple[Tensor]:
+            x = images[piece].to(memory_format=layout)
+            for layer in layers:
+                x = layer(x).relu_()
+            return (project(x).flatten(2).transpose(1, 2),)
+
+        (tokens,) = in_pieces(embed, images, self._image_bytes(images))
+        return tokens

@@ -4,8 +4,8 @@ from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
+from .loading import checkpoint_filter_fn
 from .model import Refiner
-from .positions import checkpoint_filter_fn
 
 
 def _cfg(crop_pct: float) -> dict[str, Any]:

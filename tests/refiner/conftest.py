@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -19,6 +20,21 @@ SMALL = {
     "num_classes": 5,
 }
 
+LAYOUTS = pytest.mark.parametrize("share", [True, False])
+
+
+def close(ours: torch.Tensor, reference: torch.Tensor) -> None:
+    """Assert that two ways of evaluation agree."""
+    torch.testing.assert_close(ours, reference, atol=2e-5, rtol=1e-5)
+
+
+@contextmanager
+def plain(model: Refiner) -> Iterator[None]:
+    """A context in which a model evaluates by the plain path."""
+    model.fast_evaluation = False
+    yield
+    model.fast_evaluation = True
+
 
 @torch.no_grad()
 def give_effect(model: nn.Module) -> None:
@@ -31,6 +47,12 @@ def give_effect(model: nn.Module) -> None:
             module.running_var.uniform_(0.05, 2)
         if isinstance(module, ScaledMlp):
             module.scale_channel.uniform_(0.2, 0.6)
+
+
+def create(**options: Any) -> Refiner:
+    """A small `refiner_vit_s` in evaluation, made by timm; options override its size."""
+    size = {key: value for key, value in SMALL.items() if key != "num_classes"}
+    return timm.create_model("refiner_vit_s", **(size | options)).eval()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-LAYOUTS = pytest.mark.parametrize("share", [True, False])
+from .conftest import LAYOUTS
 
 
 @LAYOUTS
@@ -56,7 +56,7 @@ def test_trace_follows_the_batch_size(make, images):
         torch.testing.assert_close(traced(more), model(more), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("share", [True, False])
+@LAYOUTS
 def test_symbolic_trace(make, images, share):
     model = make(share_attention=share)
     traced = torch.fx.symbolic_trace(model)

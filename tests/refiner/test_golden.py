@@ -1,7 +1,6 @@
 """Agreement with tensors computed by the reference model."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,13 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from refiner_cka.refiner import AttentionRefinement, Refiner, record_attention
+from refiner_cka.refiner import (
+    AttentionConfig,
+    AttentionRefinement,
+    RefinedSelfAttention,
+    Refiner,
+    record_attention,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "refiner"
 TOLERANCE = 1e-5  # of each tensor's largest absolute value
@@ -77,24 +82,17 @@ def test_recorded_maps_agree(layout, path):
     ("case", "options"),
     [("expand3", {"ratio": 3}), ("expand1", {"ratio": 1}), ("conv", {"mode": "conv"})],
 )
-def test_refinement_agrees(case, options, path):
-    from refiner_cka.refiner import RefinedSelfAttention
-    from refiner_cka.refiner.fast import FoldedRefinement
-
+def test_refinement_agrees(case, options, path, norms_called):
     tensors = load_file(GOLDEN / "dla.safetensors")
     refinement = AttentionRefinement(4, **options)
     refinement.load_state_dict(weights(tensors, f"{case}/"))
-    refinement.eval()
-    maps = tensors[f"{case}/input"]
-    with torch.no_grad() if path == "fast" else nullcontext():
-        if path == "plain":
-            refined = refinement(maps)
-        else:
-            # The fast path folds `adapt_bn` in too: with eps 0 a fresh one is the identity.
-            attention = RefinedSelfAttention(8, 4).eval()
-            attention.DLA = refinement
-            attention.adapt_bn.eps = 0
-            refined = FoldedRefinement(attention)(maps)
+    attention = RefinedSelfAttention(AttentionConfig(8, 4)).eval()
+    attention.DLA = refinement.eval()
+    attention.adapt_bn.eps = 0  # which makes a fresh norm the identity
+    attention.fast_evaluation = path == "fast"
+    with torch.no_grad(), norms_called() as called:
+        refined = attention.refine(tensors[f"{case}/input"])
+    assert bool(called) == (path == "plain")
     assert_agrees(refined, tensors[f"{case}/output"])
 
 

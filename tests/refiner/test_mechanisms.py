@@ -7,6 +7,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from refiner_cka.errors import ModelError
 from refiner_cka.refiner import (
+    AttentionConfig,
     AttentionExpansion,
     AttentionReduction,
     AttentionRefinement,
@@ -16,6 +17,8 @@ from refiner_cka.refiner import (
     Refiner,
     SharedAttention,
 )
+
+from .conftest import LAYOUTS
 
 
 def test_expansion_and_reduction_are_linear_mixtures_of_maps():
@@ -59,7 +62,7 @@ def test_mode_none_leaves_maps_alone():
 
 @pytest.mark.parametrize("gradients", [True, False])
 def test_mode_none_without_the_map_before_is_timm_attention(gradients):
-    ours = RefinedSelfAttention(48, 4, refine_mode="none", map_scale=0.0).eval()
+    ours = RefinedSelfAttention(AttentionConfig(48, 4, refine_mode="none", map_scale=0.0)).eval()
     theirs = Attention(48, num_heads=4, qkv_bias=True).eval()
     theirs.load_state_dict(ours.state_dict())
     x, before = torch.randn(2, 17, 48), torch.rand(2, 4, 17, 17)
@@ -119,7 +122,7 @@ def test_shared_attention_passes_on_the_map_it_received(make):
         attention(torch.randn(2, 17, 24))
 
 
-@pytest.mark.parametrize("share", [True, False])
+@LAYOUTS
 @pytest.mark.parametrize(
     "options",
     [
@@ -142,7 +145,7 @@ def test_every_ablation_builds_and_both_paths_agree(make, images, share, options
         torch.testing.assert_close(model(images), plain, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("share", [True, False])
+@LAYOUTS
 def test_the_expansion_ratio_is_not_ignored(make, share):
     refining = [b.attn for b in make(share_attention=share, expansion_ratio=5).blocks]
     assert all(a.DLA.conv_exp.out_channels == 20 for a in refining if a.refines)

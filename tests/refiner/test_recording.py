@@ -5,8 +5,10 @@ import torch
 
 from refiner_cka.refiner import record_attention
 
+from .conftest import LAYOUTS
 
-@pytest.mark.parametrize("share", [True, False])
+
+@LAYOUTS
 @pytest.mark.parametrize("gradients", [True, False])
 def test_every_stage_is_recorded_and_fits_the_others(make, images, share, gradients):
     model = make(share_attention=share)

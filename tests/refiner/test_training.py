@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits
 from refiner_cka.refiner import Box, Refiner, TrainingOutput, dense_supervision_loss
 from refiner_cka.refiner.heads import mix_tokens, random_box
 
+from .conftest import LAYOUTS
+
 
 def statistics(model):
     return {
@@ -19,7 +21,7 @@ def statistics(model):
     }
 
 
-@pytest.mark.parametrize("share", [True, False])
+@LAYOUTS
 @pytest.mark.parametrize("mode", ["expand-conv", "conv", "none"])
 @pytest.mark.parametrize("mixing", [True, False])
 def test_gradients_reach_every_parameter_and_statistics_move(make, images, share, mode, mixing):
@@ -110,7 +112,7 @@ def test_loss_formula():
     )
 
 
-@pytest.mark.parametrize("share", [True, False])
+@LAYOUTS
 def test_checkpointing_changes_neither_gradients_nor_statistics(make, images, share):
     model = make(share_attention=share, drop_path_rate=0.2, proj_drop_rate=0.1).train()
     other = copy.deepcopy(model)
