@@ -25,10 +25,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import AnalysisWarning, DataError
+from ..errors import AnalysisWarning, DataError, one_line
 from ..sums import MIN_BATCH
 from . import sources
-from .decoding import UnreadableImage, one_line
+from .decoding import UnreadableImage
 from .preprocessing import Preprocessing
 from .sources import Digest
 

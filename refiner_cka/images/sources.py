@@ -32,14 +32,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import AnalysisWarning, DataError
+from ..errors import AnalysisWarning, DataError, one_line
 from .decoding import (
     CHANNELS,
     UnreadableImage,
     array_to_rgb,
     check_size,
     decode,
-    one_line,
     to_rgb,
 )
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ResultError, ResultFileError
+from ..errors import ResultError, ResultFileError, one_line
 from ..sums import Places, Quantity
 from .atomic import write_whole
 from .result import AttentionLayer, Layer, Result, Unreadable
@@ -65,9 +65,8 @@ def load(path: str | Path) -> Result:
     except ResultError as error:
         raise ResultFileError(f"{path}: {error}; the file is damaged, analyse again") from error
     except Exception as error:  # h5py has no list of what a damaged file makes it raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ResultFileError(
-            f"{path} is damaged or truncated ({reason}); analyse again"
+            f"{path} is damaged or truncated ({one_line(error)}); analyse again"
         ) from error
     return result
 
@@ -165,7 +164,7 @@ def _refuse_other_files(path: Path) -> None:
     except FileNotFoundError as error:
         raise ResultFileError(f"no such file: {path}") from error
     except OSError as error:
-        raise ResultFileError(f"{path} cannot be read: {error.strerror}") from error
+        raise ResultFileError(f"{path} cannot be read: {one_line(error)}") from error
     if not h5py.is_hdf5(path):
         raise ResultFileError(f"{path} is not an HDF5 file; give the .h5 file of an analysis")
 

@@ -23,7 +23,7 @@ from refiner_cka.subjects.hooks import first_outputs
 from refiner_cka.subjects.layouts import NoTokens, grid_of, readings_of
 from refiner_cka.subjects.locality import Reading
 from refiner_cka.subjects.readout import ModelLayout, TokenLayout, patches_of, tensor_of
-from refiner_cka.subjects.timm_models import layout as layout_of
+from refiner_cka.subjects.timm_attributes import layout as layout_of
 
 TOLERANCE = 1e-5
 
