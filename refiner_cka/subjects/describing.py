@@ -12,9 +12,7 @@ from .families import family_of
 from .hooks import first_outputs
 from .provenance import seeded
 from .readout import tensor_of
-from .spec import parse
-
-Size = tuple[int, int]
+from .spec import Size, parse
 
 
 def describe(

@@ -16,11 +16,11 @@ from ..errors import ModelError, RefinerCkaError, one_line
 from . import checkpoint
 from .fitting import fit, unwrap
 from .provenance import Source
-from .spec import Spec
+from .spec import Size, Spec
 from .subject import Subject
 
 
-def make(spec: Spec, layers: str, image_size: tuple[int, int] | None) -> tuple[Subject, Source]:
+def make(spec: Spec, layers: str, image_size: Size | None) -> tuple[Subject, Source]:
     """Call a factory as a `Spec` says, load its file if it has one, and return where its weights are from.
 
     Modules of the working directory can be imported; the factory may be a class, and have dots.

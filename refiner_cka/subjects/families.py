@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 from . import catalogue, factories, timm_models
 from .provenance import Source
-from .spec import Spec
+from .spec import Size, Spec
 from .subject import Subject
-
-Size = tuple[int, int]
 
 
 class Family(NamedTuple):

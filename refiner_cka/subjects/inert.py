@@ -57,11 +57,10 @@ class Inert(dict[Any, Any]):
         return super().__new__(cls)
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        """Stay empty."""
         super().__init__()
 
     def __setstate__(self, _state: Any) -> None:
-        """Drop the state."""
+        pass
 
     def append(self, _item: Any) -> None:
         """Drop an item of a list's subclass."""
@@ -73,7 +72,6 @@ class Inert(dict[Any, Any]):
         """Drop an item of a set's subclass."""
 
     def __hash__(self) -> int:  # type: ignore[override]  # placeholders are dictionary keys and set items too
-        """Hash by identity."""
         return id(self)
 
 

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from .families import family_of
 from .provenance import origin_of, seeded
-from .spec import Spec, parse
+from .spec import Size, Spec, parse
 from .subject import Subject, stated
-
-Size = tuple[int, int]
 
 
 def resolve(

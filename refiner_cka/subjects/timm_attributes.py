@@ -10,8 +10,7 @@ from torch import nn
 
 from ..images.preprocessing import Preprocessing
 from .readout import ModelLayout
-
-Size = tuple[int, int]
+from .spec import Size
 
 
 def config(module: nn.Module) -> Mapping[str, Any]:

@@ -14,10 +14,9 @@ from . import catalogue, hub, timm_attributes, timm_loading
 from .fitting import classifiers
 from .layers import choose_layers
 from .provenance import Source
-from .spec import Spec
+from .spec import Size, Spec
 from .subject import Subject
 
-Size = tuple[int, int]
 # Given by NAME=WEIGHTS; beside it they would load weights that no result file tells of.
 _RESERVED = (
     "pretrained",
