@@ -1,4 +1,4 @@
-"""Everything this package refuses, and the one warning it gives.
+"""Everything this package refuses, the one warning it gives, and what keeps their messages to one line.
 
 RefinerCkaError            a refusal; the message is one line: what is wrong and what to do
 ├── DataError              images: missing, too few, unreadable, not what the models take
@@ -11,6 +11,8 @@ RefinerCkaError            a refusal; the message is one line: what is wrong and
 
 AnalysisWarning            the analysis goes on, and something in it is undefined, was left out or assumed
 """
+
+from collections.abc import Sequence
 
 
 class RefinerCkaError(Exception):
@@ -47,3 +49,22 @@ class ResultFileError(RefinerCkaError):
 
 class AnalysisWarning(UserWarning):
     """Something in the result is undefined, was left out or assumed; the rest stands."""
+
+
+def one_line(error: BaseException, *, path: bool = False) -> str:
+    """Return what any exception says: its first line, in at most 160 characters; its class if it says nothing.
+
+    Args:
+        error: the exception.
+        path: whether to keep the path that an error of the operating system names; most refusals name it already.
+    """
+    reason = None if path else getattr(error, "strerror", None)
+    lines = (line.strip() for line in str(reason or error).splitlines())
+    text = next(filter(None, lines), type(error).__name__)
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """Return the first of many names and how many more there are: `a, b, c (+4 more)`."""
+    more = f" (+{len(names) - shown} more)" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

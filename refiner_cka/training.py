@@ -32,7 +32,7 @@ from .images.preprocessing import Preprocessing
 from .refiner import TrainingOutput, dense_supervision_loss
 from .results.atomic import check_writable, write_whole
 from .subjects import Subject, resolve
-from .subjects.provenance import origin_of, seeded
+from .subjects.provenance import Source, origin_of, seeded
 
 _EVALUATED = 256
 """Images of a forward pass that measures accuracy."""
@@ -472,8 +472,7 @@ def _finished(
     """Return the subject with the provenance of its new weights."""
     origin = origin_of(
         subject.module,
-        str(subject.origin.get("model", type(subject.module).__qualname__)),
-        "trained",
+        Source(str(subject.origin.get("model", type(subject.module).__qualname__)), "trained"),
         subject.preprocessing.input_size[1:],
         arguments=subject.origin.get("arguments"),
         seed=seed,

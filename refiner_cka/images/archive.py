@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from .decoding import one_line
+from ..errors import DataError, one_line
 from .files import IMAGE_SUFFIXES, FileImages, Place, is_image_name
 from .source import printable
 

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 from .arrays import ArrayImages
-from .decoding import one_line
 
 _IMAGE_NAMES = ("images", "X", "data", "x")
 _LABEL_NAMES = ("labels", "y", "targets")

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import AnalysisWarning, DataError
-from .decoding import CHANNELS, array_to_rgb, one_line
+from ..errors import AnalysisWarning, DataError, one_line
+from .decoding import CHANNELS, array_to_rgb
 from .source import Digest, UnreadableImage
 
 BLOCK_BYTES = 2**25

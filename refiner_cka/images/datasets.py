@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 from .arrays import check_rows, image_or_input, to_numpy
-from .decoding import check_size, one_line, to_rgb
+from .decoding import check_size, to_rgb
 from .source import Digest, UnreadableImage, printable
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..errors import one_line
 from .source import UnreadableImage
 
 MAX_PIXELS = 2**29
@@ -90,12 +91,6 @@ def check_size(width: int, height: int) -> None:
         raise UnreadableImage(
             f"{width} x {height} pixels: longer than {MAX_ASPECT} times its width"
         )
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an exception says, without its paths and line breaks."""
-    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    return " ".join(text.split())[:200]
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from .decoding import decode, one_line
+from ..errors import one_line
+from .decoding import decode
 from .source import Digest, UnreadableImage
 
 IMAGE_SUFFIXES = (

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import AnalysisWarning, DataError
-from .decoding import one_line
+from ..errors import AnalysisWarning, DataError, one_line
 from .files import IMAGE_SUFFIXES, FileImages, is_image_name
 from .source import printable
 

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 from .archive import TAR_SUFFIXES, open_tar
 from .array_files import open_hdf5, open_npy, open_npz
 from .arrays import ArrayImages, to_numpy
 from .datasets import DatasetImages
-from .decoding import one_line
 from .digits import DIGITS, open_digits
 from .folder import open_folder
 from .source import ImageSource

@@ -12,8 +12,7 @@ from typing import TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import DataError
-from .decoding import one_line
+from ..errors import DataError, one_line
 
 Item = TypeVar("Item")
 

@@ -8,7 +8,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from ..errors import ResultFileError
+from ..errors import ResultFileError, one_line
 
 
 def write_whole(path: str | Path, data: bytes | memoryview) -> None:
@@ -37,8 +37,9 @@ def write_whole(path: str | Path, data: bytes | memoryview) -> None:
             f"cannot write {path}: {error.filename} is a file, not a folder; choose another place"
         ) from error
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ResultFileError(f"cannot write {path}: {reason}; choose another place") from error
+        raise ResultFileError(
+            f"cannot write {path}: {one_line(error)}; choose another place"
+        ) from error
     finally:
         # It is gone already if it took its name.
         with contextlib.suppress(OSError):
@@ -63,5 +64,5 @@ def check_writable(path: str | Path) -> None:
             pass
     except OSError as error:
         raise ResultFileError(
-            f"cannot write {path}: {error.strerror} in {existing}; name another --out"
+            f"cannot write {path}: {one_line(error)} in {existing}; name another --out"
         ) from error

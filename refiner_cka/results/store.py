@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ResultError, ResultFileError
+from ..errors import ResultError, ResultFileError, one_line
 from .atomic import write_whole
 
 
@@ -53,9 +53,8 @@ def opened(path: str | Path) -> Iterator[Store]:
     except ResultError as error:
         raise ResultFileError(f"{path}: {error}; the file is damaged, analyse again") from error
     except Exception as error:  # h5py has no list of what a damaged file makes it raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ResultFileError(
-            f"{path} is damaged or truncated ({reason}); analyse again"
+            f"{path} is damaged or truncated ({one_line(error)}); analyse again"
         ) from error
 
 
@@ -214,6 +213,6 @@ def _refuse_other_files(path: Path) -> None:
     except FileNotFoundError as error:
         raise ResultFileError(f"no such file: {path}") from error
     except OSError as error:
-        raise ResultFileError(f"{path} cannot be read: {error.strerror}") from error
+        raise ResultFileError(f"{path} cannot be read: {one_line(error)}") from error
     if not h5py.is_hdf5(path):
         raise ResultFileError(f"{path} is not an HDF5 file; give the .h5 file of an analysis")

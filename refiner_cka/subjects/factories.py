@@ -4,52 +4,55 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..errors import ModelError, RefinerCkaError
+from ..errors import ModelError, RefinerCkaError, one_line
 from . import checkpoint
-from .checkpoint import Fit, first_line
+from .fitting import fit, unwrap
+from .provenance import Source
+from .spec import Size, Spec
 from .subject import Subject
 
 
-def call(name: str, arguments: Mapping[str, Any]) -> nn.Module | Subject:
-    """Call a factory; modules of the working directory can be imported.
+def make(spec: Spec, layers: str, image_size: Size | None) -> tuple[Subject, Source]:
+    """Call a factory as a `Spec` says, load its file if it has one, and return where its weights are from.
 
-    Args:
-        name: `package.module:factory`; the factory may be a class, and have dots.
-        arguments: passed by keyword.
+    Modules of the working directory can be imported; the factory may be a class, and have dots.
 
     Raises:
         ModelError: it cannot be imported or called, or returns neither an `nn.Module` nor a `Subject`.
+        CheckpointError: the file cannot be read or does not fit.
+        LayerError: a pattern that matches nothing.
     """
+    name = spec.name
     factory = _factory(name)
     try:
-        made = factory(**arguments)
+        made = factory(**spec.arguments)
     except RefinerCkaError:
         raise
     except Exception as error:  # someone else's code
-        raise ModelError(f"{name} failed: {type(error).__name__}: {first_line(error)}") from error
+        reason = one_line(error, path=True)
+        raise ModelError(f"{name} failed: {type(error).__name__}: {reason}") from error
     if not isinstance(made, nn.Module | Subject):
         raise ModelError(
             f"{name} returned a {type(made).__name__}: return an nn.Module or a Subject"
         )
-    return made
-
-
-def load(module: nn.Module, file: Path, name: str) -> tuple[Fit, str]:
-    """Load a file into one's own network; return what was loaded and the entry of the file that was taken.
-
-    Raises:
-        CheckpointError: the file cannot be read or does not fit.
-    """
-    weights = checkpoint.read(file)
-    state = checkpoint.unwrap(weights.state, module)
-    return checkpoint.fit(module, state, f"{file.name} does not fit {name}"), weights.entry
+    subject = made if isinstance(made, Subject) else Subject.from_module(made, layers)
+    if image_size is not None:
+        size = (subject.preprocessing.input_size[0], *image_size)
+        subject = replace(subject, preprocessing=replace(subject.preprocessing, input_size=size))
+    if not isinstance(spec.weights, Path):
+        return subject, Source(name, spec.weights or "as given")
+    weights = checkpoint.read(spec.weights)
+    state = unwrap(weights.state, subject.module)
+    done = fit(subject.module, state, f"{spec.weights.name} does not fit {name}")
+    return subject, Source(name, spec.weights.name, done, weights.entry)
 
 
 def _factory(name: str) -> Callable[..., Any]:
@@ -59,7 +62,8 @@ def _factory(name: str) -> Callable[..., Any]:
     try:
         found: Any = importlib.import_module(location)
     except Exception as error:  # an import runs someone else's code
-        raise ModelError(f"{name}: {location} cannot be imported: {first_line(error)}") from error
+        reason = one_line(error, path=True)
+        raise ModelError(f"{name}: {location} cannot be imported: {reason}") from error
     finally:
         sys.path.remove(here)
     for part in attribute.split("."):

@@ -6,7 +6,7 @@ import inspect
 
 from torch import nn
 
-from .checkpoint import first_line
+from ..errors import one_line
 
 _VISION_TOWERS = ("vision_model", "vision_tower", "visual", "vision_encoder", "image_encoder")
 
@@ -21,7 +21,7 @@ def why_it_fails(module: nn.Module, error: Exception) -> str:
     tower = _vision_tower(module)
     whole = module if tower is None else module.get_submodule(tower.rpartition(".")[0])
     if "input_ids" not in inspect.signature(whole.forward).parameters:
-        return first_line(error)
+        return one_line(error)
     part = "the part of it that takes images alone"
     if tower is not None:
         part = f"its vision tower, model.{tower} (a {type(module.get_submodule(tower)).__name__})"

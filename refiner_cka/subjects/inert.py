@@ -1,12 +1,12 @@
 """A stand-in for `pickle` that reads checkpoints without importing, building or calling anything they name.
 
-Ordinary training checkpoints hold arguments, paths and NumPy numbers beside the weights. Here every class becomes
-an `Inert` placeholder that takes whatever the pickle hands it and does nothing with it; plain tensors and
-`OrderedDict` are the only objects that are really made, by the functions in `_MADE`.
+Ordinary training checkpoints hold arguments, paths and NumPy numbers beside the weights. torch's restricted
+unpickler takes stand-ins for such classes, but not in every pickle protocol, nor for subclasses of `dict` and
+`list`. Here every class becomes an `Inert` placeholder that takes whatever the pickle hands it and does nothing
+with it; plain tensors and `OrderedDict` are the only objects that are really made, by the functions in `_MADE`.
 
-Safety rests on that alone: `find_class` never imports, and nothing it returns can run code from the
-file. The list of code-carrying names only decides which files are refused as hostile instead of
-being read around.
+Safety rests on that alone: `find_class` never imports, and nothing it returns can run code from the file. `_CODE`
+only decides which files are refused as hostile instead of being read around.
 
 `torch.load(file, pickle_module=inert, weights_only=False)` uses `Unpickler` and `load`.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import builtins
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import IO, Any
@@ -23,98 +24,13 @@ import torch
 
 # Python 2 names, written by pickle protocols below 3.
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins"}
-# Names that no training state needs: what they are in a file for is running code.
-_CODE = frozenset(
-    {
-        *(
-            "_io",
-            "_pickle",
-            "_posixsubprocess",
-            "_thread",
-            "asyncio",
-            "bdb",
-            "cloudpickle",
-            "code",
-            "codeop",
-        ),
-        *(
-            "commands",
-            "concurrent",
-            "cProfile",
-            "ctypes",
-            "dill",
-            "ftplib",
-            "http",
-            "importlib",
-            "inspect",
-            "io",
-        ),
-        *(
-            "joblib",
-            "linecache",
-            "marshal",
-            "multiprocessing",
-            "nt",
-            "operator",
-            "os",
-            "pdb",
-            "pickle",
-            "pip",
-        ),
-        *(
-            "pkgutil",
-            "platform",
-            "popen2",
-            "posix",
-            "profile",
-            "pty",
-            "pydoc",
-            "requests",
-            "runpy",
-            "shelve",
-        ),
-        *(
-            "shutil",
-            "signal",
-            "site",
-            "socket",
-            "sqlite3",
-            "ssl",
-            "subprocess",
-            "sys",
-            "tempfile",
-            "threading",
-        ),
-        *(
-            "timeit",
-            "trace",
-            "types.CodeType",
-            "types.FunctionType",
-            "urllib",
-            "venv",
-            "webbrowser",
-            "xmlrpc",
-            "zipimport",
-        ),
-        *("numpy.f2py", "numpy.load", "numpy.testing"),
-        *(
-            "torch._dynamo",
-            "torch._inductor",
-            "torch.classes",
-            "torch.compile",
-            "torch.fx",
-            "torch.hub",
-        ),
-        *(
-            "torch.jit",
-            "torch.load",
-            "torch.ops",
-            "torch.package",
-            "torch.save",
-            "torch.serialization.load",
-        ),
-        *("torch.storage._load_from_bytes", "torch.utils.cpp_extension"),
-    }
+# What is in a file to run code, and never part of a training state. Functions of `builtins` are added below.
+_CODE = re.compile(
+    r"(_io|_pickle|_posixsubprocess|asyncio|code|codeop|commands|ctypes|dill|importlib|io|joblib|marshal|"
+    r"multiprocessing|nt|os|pdb|pickle|pip|pkgutil|posix|pty|pydoc|runpy|shutil|socket|subprocess|sys|threading|timeit|"
+    r"urllib|webbrowser|types\.(Code|Function)Type|numpy\.(f2py|load|testing)|torch\._dynamo|torch\._inductor|"
+    r"torch\.(compile|fx|hub|jit|load|ops|package|serialization\.load)|torch\.storage\._load_from_bytes|"
+    r"torch\.utils\.cpp_extension)(\.|$)"
 )
 
 
@@ -141,11 +57,10 @@ class Inert(dict[Any, Any]):
         return super().__new__(cls)
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        """Stay empty."""
         super().__init__()
 
     def __setstate__(self, _state: Any) -> None:
-        """Drop the state."""
+        pass
 
     def append(self, _item: Any) -> None:
         """Drop an item of a list's subclass."""
@@ -157,7 +72,6 @@ class Inert(dict[Any, Any]):
         """Drop an item of a set's subclass."""
 
     def __hash__(self) -> int:  # type: ignore[override]  # placeholders are dictionary keys and set items too
-        """Hash by identity."""
         return id(self)
 
 
@@ -192,9 +106,10 @@ def _tensor(
     return torch.empty(0, dtype=storage.dtype).set_(untyped, offset, size, stride)
 
 
-def _is_builtin_function(parts: list[str]) -> bool:
-    named = vars(builtins).get(parts[1])
-    return parts[0] == "builtins" and callable(named) and not isinstance(named, type)
+def _is_builtin_function(full: str) -> bool:
+    module, _, name = full.partition(".")
+    named = vars(builtins).get(name.partition(".")[0])
+    return module == "builtins" and callable(named) and not isinstance(named, type)
 
 
 def _parameter(data: Any, *_unused: Any) -> Any:
@@ -229,9 +144,7 @@ class Unpickler(pickle._Unpickler):
         full = f"{_RENAMED.get(module, module)}.{name}"
         if full in _MADE:
             return _MADE[full]
-        parts = full.split(".")
-        prefixes = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
-        if any(prefix in _CODE for prefix in prefixes) or _is_builtin_function(parts):
+        if _CODE.match(full) or _is_builtin_function(full):
             raise CodeFound(full)
         return type("Inert", (Inert,), {"origin": full})
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..errors import LayerError
+from .channels import Channels, channels_of
 from .locality import Reading, Verdict, locate
 from .readout import Format, Grid, ModelLayout, TokenLayout
 
@@ -41,15 +42,19 @@ class _Ways:
 
 
 @dataclass(frozen=True)
-class _Features:
-    """Numbers of channels in a layer's modules, by where they put them."""
+class _Model:
+    """What is known of the model: by its attributes and its user, by its modules; and the size of its images."""
 
-    first: frozenset[int]
-    last: frozenset[int]
-    linear: frozenset[int]
+    known: ModelLayout
+    module: nn.Module
+    size: Sequence[int]
 
-    def __contains__(self, channels: int) -> bool:
-        return channels in self.first or channels in self.last
+    def grid(self, count: int) -> Grid | None:
+        return grid_of(count, self.module, self.size)
+
+    @property
+    def images(self) -> str:
+        return f"images of {self.size[0]}x{self.size[1]}"
 
 
 def readings_of(
@@ -74,11 +79,12 @@ def readings_of(
     Returns:
         `None` for an output `(images, channels)`, which is one patch.
     """
+    model = _Model(known, module, image[-2:])
     found: dict[str, Reading | LayerError | None] = {}
     in_question: dict[str, _Ways] = {}
     for path, output in outputs.items():
         try:
-            ways = _ways(output.shape, known, module, module.get_submodule(path), image[-2:])
+            ways = _ways(output.shape, model, module.get_submodule(path))
         except LayerError as error:
             found[path] = error
             continue
@@ -110,7 +116,7 @@ def prefix_of(count: int, known: ModelLayout, module: nn.Module, size: Sequence[
     Raises:
         LayerError: it cannot be said.
     """
-    prefixes = _prefixes(count, known, module, size)
+    prefixes = _prefixes(count, _Model(known, module, size))
     if len(prefixes) > 1:
         raise LayerError(_several_prefixes(count, prefixes))
     return prefixes[0]
@@ -137,13 +143,7 @@ def grid_of(count: int, module: nn.Module, size: Sequence[int]) -> Grid | None:
     return grids.pop() if len(grids) == 1 else None
 
 
-def _ways(
-    shape: Sequence[int],
-    known: ModelLayout,
-    module: nn.Module,
-    layer: nn.Module,
-    size: Sequence[int],
-) -> _Ways:
+def _ways(shape: Sequence[int], model: _Model, layer: nn.Module) -> _Ways:
     """Return how an output of a layer can be read, as far as its shape and the layer's parameters tell.
 
     Raises:
@@ -159,23 +159,17 @@ def _ways(
         raise NoTokens(
             f"returns {tuple(shape)}, weights and not tokens; only --tokens all reads it"
         )
-    if known.stated is not None and len(shape) == (4 if known.stated == "nlc" else 3):
+    stated = model.known.stated
+    if stated is not None and len(shape) == (4 if stated == "nlc" else 3):
         raise LayerError(
-            f"returns {tuple(shape)}, which is not {known.stated}: give another layout= {_WHERE}, or none"
+            f"returns {tuple(shape)}, which is not {stated}: give another layout= {_WHERE}, or none"
         )
-    features = _features(layer)
-    if len(shape) == 3:
-        return _of_sequence(shape, known, module, features, size)
-    return _of_map(shape, known, module, features, size)
+    of_form = _of_sequence if len(shape) == 3 else _of_map
+    return of_form(shape, model, channels_of(layer))
 
 
-def _of_sequence(
-    shape: Sequence[int],
-    known: ModelLayout,
-    module: nn.Module,
-    features: _Features,
-    size: Sequence[int],
-) -> _Ways:
+def _of_sequence(shape: Sequence[int], model: _Model, features: Channels) -> _Ways:
+    known = model.known
     count, channels = shape[1:]
     over_tokens = channels == known.patches and count - channels not in _PREFIXES
     if known.stated is None and (
@@ -184,12 +178,9 @@ def _of_sequence(
         raise NoTokens(
             f"returns {tuple(shape)}, (images, channels, tokens); only --tokens all reads it"
         )
-    prefixes = _prefixes(count, known, module, size)
+    prefixes = _prefixes(count, model)
     readings = [
-        Reading(
-            TokenLayout("nlc", prefix, _has_class(prefix, known)),
-            grid_of(count - prefix, module, size),
-        )
+        Reading(TokenLayout("nlc", prefix, _has_class(prefix, known)), model.grid(count - prefix))
         for prefix in prefixes
     ]
     known_prefix = known.prefix is not None or known.stated_prefix is not None
@@ -197,9 +188,7 @@ def _of_sequence(
     return _Ways(readings, len(readings) == 1, guessed)
 
 
-def _prefixes(
-    count: int, known: ModelLayout, module: nn.Module, size: Sequence[int]
-) -> Sequence[int]:
+def _prefixes(count: int, model: _Model) -> Sequence[int]:
     """Return how many of so many tokens may be prefix tokens; more than one if nothing known decides.
 
     Raises:
@@ -207,8 +196,9 @@ def _prefixes(
     """
 
     def makes_grid(prefix: int) -> bool:
-        return count - prefix > 1 and grid_of(count - prefix, module, size) is not None
+        return count - prefix > 1 and model.grid(count - prefix) is not None
 
+    known = model.known
     own = known.prefix if known.stated_prefix is None else known.stated_prefix
     if count == known.patches:
         return [0]  # before they are prepended
@@ -224,37 +214,31 @@ def _prefixes(
         return [min(own, count)]
     if 0 in fitting and own is not None:
         return [0]
-    height, width = size
     if own is not None:
         raise LayerError(
-            f"returns {count} tokens, which without {own} prefix tokens make no grid on images of "
-            f"{height}x{width}, and do without {fitting[0]}: give prefix_tokens={fitting[0]} {_WHERE}"
+            f"returns {count} tokens, which without {own} prefix tokens make no grid on {model.images}, "
+            f"and do without {fitting[0]}: give prefix_tokens={fitting[0]} {_WHERE}"
         )
     if not fitting and count > 1:
         raise LayerError(
-            f"returns {count} tokens, which make no grid on images of {height}x{width} without 0, 1, 2, 4 or 5 "
+            f"returns {count} tokens, which make no grid on {model.images} without 0, 1, 2, 4 or 5 "
             f"prefix tokens: say how many there are, prefix_tokens=N {_WHERE}"
         )
     return fitting or [0]
 
 
-def _of_map(
-    shape: Sequence[int],
-    known: ModelLayout,
-    module: nn.Module,
-    features: _Features,
-    size: Sequence[int],
-) -> _Ways:
+def _of_map(shape: Sequence[int], model: _Model, features: Channels) -> _Ways:
+    stated = model.known.stated
     first, second, third = shape[1:]
     grids: dict[Format, Grid] = {"nchw": (second, third), "nhwc": (first, second)}
-    fitting = [format for format, grid in grids.items() if _fits(grid, size)]
-    if known.stated is not None:
-        if fitting and known.stated not in fitting:
+    fitting = [format for format, grid in grids.items() if _fits(grid, model.size)]
+    if stated is not None:
+        if fitting and stated not in fitting:
             raise LayerError(
-                f"returns {tuple(shape)}, which is {fitting[0]} and not {known.stated} on images of "
-                f"{size[0]}x{size[1]}: give layout={fitting[0]} {_WHERE}"
+                f"returns {tuple(shape)}, which is {fitting[0]} and not {stated} on {model.images}: give "
+                f"layout={fitting[0]} {_WHERE}"
             )
-        return _Ways([Reading(TokenLayout(known.stated), grids[known.stated])])
+        return _Ways([Reading(TokenLayout(stated), grids[stated])])
     supported = [
         format for format, channels in (("nchw", first), ("nhwc", third)) if channels in features
     ]
@@ -263,29 +247,27 @@ def _of_map(
         fitting == ["nhwc"] and supported == ["nchw"] and first in features.first
     )
     if by_chance or not fitting:
-        return _Ways([_without_map(shape, module, features, size)])
+        return _Ways([_without_map(shape, model, features)])
     if len(fitting) == 2 and len(supported) == 1:
         fitting = [format for format in fitting if format in supported]
     readings = [Reading(TokenLayout(format), grids[format]) for format in fitting]
     return _Ways(readings, sure=len(fitting) == 1 and fitting[0] in supported)
 
 
-def _without_map(
-    shape: Sequence[int], module: nn.Module, features: _Features, size: Sequence[int]
-) -> Reading:
+def _without_map(shape: Sequence[int], model: _Model, features: Channels) -> Reading:
     """Return how to read an output with four axes that are no map: (images, windows, tokens, channels), for one.
 
     Raises:
         LayerError: neither channels nor tokens are known: heads, for one.
     """
     first, second, third = shape[1:]
-    if third in features.linear and grid_of(first * second, module, size) is not None:
-        return Reading(TokenLayout("nhwc"), grid_of(second, module, size) if first == 1 else None)
+    if third in features.linear and model.grid(first * second) is not None:
+        return Reading(TokenLayout("nhwc"), model.grid(second) if first == 1 else None)
     if first in features.first and third not in features.last:
         return Reading(TokenLayout("nchw"), None)
     raise LayerError(
-        f"returns {tuple(shape)}, which is no map of images of {size[0]}x{size[1]}: choose other layers, or say "
-        f"how it lies, layout=nchw or layout=nhwc {_WHERE}"
+        f"returns {tuple(shape)}, which is no map of {model.images}: choose other layers, or say how "
+        f"it lies, layout=nchw or layout=nhwc {_WHERE}"
     )
 
 
@@ -341,22 +323,3 @@ def _fits(grid: Grid, size: Sequence[int]) -> bool:
     """Whether a grid has the proportions of the image, give or take the row that a padding adds or takes."""
     height, width = size
     return grid[0] <= height and abs(grid[0] - grid[1] * height / width) <= 1
-
-
-def _features(layer: nn.Module) -> _Features:
-    first: set[int] = set()
-    last: set[int] = set()
-    linear: set[int] = set()
-    for part in layer.modules():
-        if isinstance(part, nn.Linear):
-            linear.add(part.out_features)
-        elif isinstance(shape := getattr(part, "normalized_shape", None), tuple):
-            # timm's LayerNorm2d is a LayerNorm over the second axis.
-            (first if "2d" in type(part).__name__ else last).add(shape[-1])
-        elif isinstance(part, nn.Conv1d | nn.Conv2d):
-            first.add(part.out_channels)
-        elif isinstance(part, nn.BatchNorm2d | nn.InstanceNorm2d):
-            first.add(part.num_features)
-        elif isinstance(part, nn.GroupNorm):
-            first.add(part.num_channels)
-    return _Features(frozenset(first), frozenset(last | linear), frozenset(linear))

@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .checkpoint import Fit
+from .fitting import Fit
 
 ASIDE = ("note", "training")
 """Entries of an origin that are worth knowing and determine no number."""
@@ -27,18 +28,33 @@ _TIME = re.compile(
 seed: what it counts is not guessed."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a network was made of.
+
+    Attributes:
+        model: timm's name with its tag, or the class or factory.
+        weights: `pretrained`, `random`, `trained`, `as given`, or the file's name.
+        fit: what was loaded from a file or hub; `None` where nothing was, or it is not known.
+        entry: the entry of a nested checkpoint that was taken.
+        note: what a reader of results has to know of the weights; no part of the identity of an analysis.
+    """
+
+    model: str
+    weights: str = "as given"
+    fit: Fit | None = None
+    entry: str = ""
+    note: str = ""
+
+
 def origin_of(
     module: nn.Module,
-    model: str,
-    weights: str,
+    source: Source,
     image_size: Sequence[int],
     *,
     arguments: Mapping[str, Any] | None = None,
-    fit: Fit | None = None,
-    entry: str = "",
     seed: int | None = None,
     file: Path | None = None,
-    note: str = "",
 ) -> dict[str, Any]:
     """Return a model's provenance, JSON types only.
 
@@ -49,19 +65,16 @@ def origin_of(
 
     Args:
         module: the network with its weights.
-        model: timm's name with its tag, or the class or factory.
-        weights: `pretrained`, `random`, `as given`, or the file's name.
+        source: what it was made of.
         image_size: (height, width) in pixels.
         arguments: of the factory.
-        fit: what was loaded from a file or hub; `None` where nothing was, or it is not known.
-        entry: the entry of a nested checkpoint that was taken.
         seed: of random weights.
         file: the weights were read from.
-        note: what a reader of results has to know of the weights; no part of the identity of an analysis.
     """
+    fit, entry = source.fit, source.entry
     origin: dict[str, Any] = {
-        "model": model,
-        "weights": weights,
+        "model": source.model,
+        "weights": source.weights,
         "sha256": state_hash(module),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "image_size": [int(side) for side in image_size],
@@ -78,8 +91,8 @@ def origin_of(
         origin["seed"] = seed
     if file is not None and (training := moment(file)):
         origin["training"] = training
-    if note:
-        origin["note"] = note
+    if source.note:
+        origin["note"] = source.note
     return origin
 
 

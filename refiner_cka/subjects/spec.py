@@ -19,6 +19,9 @@ from typing import Any
 
 from ..errors import CheckpointError, ModelError
 
+Size = tuple[int, int]
+"""(height, width) of images in pixels."""
+
 _OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
 # Keys of the tool, not of the model: how its tokens lie.
 _TOKENS = ("layout", "prefix_tokens")

@@ -10,9 +10,9 @@ from torch import nn
 
 from ..errors import LayerError
 from ..images.preprocessing import Preprocessing
-from . import timm_models
+from . import timm_attributes
 from .layers import choose_layers
-from .provenance import origin_of
+from .provenance import Source, origin_of
 from .readout import FORMATS, Format, ModelLayout
 
 
@@ -77,22 +77,20 @@ class Subject:
             LayerError: a layer that the network does not have, a pattern that matches none, or no such layout.
         """
         chosen, is_pattern = choose_layers(module, layers)
-        is_timm = isinstance(getattr(module, "pretrained_cfg", None), Mapping)
-        if preprocessing is None:
-            preprocessing = (
-                timm_models.preprocessing(module) if is_timm else Preprocessing(assumed=True)
-            )
+        if preprocessing is None and timm_attributes.config(module):
+            preprocessing = timm_attributes.preprocessing(module)
+        preprocessing = preprocessing or Preprocessing(assumed=True)
         return cls(
             name=name or type(module).__name__,
             module=module,
             layers=chosen,
             pattern=is_pattern,
-            layout=stated(timm_models.layout(module), layout, prefix_tokens),
+            layout=stated(timm_attributes.layout(module), layout, prefix_tokens),
             preprocessing=preprocessing,
             classes=tuple(classes) if classes is not None else None,
             trained=trained,
             origin=origin_of(
-                module, type(module).__qualname__, "as given", preprocessing.input_size[1:]
+                module, Source(type(module).__qualname__), preprocessing.input_size[1:]
             ),
         )
 

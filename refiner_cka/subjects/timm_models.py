@@ -1,26 +1,22 @@
-"""Models of timm's registry: built, with weights from a hub, a cache or a file, and what timm knows of them."""
+"""Models of timm's registry, with weights from a hub, a cache or a file."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from ..errors import CheckpointError, ModelError, RefinerCkaError
-from ..images.preprocessing import Preprocessing
-from . import catalogue, checkpoint, hub
-from .checkpoint import Fit, first_line
-from .readout import ModelLayout
-from .spec import Spec
+from ..errors import ModelError, RefinerCkaError, one_line
+from . import catalogue, hub, timm_attributes, timm_loading
+from .fitting import classifiers
+from .layers import choose_layers
+from .provenance import Source
+from .spec import Size, Spec
+from .subject import Subject
 
-Size = tuple[int, int]
 # Given by NAME=WEIGHTS; beside it they would load weights that no result file tells of.
 _RESERVED = (
     "pretrained",
@@ -32,107 +28,75 @@ _RESERVED = (
 )
 
 
-@dataclass(frozen=True)
-class Built:
-    """A network with its weights in it.
-
-    Attributes:
-        module: the network.
-        source: `pretrained`, `random` or the file's name.
-        fit: what was loaded; `None` for random weights, and where the loader does not tell.
-        entry: the entry of a nested checkpoint that was taken.
-        image_size: (height, width) asked for; `None` for the model's own.
-    """
-
-    module: nn.Module
-    source: str
-    fit: Fit | None = None
-    entry: str = ""
-    image_size: Size | None = None
-
-
-def build(spec: Spec, image_size: Size | None = None) -> Built:
-    """Build a timm model as a `Spec` says, for images of a size.
+def make(spec: Spec, layers: str, image_size: Size | None) -> tuple[Subject, Source]:
+    """Return a timm model as a `Spec` says, for images of a size, and where its weights are from.
 
     Raises:
         ModelError: unknown, without weights to fetch, out of reach, or its arguments do not fit.
         CheckpointError: the file does not fit.
+        LayerError: a pattern that matches nothing.
     """
     name = catalogue.full_name(spec.name)
     arguments, size = _sized(dict(spec.arguments), image_size)
     name = hub.located(name) if catalogue.has_source(name) else catalogue.known_name(name)
+    resize_head = "num_classes" not in arguments
+
+    def create(pretrained: bool = True) -> nn.Module:
+        return _create(name, arguments, size, pretrained)
+
+    fit, entry, weights = None, "", "random"
     if isinstance(spec.weights, Path):
-        built = _from_file(name, spec.weights, arguments, size)
+        weights = spec.weights.name
+        module, fit, entry = timm_loading.from_file(
+            create, name, spec.weights, resize_head=resize_head
+        )
     elif spec.weights == "random":
-        built = Built(_create(name, arguments, size), "random")
+        module = create(pretrained=False)
     else:
-        built = _pretrained(spec.name, name, arguments, size)
-    _check_size(built.module, name, size)
-    return replace(built, image_size=size)
+        weights = "pretrained"
+        file = None if catalogue.has_source(name) else hub.published(spec.name, name)
+        module, fit = timm_loading.published(create, name, file, resize_head=resize_head)
+    _check_size(module, name, size)
+    chosen, is_pattern = choose_layers(module, layers)
+    config = timm_attributes.config(module)
+    source = Source(
+        _tagged(config, catalogue.full_name(spec.name)),
+        weights,
+        fit,
+        entry,
+        note=str(config.get("description") or "") if weights == "pretrained" else "",
+    )
+    return Subject(
+        name=spec.label,
+        module=module,
+        layers=chosen,
+        pattern=is_pattern,
+        layout=timm_attributes.layout(module),
+        preprocessing=timm_attributes.preprocessing(module, size),
+        classes=_class_names(module, source),
+    ), source
 
 
-def full_name(module: nn.Module, name: str) -> str:
+def _tagged(config: Mapping[str, Any], name: str) -> str:
     """Return the architecture with its tag, as timm's configuration of the built model has them."""
-    config: Mapping[str, Any] = getattr(module, "pretrained_cfg", {})
     architecture, tag = config.get("architecture"), config.get("tag")
     if catalogue.has_source(name) or not architecture:
         return name
     return f"{architecture}.{tag}" if tag else str(architecture)
 
 
-def layout(module: nn.Module) -> ModelLayout:
-    """Return what the attributes that timm's models have say of how tokens lie in a network's layers."""
-    embedding = _patch_embedding(module)
-    patches = getattr(embedding, "num_patches", None)
-    if patches is None and (grid := getattr(embedding, "grid_size", None)):
-        patches = math.prod(grid)
-    if getattr(module, "dynamic_img_size", False):
-        patches = None
-    prefix = getattr(module, "num_prefix_tokens", None)
-    learned = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
-    return ModelLayout(
-        prefix=None if prefix is None else int(prefix),
-        patches=patches,
-        class_token="cls_token" in learned or "reg_token" not in learned,
-    )
-
-
-def preprocessing(module: nn.Module, image_size: Size | None = None) -> Preprocessing:
-    """Return what a timm model expects of an image, at the size it was built for unless another is given.
-
-    `test_input_size`, a larger size at which some ResNets score best, is not used: the representations asked
-    about are those of the size the model was made for.
-    """
-    from timm.data import config as data_config
-
-    resolve: Callable[..., dict[str, Any]] = data_config.resolve_model_data_config
-
-    height, width = image_size or _built_size(module)
-    channels = int(getattr(module, "in_chans", 3))
-    config = resolve(module, args={"input_size": (channels, height, width)})
-    return Preprocessing(
-        input_size=(channels, height, width),
-        mean=_per_channel(config["mean"], channels),
-        std=_per_channel(config["std"], channels),
-        interpolation=str(config["interpolation"]),
-        crop_pct=float(config["crop_pct"]),
-        crop_mode=str(config["crop_mode"]),
-    )
-
-
-def class_names(built: Built) -> tuple[str, ...] | None:
+def _class_names(module: nn.Module, source: Source) -> tuple[str, ...] | None:
     """Return the names of the classes in the order of the logits where they are known, else `None`.
 
     Published weights may name them. A classifier of 1000 classes that came with the weights is taken as
     ImageNet-1k's: its synsets.
     """
-    own = checkpoint.classifiers(built.module)
-    missing = built.fit.missing if built.fit else ()
-    if built.source == "random" or any(name.startswith(own) for name in missing):
+    missing = source.fit.missing if source.fit else ()
+    if source.weights == "random" or any(name.startswith(classifiers(module)) for name in missing):
         return None
-    count = getattr(built.module, "num_classes", None)
-    names: Any = getattr(built.module, "pretrained_cfg", {}).get("label_names")
-    if built.source == "pretrained" and isinstance(names, tuple | list) and len(names) == count:
+    count = getattr(module, "num_classes", None)
+    names: Any = timm_attributes.config(module).get("label_names")
+    if source.weights == "pretrained" and isinstance(names, tuple | list) and len(names) == count:
         return tuple(names)
     if count != 1000:
         return None
@@ -140,12 +104,6 @@ def class_names(built: Built) -> tuple[str, ...] | None:
 
     synsets: Callable[[], list[str]] = ImageNetInfo("imagenet-1k").label_names
     return tuple(synsets())
-
-
-def description(built: Built) -> str:
-    """Return what a model's configuration says of its published weights, if these were loaded."""
-    config: Mapping[str, Any] = getattr(built.module, "pretrained_cfg", {})
-    return str(config.get("description") or "") if built.source == "pretrained" else ""
 
 
 def _sized(
@@ -160,34 +118,14 @@ def _sized(
     size = arguments.pop("img_size", None)
     if size is None:
         return arguments, image_size
-    sides = (size, size) if isinstance(size, int) else size
-    match sides:
+    match (size, size) if isinstance(size, int) else size:
         case (int(height), int(width)) if height > 0 and width > 0:
             return arguments, (height, width)
     raise ModelError(f"img_size={size!r} is no image size: write a number or (height, width)")
 
 
-def _patch_embedding(module: nn.Module) -> nn.Module | None:
-    """Return what cuts an image into patches, where there is such a part (mixers call it a stem)."""
-    parts = (getattr(module, name, None) for name in ("patch_embed", "stem"))
-    return next((part for part in parts if hasattr(part, "patch_size")), None)
-
-
-def _built_size(module: nn.Module) -> Size:
-    size = getattr(_patch_embedding(module), "img_size", None)
-    if not (isinstance(size, tuple) and len(size) == 2):
-        size = getattr(module, "pretrained_cfg", {}).get("input_size", (3, 224, 224))[-2:]
-    return int(size[0]), int(size[1])
-
-
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    if len(values) == channels:
-        return tuple(map(float, values))
-    return (float(sum(values) / len(values)),) * channels
-
-
 def _check_size(module: nn.Module, name: str, size: Size | None) -> None:
-    patch = getattr(_patch_embedding(module), "patch_size", None)
+    patch = getattr(timm_attributes.patch_embedding(module), "patch_size", None)
     if size is None or patch is None:
         return
     sides = (patch, patch) if isinstance(patch, int) else tuple(patch)
@@ -202,7 +140,7 @@ def _check_size(module: nn.Module, name: str, size: Size | None) -> None:
 
 
 def _create(
-    name: str, arguments: Mapping[str, Any], size: Size | None, *, pretrained: bool = False
+    name: str, arguments: Mapping[str, Any], size: Size | None, pretrained: bool
 ) -> nn.Module:
     import timm
 
@@ -216,7 +154,8 @@ def _create(
     except Exception as error:  # whatever a constructor, a hub or a parser raises
         written = ", ".join(f"{key}={value!r}" for key, value in {**sized, **arguments}.items())
         given = f" with {written}" if written else ""
-        raise ModelError(f"{name} cannot be built{given}: {first_line(error)}") from error
+        reason = one_line(error, path=True)
+        raise ModelError(f"{name} cannot be built{given}: {reason}") from error
     return module
 
 
@@ -231,117 +170,3 @@ def _takes_size(name: str) -> bool:
         name = load_model_config_from_hf(location)[1]
     config = get_pretrained_cfg(name)
     return bool(config and config.fixed_input_size)
-
-
-def _from_file(name: str, file: Path, arguments: Mapping[str, Any], size: Size | None) -> Built:
-    """Load a file through the family's own conversion and resizing."""
-    weights = checkpoint.read(file)
-    source = f"{file.name} does not fit {name}"
-    fits: list[Fit] = []
-
-    def load(module: nn.Module, convert_and_load: Callable[..., None]) -> None:
-        state = checkpoint.unwrap(weights.state, module)
-        _check_patches(module, state, source)
-
-        def fit(converted: Mapping[str, torch.Tensor]) -> None:
-            fits.append(
-                checkpoint.fit(
-                    module, converted, source, resize_head="num_classes" not in arguments
-                )
-            )
-
-        with _loading_by(module, fit):
-            try:
-                # Without a classifier's name timm leaves the classifier's tensors as they are.
-                convert_and_load(state_dict=state, source="", classifier=None)
-            except RefinerCkaError:
-                raise
-            except (
-                Exception
-            ) as error:  # a conversion that was written for another model may raise anything
-                raise checkpoint.misfit(module, state, source, first_line(error)) from error
-
-    with _loader(load):
-        module = _create(name, arguments, size, pretrained=True)
-    if not fits:
-        raise CheckpointError(
-            f"{name} does not load weights by timm's loader: use package.module:factory"
-        )
-    return Built(module, file.name, fits[0], weights.entry)
-
-
-def _pretrained(given: str, name: str, arguments: Mapping[str, Any], size: Size | None) -> Built:
-    """Load published weights: from the local cache if they are there, else from where they are published."""
-    file = None if catalogue.has_source(name) else hub.published(given, name)
-    fits: list[Fit] = []
-
-    def load(module: nn.Module, convert_and_load: Callable[..., None]) -> None:
-        def fit(converted: Mapping[str, torch.Tensor]) -> None:
-            source = f"{name}'s published weights"
-            fits.append(
-                checkpoint.fit(
-                    module, converted, source, resize_head="num_classes" not in arguments
-                )
-            )
-
-        with _loading_by(module, fit):
-            convert_and_load(**({"file": str(file), "hf_hub_id": None} if file else {}))
-
-    with _loader(load):
-        module = _create(name, arguments, size, pretrained=True)
-    return Built(module, "pretrained", fits[0] if fits else None)
-
-
-def _check_patches(module: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Refuse other patches: timm would resample them, and the result would be neither model."""
-    own = getattr(getattr(getattr(module, "patch_embed", None), "proj", None), "weight", None)
-    given = state.get("patch_embed.proj.weight")
-    if (
-        own is not None
-        and given is not None
-        and own.ndim == given.ndim == 4
-        and own.shape[2:] != given.shape[2:]
-    ):
-        raise checkpoint.misfit(module, state, source)
-
-
-@contextmanager
-def _loader(load: Callable[[nn.Module, Callable[..., None]], None]) -> Iterator[None]:
-    """Have timm call `load(module, convert_and_load)` where it would load pretrained weights.
-
-    `convert_and_load(**config)` is timm's own loader with entries of the pretrained configuration replaced. It
-    converts and resizes a state dict by the family's functions, which timm does not offer in another way.
-    """
-    from timm.models import _builder
-
-    original = _builder.load_pretrained
-
-    def replaced(model: nn.Module, pretrained_cfg: Mapping[str, Any], **options: Any) -> None:
-        def convert_and_load(**config: Any) -> None:
-            original(model, pretrained_cfg={**pretrained_cfg, **config}, **options)
-
-        load(model, convert_and_load)
-
-    vars(_builder)["load_pretrained"] = replaced
-    try:
-        yield
-    finally:
-        vars(_builder)["load_pretrained"] = original
-
-
-@contextmanager
-def _loading_by(
-    module: nn.Module, load: Callable[[Mapping[str, torch.Tensor]], object]
-) -> Iterator[None]:
-    """Have `module.load_state_dict(state)` call `load(state)` instead."""
-
-    def load_state_dict(state: Mapping[str, torch.Tensor], **_: Any) -> Any:
-        del module.__dict__["load_state_dict"]
-        load(state)
-        return nn.modules.module._IncompatibleKeys([], [])
-
-    module.__dict__["load_state_dict"] = load_state_dict
-    try:
-        yield
-    finally:
-        module.__dict__.pop("load_state_dict", None)

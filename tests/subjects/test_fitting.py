@@ -8,7 +8,7 @@ import torch
 
 from refiner_cka.errors import CheckpointError
 from refiner_cka.subjects import resolve
-from refiner_cka.subjects.checkpoint import fit, unwrap
+from refiner_cka.subjects.fitting import fit, unwrap
 
 TINY = "vit_tiny_patch16_224"
 SMALL = {"img_size": 32, "depth": 2}
