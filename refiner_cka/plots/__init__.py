@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -23,11 +22,13 @@ from .smoothing import attention as attention
 from .smoothing import attention_blocks as attention_blocks
 from .smoothing import smoothing as smoothing
 from .smoothing import token_maps as token_maps
+from .style import NothingToDraw as NothingToDraw
 from .style import holders
 from .style import save_figure as save_figure
 
 __all__ = [
     "PLOTS",
+    "NothingToDraw",
     "Plot",
     "attention",
     "attention_blocks",
@@ -43,39 +44,95 @@ __all__ = [
 ]
 
 
+Case = tuple[Sequence[str], dict[str, str]]
+"""One figure of a run: its models, and the keywords that tell it from others of these models."""
+
+
+def once(result: Result) -> Iterator[Case]:
+    """One figure of all models."""
+    yield (), {}
+
+
+def each_readout(result: Result) -> Iterator[Case]:
+    """One figure of all models, for each readout."""
+    several = len(result.tokens) > 1
+    yield from (((), {"tokens": tokens} if several else {}) for tokens in result.tokens)
+
+
+def each_pair(result: Result) -> Iterator[Case]:
+    """One figure of each model and of each two, for each readout."""
+    for _, readout in each_readout(result):
+        models = holders(result, readout.get("tokens"))
+        for shown in [*((model,) for model in models), *itertools.combinations(models, 2)]:
+            yield shown, readout
+
+
+def each_kind_of_maps(result: Result) -> Iterator[Case]:
+    """One figure of each model, for each kind of its attention maps."""
+    for model, maps in dict.fromkeys((block.model, block.maps) for block in result.attention):
+        yield (model,), {} if maps == "softmax" else {"maps": maps}
+
+
 @dataclass(frozen=True)
 class Plot:
     """One kind of figure and what it asks for.
 
     Attributes:
-        function: takes a result and, by keyword, `tokens`; returns axes or a figure.
+        function: takes a result and, by keyword, `tokens`; returns axes or a figure, or raises `NothingToDraw`.
         about: what it shows, in one line.
         models: fewest and most models it takes; `None` is any number, given by keyword as `models`.
         normalize: whether it takes the keyword `normalize`.
+        stem: of its files among the figures of a run; its name if not given.
+        cases: which figures of it a run has; `None` for none.
     """
 
     function: Callable[..., Axes | Figure]
     about: str
-    models: tuple[int, int] | None
-    normalize: bool
+    models: tuple[int, int] | None = None
+    normalize: bool = False
+    stem: str | None = None
+    cases: Callable[[Result], Iterable[Case]] | None = once
 
 
 PLOTS: dict[str, Plot] = {
-    "compare": Plot(compare, "raw and normalised curve of all models, side by side", None, True),
-    "curves": Plot(curves, "similarity to the last layer over relative depth", None, True),
+    "compare": Plot(
+        compare,
+        "raw and normalised curve of all models, side by side",
+        normalize=True,
+        stem="curves",
+        cases=each_readout,
+    ),
+    "curves": Plot(
+        curves,
+        "similarity to the last layer over relative depth",
+        normalize=True,
+        cases=None,
+    ),
     "contrast": Plot(
-        contrast, "difference of two models' curves, with its paired error", (2, 2), True
+        contrast,
+        "difference of two models' curves, with its paired error",
+        models=(2, 2),
+        normalize=True,
+        cases=None,
     ),
     "heatmap": Plot(
-        heatmap, "CKA between the layers of one model, of two, or of all", (0, 2), False
+        heatmap,
+        "CKA between the layers of one model, of two, or of all",
+        models=(0, 2),
+        stem="cka",
+        cases=each_pair,
     ),
-    "smoothing": Plot(smoothing, "over-smoothing of the tokens over relative depth", None, False),
-    "attention": Plot(attention, "attention measures over relative depth", None, False),
+    "smoothing": Plot(smoothing, "over-smoothing of the tokens over relative depth"),
+    "attention": Plot(attention, "attention measures over relative depth"),
     "attention_blocks": Plot(
-        attention_blocks, "similarity of attention maps between blocks", (1, 1), False
+        attention_blocks,
+        "similarity of attention maps between blocks",
+        models=(1, 1),
+        stem="attention",
+        cases=each_kind_of_maps,
     ),
 }
-"""Name -> plot."""
+"""Name -> plot, in the order in which a run's figures are drawn."""
 
 
 def draw(result: Result, name: str, models: Sequence[str] = (), **options: str | None) -> Figure:
@@ -85,10 +142,10 @@ def draw(result: Result, name: str, models: Sequence[str] = (), **options: str |
         result: what was measured.
         name: a key of `PLOTS`.
         models: the models it is of; what no models mean is up to the plot.
-        options: `tokens` and `normalize`; `None` leaves the plot its own choice.
+        options: `tokens`, `normalize` and what else its function takes; `None` leaves the plot its own choice.
 
     Raises:
-        ResultError: no such plot; too few or too many models; an option it does not take.
+        ResultError: no such plot; too few or too many models; an option it does not take; nothing to draw.
     """
     if name not in PLOTS:
         raise ResultError(f"no plot {name!r}; choose one of {', '.join(PLOTS)}")
@@ -121,28 +178,15 @@ def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[
         normalize: of the curve beside the raw one; see `compare`.
     """
     taken: set[str] = set()
-    for tokens in result.tokens:
-        ending = f"_{tokens}" if len(result.tokens) > 1 else ""
-        models = holders(result, tokens)
-        yield _stem("curves" + ending, taken), compare(result, normalize=normalize, tokens=tokens)
-        for pair in [*((model,) for model in models), *itertools.combinations(models, 2)]:
-            stem = _stem("_".join(["cka", *map(_safe, pair)]) + ending, taken)
-            yield stem, draw(result, "heatmap", pair, tokens=tokens)
-    yield from ((_stem(stem, taken), figure) for stem, figure in _smoothing_figures(result))
-
-
-def _smoothing_figures(result: Result) -> Iterator[tuple[str, Figure]]:
-    measured = [each.name for each in result.quantities if each.places == "layers"]
-    if any(np.isfinite(result.smoothing(name).values).any() for name in measured):
-        yield "smoothing", smoothing(result)
-    if not result.attention:
-        return
-    yield "attention", attention(result)
-    for model, maps in dict.fromkeys((block.model, block.maps) for block in result.attention):
-        ending = "" if maps == "softmax" else f"_{maps}"
-        figure = attention_blocks(result, model, maps=maps).get_figure(root=True)
-        assert isinstance(figure, Figure)
-        yield f"attention_{_safe(model)}{ending}", figure
+    for name, plot in PLOTS.items():
+        scale = normalize if plot.normalize else None
+        for models, options in plot.cases(result) if plot.cases else ():
+            try:
+                figure = draw(result, name, models, normalize=scale, **options)
+            except NothingToDraw:
+                continue
+            parts = [plot.stem or name, *map(_safe, models), *options.values()]
+            yield _stem("_".join(parts), taken), figure
 
 
 def _safe(name: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.ticker import MaxNLocator
 
 from ..results.result import Result
 from .style import COLUMN, SMALL, new_figure, note, paper, shortened
@@ -18,8 +19,6 @@ COLOUR_MAP = "magma"
 
 WIDEST = 2.5
 """Cells are square up to this ratio of the sides; beyond it they are stretched to keep the labels legible."""
-
-_ROUND = (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000)
 
 
 def heatmap(
@@ -150,8 +149,9 @@ def thinned(labels: Sequence[str], room: int) -> tuple[list[int], list[str]]:
     if len(labels) <= room:
         return list(range(len(labels))), list(labels)
     if all(label.isdecimal() for label in labels):
-        step = next(step for step in (*_ROUND, len(labels)) if len(labels) <= step * room)
-        chosen = [place for place, label in enumerate(labels) if int(label) % step == 0]
+        round_steps = MaxNLocator(room, integer=True, steps=[1, 2, 5, 10])
+        ticks = round_steps.tick_values(int(labels[0]), int(labels[-1]) + 1)
+        chosen = [place for place, label in enumerate(labels) if int(label) in ticks]
         return chosen, [labels[place] for place in chosen]
     spacing = -(-len(labels) // room)
     paths = [label.split(".") for label in labels]

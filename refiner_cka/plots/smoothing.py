@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..errors import ResultError
 from ..results.result import Result, TokenMaps
 from ..results.statistics import Contrast, Means
 from ..sums import Quantity
@@ -21,6 +20,7 @@ from .style import (
     GREY,
     PAGE,
     SMALL,
+    NothingToDraw,
     checked_models,
     new_figure,
     palette,
@@ -114,7 +114,7 @@ def attention_blocks(
     """
     pairs = [each.name for each in result.quantities if each.places == "pairs of maps"]
     if not pairs:
-        raise ResultError("no attention maps were compared between blocks in this result")
+        raise NothingToDraw("no attention maps were compared between blocks in this result")
     similar = result.smoothing(pairs[0], model, maps=maps)
     paths = [block.path for block in result.attention if (block.model, block.maps) == (model, maps)]
     with paper():
@@ -187,7 +187,7 @@ def _small_multiples(
         if any(np.isfinite(means.values).any() for means in lines.values())
     }
     if not drawn:
-        raise ResultError("no over-smoothing measures to draw in this result")
+        raise NothingToDraw("no over-smoothing measures to draw in this result")
     columns = min(_COLUMNS, len(drawn))
     rows = math.ceil(len(drawn) / columns)
     names = list(next(iter(drawn.values())))
