@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -63,7 +63,7 @@ def analyze(
     attention: Annotated[
         bool, typer.Option("--attention", help="Measure attention maps too. It costs more.")
     ] = False,
-    normalize: options.NormalizeOption = options.Normalize.first_last,
+    normalize: options.Normalize = "first-last",
     image_size: Annotated[
         int | None,
         typer.Option(min=1, help="Side of the input in pixels; the model's own by default."),
@@ -72,9 +72,9 @@ def analyze(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is by default.")
     ] = None,
     precision: Annotated[
-        options.Precision,
+        Literal["fp32", "bf16", "fp16"],
         typer.Option(help="Of the forward pass; CKA itself is taken in fp32 and fp64."),
-    ] = options.Precision.fp32,
+    ] = "fp32",
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that load images; 0 loads in this one.")
     ] = None,
@@ -117,20 +117,20 @@ def analyze(
             images=images,
             image_size=image_size,
             device=device,
-            precision=precision.value,
+            precision=precision,
             workers=workers,
             seed=seed,
             shard=part,
             command=shlex.join(["refiner-cka", *sys.argv[1:]]),
         )
         target.check(analysis.fingerprint, resume=resume)
-        before = target.load_partial() if resume else None
+        before = rc.load(target.partial) if resume else None
         result = _measure(analysis, before, target, quiet=quiet)
     if analysis.runtime.rank == 0:
         output.finish(
             target,
             result,
-            normalize=normalize.value,
+            normalize=normalize,
             draw=part == (1, 1),
             as_json=json,
             quiet=quiet,
@@ -183,9 +183,9 @@ def _keep(target: output.Target, result: rc.Result) -> None:
     if not len(result.batches):
         console.error("interrupted before the first batch was measured; nothing to save")
         return
-    path = target.save_partial(result)
+    result.save(target.partial)
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     console.error(
-        f"interrupted after {len(result.batches)} of {result.total_batches} batches, saved in {path}; go on "
-        f"with: {shlex.join(['refiner-cka', *arguments, '--resume'])}"
+        f"interrupted after {len(result.batches)} of {result.total_batches} batches, saved in "
+        f"{target.partial}; go on with: {shlex.join(['refiner-cka', *arguments, '--resume'])}"
     )

@@ -10,14 +10,7 @@ from matplotlib.collections import PolyCollection
 
 from refiner_cka import plots
 from refiner_cka.plots.lines import caption
-from tests.plots.drawn import (
-    RESNET,
-    data_lines,
-    end_labels,
-    figure_of,
-    overlapping,
-    text_boxes,
-)
+from tests.plots.drawn import RESNET, data_lines, end_labels, figure_of, overlapping, text_boxes
 from tests.synthetic import synthetic_result
 
 

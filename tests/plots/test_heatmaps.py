@@ -9,12 +9,7 @@ import pytest
 
 from refiner_cka import plots
 from refiner_cka.plots.heatmaps import common_path, thinned
-from tests.plots.drawn import (
-    LEAVES,
-    RESNET,
-    figure_of,
-    overlapping,
-)
+from tests.plots.drawn import LEAVES, RESNET, figure_of, overlapping
 from tests.synthetic import synthetic_result
 
 

@@ -8,12 +8,7 @@ import pytest
 from refiner_cka import plots
 from refiner_cka.plots.labels import spread
 from refiner_cka.plots.style import shortened
-from tests.plots.drawn import (
-    end_labels,
-    figure_of,
-    overlapping,
-    text_boxes,
-)
+from tests.plots.drawn import end_labels, figure_of, overlapping, text_boxes
 from tests.synthetic import synthetic_result
 
 
