@@ -65,12 +65,16 @@ def share_correct(subject: Subject, source: ImageSource, here: Runtime, workers:
     return correct / read
 
 
-def labelled(data: Any) -> ImageSource:
-    """Return the images that `data` names, refusing those without classes."""
+def labelled(data: Any, *, learned: tuple[str, ...] | None = None) -> ImageSource:
+    """Return the images that `data` names, refusing those without classes or of classes not learned."""
     source = open_source(data)
     if source.labels is None or source.classes is None or len(source.classes) < 2:
         raise DataError(
             f"{source.description} has no classes to learn: give a folder with a folder for each class"
+        )
+    if unknown := [name for name in source.classes if learned and name not in learned]:
+        raise DataError(
+            f"{source.description} holds the class {unknown[0]!r}, which is not learned"
         )
     return source
 

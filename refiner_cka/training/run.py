@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ..errors import ModelError
 from ..images.batches import ImageSource
 from ..subjects import Subject
 from ..subjects.provenance import origin_of, seeded
-from .evaluation import class_logits, labelled, share_correct, subject_of, warn_of_assumed
+from .evaluation import labelled, share_correct, subject_of, warn_of_assumed
 from .recipe import Recipe
 from .trainer import Trainer
 from .weights import Checkpoints
@@ -103,17 +103,14 @@ def train(
     """
     recipe = recipe or Recipe()
     source = labelled(data)
-    tests = None if held_out is None else labelled(held_out)
+    tests = None if held_out is None else labelled(held_out, learned=source.classes)
     here = runtime.detect(device, "fp32")
     writer = Checkpoints(checkpoints, every, recipe.epochs)
     with seeded(seed):
         subject = _with_classes(subject_of(model, seed), source)
-        if tests is not None:
-            # Classes that are not learned are refused here, not after the first epoch.
-            class_logits(subject, tests, len(source.classes or ()))
         taught_by = None if teacher is None else subject_of(teacher, 0)
         with ExitStack() as stack:
-            stack.enter_context(_distilling(subject, taught_by))
+            _distil(subject, taught_by, stack)
             for each in filter(None, (subject, taught_by)):
                 warn_of_assumed(each, source)
                 stack.enter_context(here.hosting(each.module))
@@ -141,24 +138,17 @@ def _with_classes(subject: Subject, source: ImageSource) -> Subject:
     return replace(subject, classes=source.classes, trained=True)
 
 
-@contextmanager
-def _distilling(student: Subject, teacher: Subject | None) -> Iterator[None]:
+def _distil(student: Subject, teacher: Subject | None, until: ExitStack) -> None:
     """Have the student return the logits of its distillation token too; afterwards as it did before."""
     enable = getattr(student.module, "set_distilled_training", None)
-    if teacher is not None and not callable(enable):
+    if callable(enable):
+        until.callback(enable, getattr(student.module, "distilled_training", False))
+        enable(teacher is not None)
+    elif teacher is not None:
         raise ModelError(
             f"{student.name} has no distillation token to be taught by {teacher.name}: use a deit model "
             "with one (deit_nano, deit_tiny_distilled_patch16_224)"
         )
-    if not callable(enable):
-        yield
-        return
-    before = getattr(student.module, "distilled_training", False)
-    enable(teacher is not None)
-    try:
-        yield
-    finally:
-        enable(before)
 
 
 def _finished(
