@@ -38,7 +38,7 @@ def layer_counts(result, *, models=None, tokens=None):
 
 
 def test_a_plot_is_one_function_and_one_row(stored, tmp_path, monkeypatch):
-    monkeypatch.setitem(rc.plots.PLOTS, "layer_counts", Plot(layer_counts, "layers of each model"))
+    monkeypatch.setitem(rc.plots.PLOTS, "layer_counts", Plot(layer_counts))
     drawn = dict(rc.plots.figures(rc.load(stored)))
     assert "curves" in drawn
     assert [bar.get_height() for bar in drawn["layer_counts"].axes[0].patches] == [3, 4]
@@ -58,7 +58,7 @@ def test_a_plot_of_each_model_says_so_in_its_row(stored, monkeypatch):
     def each_model(result):
         return [((model,), {}) for model in result.models]
 
-    row = Plot(of_one, "layers of a model", models=(1, 1), stem="count", cases=each_model)
+    row = Plot(of_one, models=(1, 1), stem="count", cases=each_model)
     monkeypatch.setitem(rc.plots.PLOTS, "of_one", row)
     stems = [stem for stem, _ in rc.plots.figures(rc.load(stored))]
     assert stems[-2:] == ["count_vit_s", "count_deit_s"]
@@ -69,7 +69,7 @@ def test_a_plot_with_nothing_to_draw_is_left_out_of_a_run(stored, tmp_path, monk
         raise NothingToDraw("no toys in this result")
 
     before = [stem for stem, _ in rc.plots.figures(rc.load(stored))]
-    monkeypatch.setitem(rc.plots.PLOTS, "toys", Plot(empty, "toys"))
+    monkeypatch.setitem(rc.plots.PLOTS, "toys", Plot(empty))
     assert [stem for stem, _ in rc.plots.figures(rc.load(stored))] == before
     refusal = refused("plot", stored, "--out", tmp_path, "--only", "toys")
     assert refusal == "error: no toys in this result"

@@ -79,7 +79,6 @@ class Plot:
 
     Attributes:
         function: takes a result and, by keyword, `tokens`; returns axes or a figure, or raises `NothingToDraw`.
-        about: what it shows, in one line.
         models: fewest and most models it takes; `None` is any number, given by keyword as `models`.
         normalize: whether it takes the keyword `normalize`.
         stem: of its files among the figures of a run; its name if not given.
@@ -87,7 +86,6 @@ class Plot:
     """
 
     function: Callable[..., Axes | Figure]
-    about: str
     models: tuple[int, int] | None = None
     normalize: bool = False
     stem: str | None = None
@@ -95,41 +93,14 @@ class Plot:
 
 
 PLOTS: dict[str, Plot] = {
-    "compare": Plot(
-        compare,
-        "raw and normalised curve of all models, side by side",
-        normalize=True,
-        stem="curves",
-        cases=each_readout,
-    ),
-    "curves": Plot(
-        curves,
-        "similarity to the last layer over relative depth",
-        normalize=True,
-        cases=None,
-    ),
-    "contrast": Plot(
-        contrast,
-        "difference of two models' curves, with its paired error",
-        models=(2, 2),
-        normalize=True,
-        cases=None,
-    ),
-    "heatmap": Plot(
-        heatmap,
-        "CKA between the layers of one model, of two, or of all",
-        models=(0, 2),
-        stem="cka",
-        cases=each_pair,
-    ),
-    "smoothing": Plot(smoothing, "over-smoothing of the tokens over relative depth"),
-    "attention": Plot(attention, "attention measures over relative depth"),
+    "compare": Plot(compare, normalize=True, stem="curves", cases=each_readout),
+    "curves": Plot(curves, normalize=True, cases=None),
+    "contrast": Plot(contrast, models=(2, 2), normalize=True, cases=None),
+    "heatmap": Plot(heatmap, models=(0, 2), stem="cka", cases=each_pair),
+    "smoothing": Plot(smoothing),
+    "attention": Plot(attention),
     "attention_blocks": Plot(
-        attention_blocks,
-        "similarity of attention maps between blocks",
-        models=(1, 1),
-        stem="attention",
-        cases=each_kind_of_maps,
+        attention_blocks, models=(1, 1), stem="attention", cases=each_kind_of_maps
     ),
 }
 """Name -> plot, in the order in which a run's figures are drawn."""

@@ -157,19 +157,13 @@ def thinned(labels: Sequence[str], room: int) -> tuple[list[int], list[str]]:
     paths = [label.split(".") for label in labels]
     for depth in range(1, max(map(len, paths)) + 1):
         keys = [".".join(path[:depth]) for path in paths]
-        chosen = _apart([i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]], spacing)
+        chosen = [0]
+        for place in range(1, len(keys)):
+            if keys[place] != keys[place - 1] and place - chosen[-1] >= spacing:
+                chosen.append(place)
         if len(chosen) >= max(3, room / 3):
             break
     return chosen, [keys[place] for place in chosen]
-
-
-def _apart(places: Sequence[int], spacing: int) -> list[int]:
-    """Return as many of the places as lie at least `spacing` apart, from the first on."""
-    chosen = list(places[:1])
-    for place in places:
-        if place - chosen[-1] >= spacing:
-            chosen.append(place)
-    return chosen
 
 
 def _length(ax: Axes, axis: Axis, longest: int) -> float:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor
 from torchvision.transforms import v2
 
 from ..errors import ModelError
@@ -30,8 +28,8 @@ class Augmentation:
     shift: float = 0.1
     flip: bool = False
 
-    def transform(self) -> Callable[[Tensor], Tensor]:
-        """Return a function that maps one image at random, `(channels, height, width)`.
+    def transform(self) -> v2.Transform:
+        """Return what maps one image `(channels, height, width)` at random.
 
         It draws as often for an image of any size. Shifts are whole pixels; what was outside is black.
         """
@@ -42,10 +40,7 @@ class Augmentation:
             shear=math.degrees(math.atan(self.shear)),
             interpolation=v2.InterpolationMode.BILINEAR,
         )
-        mapped: Callable[[Tensor], Tensor] = v2.Compose(
-            [v2.RandomHorizontalFlip(0.5 * self.flip), affine]
-        )
-        return mapped
+        return v2.Compose([v2.RandomHorizontalFlip(0.5 * self.flip), affine])
 
 
 @dataclass(frozen=True)
