@@ -43,10 +43,10 @@ def analyze(
         str | None, options.of("smoothing", metavar="NAME,...|all|none")
     ] = rc.Options.smoothing,
     attention: Annotated[bool, options.of("attention", "--attention")] = rc.Options.attention,
-    normalize: options.NormalizeOption = options.Normalize.first_last,
+    normalize: options.Normalize = "first-last",
     image_size: Annotated[int | None, options.of("image_size")] = None,
     device: Annotated[str | None, options.of("device")] = rc.Options.device,
-    precision: Annotated[options.Precision, options.of("precision")] = options.Precision.fp32,
+    precision: Annotated[rc.Precision, options.of("precision")] = rc.Options.precision,
     workers: Annotated[int | None, options.of("workers")] = rc.Options.workers,
     seed: Annotated[int, options.of("seed")] = rc.Options.seed,
     resume: Annotated[
@@ -84,20 +84,20 @@ def analyze(
             images=images,
             image_size=image_size,
             device=device,
-            precision=precision.value,
+            precision=precision,
             workers=workers,
             seed=seed,
             shard=part,
             command=shlex.join(["refiner-cka", *sys.argv[1:]]),
         )
         target.check(analysis.fingerprint, resume=resume)
-        before = target.load_partial() if resume else None
+        before = rc.load(target.partial) if resume else None
         result = _measure(analysis, before, target, quiet=quiet)
     if analysis.runtime.rank == 0:
         output.finish(
             target,
             result,
-            normalize=normalize.value,
+            normalize=normalize,
             draw=part == (1, 1),
             as_json=json,
             quiet=quiet,
@@ -148,9 +148,9 @@ def _keep(target: output.Target, result: rc.Result) -> None:
     if not len(result.batches):
         console.error("interrupted before the first batch was measured; nothing to save")
         return
-    path = target.save_partial(result)
+    result.save(target.partial)
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     console.error(
-        f"interrupted after {len(result.batches)} of {result.total_batches} batches, saved in {path}; go on "
-        f"with: {shlex.join(['refiner-cka', *arguments, '--resume'])}"
+        f"interrupted after {len(result.batches)} of {result.total_batches} batches, saved in "
+        f"{target.partial}; go on with: {shlex.join(['refiner-cka', *arguments, '--resume'])}"
     )

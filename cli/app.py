@@ -21,26 +21,25 @@ class Commands(TyperGroup):
         """Run the command; 1 for a refusal, 130 when interrupted."""
         try:
             return super().invoke(ctx)
-        except rc.RefinerCkaError as error:
-            _raise_if_debugging(ctx)
-            console.error(str(error))
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            _raise_if_debugging(ctx)
-            console.error("interrupted")
-            raise typer.Exit(130) from None
         except BrokenPipeError:
             raise typer.Exit(1) from None
-        except Exception as error:
-            if type(error).__module__.startswith(("click", "typer")):
+        except (Exception, KeyboardInterrupt) as error:
+            if ctx.params.get("debug") or type(error).__module__.startswith(("click", "typer")):
                 raise
-            _raise_if_debugging(ctx)
-            reason = (str(error).strip() or "no message").splitlines()[0]
-            console.error(
-                f"unexpected {type(error).__name__}: {reason} (repeat as `refiner-cka --debug ...` for the "
-                "whole story)"
-            )
-            raise typer.Exit(1) from None
+            console.error(_told(error))
+            raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, rc.RefinerCkaError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    reason = (str(error).strip() or "no message").splitlines()[0]
+    return (
+        f"unexpected {type(error).__name__}: {reason} (repeat as `refiner-cka --debug ...` for the "
+        "whole story)"
+    )
 
 
 class Command(TyperCommand):
@@ -56,11 +55,6 @@ class Command(TyperCommand):
                 times = "twice" if count == 2 else f"{count} times"
                 ctx.fail(f"{option.opts[0]} is given {times}: give it once.")
         return super().parse_args(ctx, args)
-
-
-def _raise_if_debugging(ctx: Any) -> None:
-    if ctx.params.get("debug"):
-        raise
 
 
 app = typer.Typer(

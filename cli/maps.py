@@ -9,8 +9,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import options, output
-from .console import note
+from . import console, options, output
 
 
 def maps(
@@ -46,4 +45,4 @@ def maps(
     )
     files = list(rc.plots.save_figure(rc.plots.token_maps(shown), out / "maps"))
     if not quiet:
-        note(output.written(files))
+        console.note(output.written(files))

@@ -19,7 +19,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="Folder for the merged result and its figures.")] = Path(
         "results"
     ),
-    normalize: options.NormalizeOption = options.Normalize.first_last,
+    normalize: options.Normalize = "first-last",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -31,4 +31,4 @@ def merge(
     takes_partial = target.partial.resolve() in {file.resolve() for file in files}
     target.check(result.fingerprint, resume=takes_partial)
     target.check_batches(result)
-    output.finish(target, result, normalize=normalize.value, draw=True, as_json=json, quiet=quiet)
+    output.finish(target, result, normalize=normalize, draw=True, as_json=json, quiet=quiet)

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 import refiner_cka as rc
-
-
-class Normalize(StrEnum):
-    """How a curve is normalised."""
-
-    first_last = "first-last"
-    min_max = "min-max"
-    none = "none"
-
-
-class Precision(StrEnum):
-    """Precision of the forward pass."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
 
 
 def of(name: str, *declarations: str, **more: Any) -> Any:
@@ -40,8 +23,8 @@ def of(name: str, *declarations: str, **more: Any) -> Any:
 
 
 ResultFile = Annotated[Path, typer.Argument(metavar="FILE", help="A result, as analyze writes it.")]
-NormalizeOption = Annotated[
-    Normalize,
+Normalize = Annotated[
+    Literal["first-last", "min-max", "none"],
     typer.Option(
         help="What the normalised curve is: CKA(l, last) over CKA(first, last); between its least and greatest "
         "value; or the plain curve alone."

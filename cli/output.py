@@ -87,10 +87,6 @@ class Target:
                 f"{self.path} {found}; use another --out, or --overwrite to replace it"
             )
 
-    def load_partial(self) -> rc.Result:
-        """Return what an interrupted run left."""
-        return rc.load(self.partial)
-
     def save(self, result: rc.Result) -> Path:
         """Write the result and remove what an interrupted run left.
 
@@ -109,11 +105,6 @@ class Target:
             ) from error
         self.partial.unlink(missing_ok=True)
         return self.path
-
-    def save_partial(self, result: rc.Result) -> Path:
-        """Write an incomplete result beside the complete one."""
-        result.save(self.partial)
-        return self.partial
 
 
 def _is_of(path: Path, fingerprint: str) -> bool:

@@ -25,7 +25,7 @@ def plot(
         list[str] | None, typer.Option(help="A model to draw, with --only; repeat for several.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="The readout, with --only.")] = None,
-    normalize: options.NormalizeOption = options.Normalize.first_last,
+    normalize: options.Normalize = "first-last",
     quiet: options.Quiet = False,
 ) -> None:
     """Draw the figures of a result again, as PDF and PNG: all of them, or one."""
@@ -34,10 +34,10 @@ def plot(
     if only is None and (model or tokens):
         raise typer.BadParameter("goes with --only", param_hint="--model" if model else "--tokens")
     if only is None:
-        files = output.save_figures(result, folder, normalize=normalize.value)
+        files = output.save_figures(result, folder, normalize=normalize)
     else:
         known = rc.plots.PLOTS.get(only)
-        scale = normalize.value if known is not None and known.normalize else None
+        scale = normalize if known is not None and known.normalize else None
         figure = rc.plots.draw(result, only, model or (), tokens=tokens, normalize=scale)
         files = list(rc.plots.save_figure(figure, folder / only))
     if not quiet:

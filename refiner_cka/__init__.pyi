@@ -19,6 +19,7 @@ from .errors import ResultFileError as ResultFileError
 from .images.preprocessing import Preprocessing as Preprocessing
 from .measures.arrays import cka as cka
 from .options import Options as Options
+from .options import Precision as Precision
 from .results import load as load
 from .results.merging import merge as merge
 from .results.result import Result as Result

@@ -113,6 +113,7 @@ def test_public_names():
         "Interrupted",
         "LayerError",
         "ModelError",
+        "Precision",
         "Preprocessing",
         "Recipe",
         "RefinerCkaError",

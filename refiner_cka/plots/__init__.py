@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError
 from ..results.result import Result
 from ..results.statistics import Normalize
-from ..sums import LAYERS
 from .heatmaps import heatmap as heatmap
 from .lines import compare as compare
 from .lines import contrast as contrast
 from .lines import curves as curves
 from .smoothing import attention as attention
 from .smoothing import attention_blocks as attention_blocks
-from .smoothing import measured
 from .smoothing import smoothing as smoothing
 from .smoothing import token_maps as token_maps
+from .style import NothingToDraw as NothingToDraw
 from .style import holders
 from .style import save_figure as save_figure
 
 __all__ = [
     "PLOTS",
+    "Case",
+    "NothingToDraw",
     "Plot",
     "attention",
     "attention_blocks",
@@ -45,39 +46,80 @@ __all__ = [
 ]
 
 
+class Case(NamedTuple):
+    """One figure of a run.
+
+    Attributes:
+        models: the models it is of.
+        options: keywords that its plot takes.
+        stem: of its file, before the models; that of its plot if empty.
+        ending: of its file's stem, after the models.
+    """
+
+    models: Sequence[str] = ()
+    options: Mapping[str, str] = MappingProxyType({})
+    stem: str = ""
+    ending: str = ""
+
+
+def once(result: Result) -> Iterator[Case]:
+    """One figure of all models."""
+    yield Case()
+
+
+def each_readout(result: Result) -> Iterator[Case]:
+    """One figure of all models, for each readout."""
+    several = len(result.tokens) > 1
+    for tokens in result.tokens:
+        yield Case(options={"tokens": tokens}, ending=tokens if several else "")
+
+
+def each_pair(result: Result) -> Iterator[Case]:
+    """One figure of each model and of each two, for each readout and similarity index."""
+    for readout in each_readout(result):
+        models = holders(result, readout.options["tokens"])
+        pairs = [*((model,) for model in models), *itertools.combinations(models, 2)]
+        for index, pair in itertools.product(result.indices, pairs):
+            yield Case(pair, {**readout.options, "index": index}, index, readout.ending)
+
+
+def each_kind_of_maps(result: Result) -> Iterator[Case]:
+    """One figure of each model, for each kind of its attention maps."""
+    for model, maps in dict.fromkeys((block.model, block.tokens) for block in result.attention):
+        yield Case((model,), {"maps": maps}, ending="" if maps == "softmax" else maps)
+
+
 @dataclass(frozen=True)
 class Plot:
     """One kind of figure and what it asks for.
 
     Attributes:
-        function: takes a result and, by keyword, `tokens`; returns axes or a figure.
-        about: what it shows, in one line.
+        function: takes a result and, by keyword, `tokens`; returns axes or a figure, or raises `NothingToDraw`.
         models: fewest and most models it takes; `None` is any number, given by keyword as `models`.
         normalize: whether it takes the keyword `normalize`.
+        stem: of its files among the figures of a run; its name if not given.
+        cases: which figures of it a run has; `None` for none.
     """
 
     function: Callable[..., Axes | Figure]
-    about: str
-    models: tuple[int, int] | None
-    normalize: bool
+    models: tuple[int, int] | None = None
+    normalize: bool = False
+    stem: str | None = None
+    cases: Callable[[Result], Iterable[Case]] | None = once
 
 
 PLOTS: dict[str, Plot] = {
-    "compare": Plot(compare, "raw and normalised curve of all models, side by side", None, True),
-    "curves": Plot(curves, "similarity to the last layer over relative depth", None, True),
-    "contrast": Plot(
-        contrast, "difference of two models' curves, with its paired error", (2, 2), True
-    ),
-    "heatmap": Plot(
-        heatmap, "CKA between the layers of one model, of two, or of all", (0, 2), False
-    ),
-    "smoothing": Plot(smoothing, "over-smoothing of the tokens over relative depth", None, False),
-    "attention": Plot(attention, "attention measures over relative depth", None, False),
+    "compare": Plot(compare, normalize=True, stem="curves", cases=each_readout),
+    "curves": Plot(curves, normalize=True, cases=None),
+    "contrast": Plot(contrast, models=(2, 2), normalize=True, cases=None),
+    "heatmap": Plot(heatmap, models=(0, 2), cases=each_pair),
+    "smoothing": Plot(smoothing),
+    "attention": Plot(attention),
     "attention_blocks": Plot(
-        attention_blocks, "similarity of attention maps between blocks", (1, 1), False
+        attention_blocks, models=(1, 1), stem="attention", cases=each_kind_of_maps
     ),
 }
-"""Name -> plot."""
+"""Name -> plot, in the order in which a run's figures are drawn."""
 
 
 def draw(result: Result, name: str, models: Sequence[str] = (), **options: str | None) -> Figure:
@@ -90,7 +132,7 @@ def draw(result: Result, name: str, models: Sequence[str] = (), **options: str |
         options: keywords of the plot, such as `tokens`; `None` leaves the plot its own choice.
 
     Raises:
-        ResultError: no such plot; too few or too many models; an option it does not take.
+        ResultError: no such plot; too few or too many models; an option it does not take; nothing to draw.
     """
     if name not in PLOTS:
         raise ResultError(f"no plot {name!r}; choose one of {', '.join(PLOTS)}")
@@ -123,29 +165,15 @@ def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[
         normalize: of the curve beside the raw one; see `compare`.
     """
     taken: set[str] = set()
-    for tokens in result.tokens:
-        ending = f"_{tokens}" if len(result.tokens) > 1 else ""
-        models = holders(result, tokens)
-        yield _stem("curves" + ending, taken), compare(result, normalize=normalize, tokens=tokens)
-        pairs = [*((model,) for model in models), *itertools.combinations(models, 2)]
-        for index, pair in itertools.product(result.indices, pairs):
-            stem = _stem("_".join([index, *map(_safe, pair)]) + ending, taken)
-            yield stem, draw(result, "heatmap", pair, tokens=tokens, index=index)
-    yield from ((_stem(stem, taken), figure) for stem, figure in _smoothing_figures(result))
-
-
-def _smoothing_figures(result: Result) -> Iterator[tuple[str, Figure]]:
-    of_tokens = measured(result, LAYERS)
-    if any(np.isfinite(result.smoothing(each.name).values).any() for each in of_tokens):
-        yield "smoothing", smoothing(result)
-    if not result.attention:
-        return
-    yield "attention", attention(result)
-    for model, maps in dict.fromkeys((block.model, block.tokens) for block in result.attention):
-        ending = "" if maps == "softmax" else f"_{maps}"
-        figure = attention_blocks(result, model, maps=maps).get_figure(root=True)
-        assert isinstance(figure, Figure)
-        yield f"attention_{_safe(model)}{ending}", figure
+    for name, plot in PLOTS.items():
+        scale = normalize if plot.normalize else None
+        for case in plot.cases(result) if plot.cases else ():
+            try:
+                figure = draw(result, name, case.models, normalize=scale, **case.options)
+            except NothingToDraw:
+                continue
+            parts = [case.stem or plot.stem or name, *map(_safe, case.models), case.ending]
+            yield _stem("_".join(filter(None, parts)), taken), figure
 
 
 def _safe(name: str) -> str:

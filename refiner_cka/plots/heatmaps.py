@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.ticker import MaxNLocator
 
 from ..results.result import Result
 from .style import COLUMN, SMALL, new_figure, note, paper, shortened
@@ -18,8 +19,6 @@ COLOUR_MAP = "magma"
 
 WIDEST = 2.5
 """Cells are square up to this ratio of the sides; beyond it they are stretched to keep the labels legible."""
-
-_ROUND = (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000)
 
 
 def heatmap(
@@ -152,26 +151,21 @@ def thinned(labels: Sequence[str], room: int) -> tuple[list[int], list[str]]:
     if len(labels) <= room:
         return list(range(len(labels))), list(labels)
     if all(label.isdecimal() for label in labels):
-        step = next(step for step in (*_ROUND, len(labels)) if len(labels) <= step * room)
-        chosen = [place for place, label in enumerate(labels) if int(label) % step == 0]
+        round_steps = MaxNLocator(room, integer=True, steps=[1, 2, 5, 10])
+        ticks = round_steps.tick_values(int(labels[0]), int(labels[-1]) + 1)
+        chosen = [place for place, label in enumerate(labels) if int(label) in ticks]
         return chosen, [labels[place] for place in chosen]
     spacing = -(-len(labels) // room)
     paths = [label.split(".") for label in labels]
     for depth in range(1, max(map(len, paths)) + 1):
         keys = [".".join(path[:depth]) for path in paths]
-        chosen = _apart([i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]], spacing)
+        chosen = [0]
+        for place in range(1, len(keys)):
+            if keys[place] != keys[place - 1] and place - chosen[-1] >= spacing:
+                chosen.append(place)
         if len(chosen) >= max(3, room / 3):
             break
     return chosen, [keys[place] for place in chosen]
-
-
-def _apart(places: Sequence[int], spacing: int) -> list[int]:
-    """Return as many of the places as lie at least `spacing` apart, from the first on."""
-    chosen = list(places[:1])
-    for place in places:
-        if place - chosen[-1] >= spacing:
-            chosen.append(place)
-    return chosen
 
 
 def _length(ax: Axes, axis: Axis, longest: int) -> float:

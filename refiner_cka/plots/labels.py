@@ -12,6 +12,7 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox, IdentityTransform
+from scipy.optimize import isotonic_regression
 
 from .style import SMALL
 
@@ -24,7 +25,7 @@ _MARKER, _TEXT, _STUB = 9.0, 14.0, 6.0
 def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
     """Return places at least `gap` apart, in order, as near to the wanted ones as can be.
 
-    Least squares under the order (isotonic regression, by its max-min formula); within `low` and `high`
+    Least squares under the order (isotonic regression); within `low` and `high`
     where there is room.
 
     Args:
@@ -37,13 +38,7 @@ def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
     excess = max(0.0, (count - 1) * gap - (high - low))
     low, high = low - excess / 2, high + excess / 2
     rank = np.arange(count) * gap
-    free = np.clip(wanted, low, high) - rank
-    level = np.array(
-        [
-            max(min(free[j : k + 1].mean() for k in range(i, count)) for j in range(i + 1))
-            for i in range(count)
-        ]
-    )
+    level = isotonic_regression(np.clip(wanted, low, high) - rank).x
     result: Array = np.clip(level, low, high - (count - 1) * gap) + rank
     return result
 

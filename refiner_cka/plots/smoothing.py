@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..errors import ResultError
 from ..results.estimate import Estimate
 from ..results.maps import TokenMaps
 from ..results.result import Result
@@ -22,6 +21,7 @@ from .style import (
     GREY,
     PAGE,
     SMALL,
+    NothingToDraw,
     checked_models,
     new_figure,
     palette,
@@ -113,7 +113,7 @@ def attention_blocks(
     """
     pairs = measured(result, "attention", "attention")
     if not pairs:
-        raise ResultError("no attention maps were compared between blocks in this result")
+        raise NothingToDraw("no attention maps were compared between blocks in this result")
     similar = result.smoothing(pairs[0].name, model, maps=maps)
     paths = [
         block.path for block in result.attention if (block.model, block.tokens) == (model, maps)
@@ -194,7 +194,7 @@ def _small_multiples(
         if any(np.isfinite(means.values).any() for means in lines.values())
     }
     if not drawn:
-        raise ResultError("no over-smoothing measures to draw in this result")
+        raise NothingToDraw("no over-smoothing measures to draw in this result")
     columns = min(_COLUMNS, len(drawn))
     rows = math.ceil(len(drawn) / columns)
     names = list(next(iter(drawn.values())))

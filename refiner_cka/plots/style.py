@@ -52,6 +52,10 @@ STATES = 3
 """So many states of one training are drawn as its trajectory."""
 
 
+class NothingToDraw(ResultError):
+    """A result holds nothing that a plot shows."""
+
+
 @contextlib.contextmanager
 def paper() -> Iterator[None]:
     """Apply the style to what is drawn inside the block, and to nothing else."""

@@ -1,21 +1,10 @@
 """Over-smoothing on the command line: what is asked for is measured, drawn, said and refused."""
 
 import json
-import warnings
 from pathlib import Path
 
-import pytest
-
 import refiner_cka as rc
-from tests.cli.test_cli import MODEL, SMALL, refused, succeed
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    """Every command runs in an empty folder, and the filters it sets go with it."""
-    monkeypatch.chdir(tmp_path)
-    with warnings.catch_warnings():
-        yield
+from tests.cli.running import MODEL, SMALL, refused, succeed
 
 
 def test_asked_for_measures_and_attention_are_written_drawn_and_said():

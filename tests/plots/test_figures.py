@@ -1,0 +1,116 @@
+"""The figures of a run: all of them, by name, saved, and nothing outside touched."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from refiner_cka import plots
+from refiner_cka.errors import ResultError, ResultFileError
+from tests.synthetic import synthetic_result, with_smoothing
+
+
+def test_nothing_global_is_touched():
+    before = dict(mpl.rcParams)
+    result = synthetic_result({"vit_s": 12, "deit_s": 12})
+    for _, figure in plots.figures(result):
+        figure.draw_without_rendering()
+    assert dict(mpl.rcParams) == before
+    import matplotlib.pyplot as plt
+
+    assert plt.get_fignums() == []
+
+
+def test_given_axes_are_drawn_in_and_returned():
+    result = synthetic_result({"vit_s": 12, "deit_s": 12})
+    figure = Figure()
+    axes = figure.subplots(1, 3)
+    assert plots.curves(result, ax=axes[0]) is axes[0]
+    assert plots.heatmap(result, "vit_s", ax=axes[1]) is axes[1]
+    assert plots.contrast(result, "vit_s", "deit_s", ax=axes[2]) is axes[2]
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 3
+
+
+def test_no_text_is_smaller_than_seven_points():
+    result = synthetic_result({"vit_s": 12, "deit_s": 12}, constant=[("vit_s", 2)])
+    for _, figure in plots.figures(result):
+        figure.draw_without_rendering()
+        sizes = [t.get_fontsize() for t in figure.findobj(mpl.text.Text) if t.get_text().strip()]
+        assert sizes
+        assert min(sizes) >= 7.0
+
+
+def test_figures_of_a_run_have_safe_and_different_stems():
+    names = ["vit_s", "VIT_S", "a/b=c", "a.b c", "ünï", "../x"]
+    result = synthetic_result(dict.fromkeys(names, 3), batches=5)
+    stems = [stem for stem, _ in plots.figures(result)]
+    assert stems[:2] == ["curves", "cka_vit_s"]
+    assert len(stems) == 1 + 6 + 15
+    assert len({stem.casefold() for stem in stems}) == len(stems)
+    assert all(stem.replace("-", "").isidentifier() for stem in stems)
+
+
+def test_several_readouts_are_named_in_the_stems():
+    result = synthetic_result({"vit_s": 3, "deit_s": 3}, tokens=["all", "cls"], batches=5)
+    stems = [stem for stem, _ in plots.figures(result)]
+    heatmaps = ["cka_vit_s", "cka_deit_s", "cka_vit_s_deit_s"]
+    assert stems == ["curves_all", "curves_cls"] + [
+        f"{stem}_{tokens}" for tokens in ("all", "cls") for stem in heatmaps
+    ]
+    cls = plots.heatmap(result, "vit_s", tokens="cls").images[0].get_array()
+    np.testing.assert_array_equal(cls, result.cka("vit_s", tokens="cls"))
+
+
+@pytest.mark.parametrize("name", plots.PLOTS)
+def test_every_plot_can_be_drawn_by_name(name):
+    result = with_smoothing(synthetic_result({"vit_s": 12, "deit_s": 12}))
+    taken = plots.PLOTS[name].models
+    models = ["vit_s", "deit_s"][: 2 if taken is None else taken[1]]
+    figure = plots.draw(result, name, models, tokens="all")
+    figure.draw_without_rendering()
+    assert figure.axes
+
+
+@pytest.mark.parametrize(
+    ("name", "models", "options", "told"),
+    [
+        ("pie", [], {}, "choose one of compare, curves, contrast, heatmap"),
+        ("contrast", ["vit_s"], {}, "takes 2 models, not 1"),
+        ("heatmap", ["vit_s"] * 3, {}, "takes 0 to 2 models, not 3"),
+        ("heatmap", ["vit_s"], {"normalize": "none"}, "takes no normalisation"),
+        ("curves", ["vit_x"], {}, "no model 'vit_x'"),
+        ("curves", [], {"normalize": "best"}, "unknown normalisation 'best'"),
+        ("compare", [], {"tokens": "cls"}, "no readout 'cls'"),
+    ],
+)
+def test_refusals_are_one_line(name, models, options, told):
+    with pytest.raises(ResultError, match=told) as caught:
+        plots.draw(synthetic_result(), name, models, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_models_to_draw_is_refused():
+    with pytest.raises(ResultError, match="no model to draw"):
+        plots.curves(synthetic_result(), models=[])
+
+
+def test_saved_figures_are_whole_and_the_same_each_time(tmp_path):
+    result = synthetic_result(constant=[("vit_s", 2)])
+    first = plots.save_figure(plots.compare(result), tmp_path / "new" / "fig.v1")
+    assert [path.name for path in first] == ["fig.v1.pdf", "fig.v1.png"]
+    second = plots.save_figure(plots.compare(result), tmp_path / "again")
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    pdf = first[0].read_bytes()
+    assert b"/CIDFontType2" in pdf
+    assert b"/Type3" not in pdf
+    assert b"CreationDate" not in pdf
+    with Image.open(first[1]) as picture:
+        assert picture.width == round(6.75 * 300)
+    (tmp_path / "taken.pdf").mkdir()
+    with pytest.raises(ResultFileError, match="is a folder"):
+        plots.save_figure(plots.compare(result), tmp_path / "taken")
