@@ -8,7 +8,7 @@ whose tokens answer to their own part of the image (`locality`); where that does
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class _Model:
         return f"images of {self.size[0]}x{self.size[1]}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Channels:
     """Numbers of channels in a layer's modules.
 
@@ -66,9 +66,9 @@ class _Channels:
         linear: of linear layers alone.
     """
 
-    first: frozenset[int]
-    last: frozenset[int]
-    linear: frozenset[int]
+    first: set[int] = field(default_factory=set)
+    last: set[int] = field(default_factory=set)
+    linear: set[int] = field(default_factory=set)
 
     def __contains__(self, channels: int) -> bool:
         return channels in self.first or channels in self.last
@@ -163,14 +163,10 @@ def _ways(shape: Sequence[int], model: _Model, layer: nn.Module) -> _Ways:
     """
     if len(shape) == 2:
         return _Ways(())
-    if len(shape) not in (3, 4):
-        raise NoTokens(
-            f"returns {tuple(shape)}, which has no token axis; only --tokens all reads it"
-        )
-    if isinstance(layer, nn.Softmax):
-        raise NoTokens(
-            f"returns {tuple(shape)}, weights and not tokens; only --tokens all reads it"
-        )
+    no_axis = len(shape) not in (3, 4)
+    if no_axis or isinstance(layer, nn.Softmax):
+        reason = "which has no token axis" if no_axis else "weights and not tokens"
+        raise NoTokens(f"returns {tuple(shape)}, {reason}; only --tokens all reads it")
     stated = model.known.stated
     if stated is not None and len(shape) == (4 if stated == "nlc" else 3):
         raise LayerError(
@@ -326,20 +322,18 @@ def _fits(grid: Grid, size: Sequence[int]) -> bool:
 
 
 def _channels_of(layer: nn.Module) -> _Channels:
-    """Return the numbers of channels in a layer and the modules inside it."""
-    first: set[int] = set()
-    last: set[int] = set()
-    linear: set[int] = set()
+    found = _Channels()
     for part in layer.modules():
         if isinstance(part, nn.Linear):
-            linear.add(part.out_features)
+            found.linear.add(part.out_features)
+            found.last.add(part.out_features)
         elif isinstance(shape := getattr(part, "normalized_shape", None), tuple):
             # timm's LayerNorm2d is a LayerNorm over the second axis.
-            (first if "2d" in type(part).__name__ else last).add(shape[-1])
+            (found.first if "2d" in type(part).__name__ else found.last).add(shape[-1])
         elif isinstance(part, nn.Conv1d | nn.Conv2d):
-            first.add(part.out_channels)
+            found.first.add(part.out_channels)
         elif isinstance(part, nn.BatchNorm2d | nn.InstanceNorm2d):
-            first.add(part.num_features)
+            found.first.add(part.num_features)
         elif isinstance(part, nn.GroupNorm):
-            first.add(part.num_channels)
-    return _Channels(frozenset(first), frozenset(last | linear), frozenset(linear))
+            found.first.add(part.num_channels)
+    return found

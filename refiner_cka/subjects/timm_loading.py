@@ -23,9 +23,11 @@ Create = Callable[[], nn.Module]
 
 
 def from_file(
-    create: Create, name: str, file: Path, *, resize_head: bool
+    create: Create, name: str, file: Path, resize_head: bool
 ) -> tuple[nn.Module, Fit, str]:
     """Return a network with a file's weights, what was loaded, and the entry of the file that was taken.
+
+    `resize_head` is false if the caller asked for a number of classes.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit.
@@ -48,7 +50,7 @@ def from_file(
 
 
 def published(
-    create: Create, name: str, file: Path | None, *, resize_head: bool
+    create: Create, name: str, file: Path | None, resize_head: bool
 ) -> tuple[nn.Module, Fit | None]:
     """Return a network with its published weights, and what was loaded; `None` where its loader does not tell.
 
@@ -95,9 +97,7 @@ def _loaded(
 
 def _check_patches(module: nn.Module, state: State, source: str) -> None:
     """Refuse other patches: timm would resample them, and the result would be neither model."""
-    own = getattr(getattr(getattr(module, "patch_embed", None), "proj", None), "weight", None)
-    given = state.get("patch_embed.proj.weight")
-    if own is None or given is None:
-        return
-    if own.ndim == given.ndim == 4 and own.shape[2:] != given.shape[2:]:
+    tensors = [each.get("patch_embed.proj.weight") for each in (module.state_dict(), state)]
+    sizes = {one.shape[2:] for one in tensors if one is not None and one.ndim == 4}
+    if len(sizes) > 1:
         raise misfit(module, state, source)

@@ -45,25 +45,18 @@ def make(spec: Spec, layers: str, image_size: Size | None) -> tuple[Subject, Sou
     fit, entry, weights = None, "", "random"
     if isinstance(spec.weights, Path):
         weights = spec.weights.name
-        module, fit, entry = timm_loading.from_file(
-            create, name, spec.weights, resize_head=resize_head
-        )
+        module, fit, entry = timm_loading.from_file(create, name, spec.weights, resize_head)
     elif spec.weights == "random":
         module = create(pretrained=False)
     else:
         weights = "pretrained"
         file = None if catalogue.has_source(name) else hub.published(spec.name, name)
-        module, fit = timm_loading.published(create, name, file, resize_head=resize_head)
+        module, fit = timm_loading.published(create, name, file, resize_head)
     _check_size(module, name, size)
     chosen, is_pattern = choose_layers(module, layers)
     config = timm_attributes.config(module)
-    source = Source(
-        _tagged(config, full),
-        weights,
-        fit,
-        entry,
-        note=str(config.get("description") or "") if weights == "pretrained" else "",
-    )
+    note = str(config.get("description") or "") if weights == "pretrained" else ""
+    source = Source(_tagged(config, full), weights, fit, entry, note)
     return Subject(
         name=spec.label,
         module=module,
@@ -142,15 +135,14 @@ def _create(
 ) -> nn.Module:
     import timm
 
-    sized: dict[str, Any] = {}
     try:
         if size and _takes_size(name):
-            sized = {"img_size": size}
-        module: nn.Module = timm.create_model(name, pretrained=pretrained, **sized, **arguments)
+            arguments = {"img_size": size, **arguments}
+        module: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except RefinerCkaError:
         raise
     except Exception as error:  # whatever a constructor, a hub or a parser raises
-        written = ", ".join(f"{key}={value!r}" for key, value in {**sized, **arguments}.items())
+        written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         given = f" with {written}" if written else ""
         reason = one_line(error, path=True)
         raise ModelError(f"{name} cannot be built{given}: {reason}") from error
