@@ -97,14 +97,14 @@ class _Finder:
     def _chain(self, path: str, part: nn.Module) -> Modules:
         """Return the elements of a container, or of another module its children of classes that repeat."""
         children = _children(path, part)
-        if _is_container(part):
+        if isinstance(part, _CONTAINERS):
             return children
         types = Counter(map(type, children.values()))
         return {
             name: child
             for name, child in children.items()
             if types[type(child)] > 1
-            and not _is_container(child)
+            and not isinstance(child, _CONTAINERS)
             and self._is_unit(child)
             and not _NOT_BLOCKS.search(name)
             and self._least > 1
@@ -125,37 +125,34 @@ class _Finder:
     def _units(self, chain: Modules) -> Modules:
         """Return what may be a block or a stage, without the layers between."""
         units = {path: part for path, part in chain.items() if self._is_unit(part)}
-        containers = {path: part for path, part in units.items() if _is_container(part)}
+        containers: Modules = {
+            path: part for path, part in units.items() if isinstance(part, _CONTAINERS)
+        }
         others = {path: part for path, part in units.items() if path not in containers}
-        if containers and others:
-            # Where blocks are, the containers beside them are something else (a stem, a head), or the reverse.
-            units = max(others, containers, key=_parameters)
+        # Where blocks are, the containers beside them are something else (a stem, a head), or the reverse.
+        units = max(others, containers, key=_parameters)
         # A layer that repeats as it is adds to its input (EfficientNetV2's first stage): it is a block.
         return {
             path: part
             for path, part in chain.items()
             if path in units
-            or (units and _is_composite(part) and not self._is_unit(part) and _repeats(path, chain))
+            or (units and _composite(part) and not self._is_unit(part) and _repeats(path, chain))
         }
 
     def _is_unit(self, part: nn.Module) -> bool:
-        if _is_container(part):
+        if isinstance(part, _CONTAINERS):
             return _count_layers(part) >= self._least
         return type(part) in self._classes
 
     def _inside(self, path: str, part: nn.Module, known: set[type], repeats: bool) -> Modules:
         """Return the elements of a stage or a tree, or nothing if the module is neither.
 
-        Args:
-            path: where the module is.
-            part: the module.
-            known: classes that were found to be blocks or stages.
-            repeats: whether another module in its chain is the same as it is.
+        `known` are the classes found to be blocks or stages; one that `repeats` is no stage.
         """
         children = _children(path, part)
         if repeats and isinstance(part, nn.ModuleList | nn.ModuleDict):
             return _called(path, part)
-        if not _is_container(part):
+        if not isinstance(part, _CONTAINERS):
             if name := None if repeats else _chain_of_stage(part):
                 return self._units(_children(_join(path, name), part.get_submodule(name)))
             return _branches_of_tree(children, known)
@@ -165,18 +162,17 @@ class _Finder:
         (only,) = units.values()
         alone = sum(_count_layers(child) > 0 for child in children.values()) == 1
         # One module among layers is the body of a block, not a chain.
-        is_element = _is_container(only) or type(only) in known or (alone and _is_composite(only))
-        return units if is_element else {}
+        if isinstance(only, _CONTAINERS) or type(only) in known or (alone and _composite(only)):
+            return units
+        return {}
 
 
 def _called(path: str, part: nn.Module) -> Modules:
     """Return a module, or what is in it if it is a list or a dictionary of modules: these are never called."""
-    if isinstance(part, nn.ModuleList | nn.ModuleDict):
-        inside = {
-            name: child for name, child in _children(path, part).items() if _count_layers(child)
-        }
-        return inside or {path: part}
-    return {path: part}
+    never_called = isinstance(part, nn.ModuleList | nn.ModuleDict)
+    children = _children(path, part) if never_called else {}
+    inside = {name: child for name, child in children.items() if _count_layers(child)}
+    return inside or {path: part}
 
 
 def _counting_rules(module: nn.Module) -> Iterator[str]:
@@ -202,10 +198,10 @@ def _chain_of_stage(stage: nn.Module) -> str | None:
     children = dict(stage.named_children())
     is_stage = "stage" in type(stage).__name__.lower()
     for name in ("blocks", "layers") if is_stage else ("blocks",):
-        if _is_container(children.get(name)):
+        if isinstance(children.get(name), _CONTAINERS):
             return name
     weighty = [name for name, child in children.items() if _count_layers(child)]
-    if len(weighty) != 1 or not _is_container(children[weighty[0]]):
+    if len(weighty) != 1 or not isinstance(children[weighty[0]], _CONTAINERS):
         return None
     elements = dict(children[weighty[0]].named_children())
     is_chain = all(name.isdecimal() and _count_layers(one) > 1 for name, one in elements.items())
@@ -222,13 +218,10 @@ def _branches_of_tree(children: Modules, known: set[type]) -> Modules:
 def _without_transitions(found: Modules) -> Modules:
     """Return the modules without those between stages, which are named so or of a class of their own."""
     types = Counter(type(part) for part in found.values())
-    chains: dict[str, list[str]] = {}
-    for path in found:
-        chains.setdefault(_parent(path), []).append(path)
 
     def is_transition(path: str) -> bool:
         """Whether a module is the only one of its class, and others of its chain repeat after it."""
-        chain = chains[_parent(path)]
+        chain = [one for one in found if _parent(one) == _parent(path)]
         kinds = {type(found[one]) for one in chain}
         return types[type(found[path])] == 1 and path != chain[-1] and len(kinds) < len(chain)
 
@@ -266,11 +259,7 @@ def _parameters(found: Modules) -> int:
     )
 
 
-def _is_container(part: nn.Module | None) -> bool:
-    return isinstance(part, _CONTAINERS)
-
-
-def _is_composite(part: nn.Module) -> bool:
+def _composite(part: nn.Module) -> bool:
     return any(True for _ in part.children())
 
 

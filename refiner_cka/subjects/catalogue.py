@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from difflib import get_close_matches
-from types import MappingProxyType
 
 from ..errors import ModelError
 
 # ResNets: `tv_in1k`, torchvision's original weights (90 epochs of SGD). It exists for all five depths,
 # and it is the ResNet that papers of the Refiner's time compare with. Later recipes (`a1_in1k`: 600
 # epochs, other losses and augmentation) change the representations: `--model resnet50.a1_in1k`.
-ALIASES: Mapping[str, str] = MappingProxyType(
-    {
-        "vit_ti": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-        "vit_s": "vit_small_patch16_224.augreg_in21k_ft_in1k",
-        "vit_b": "vit_base_patch16_224.augreg_in21k_ft_in1k",
-        "vit_l": "vit_large_patch16_224.augreg_in21k_ft_in1k",
-        "deit_ti": "deit_tiny_patch16_224.fb_in1k",
-        "deit_s": "deit_small_patch16_224.fb_in1k",
-        "deit_b": "deit_base_patch16_224.fb_in1k",
-        "resnet18": "resnet18.tv_in1k",
-        "resnet34": "resnet34.tv_in1k",
-        "resnet50": "resnet50.tv_in1k",
-        "resnet101": "resnet101.tv_in1k",
-        "resnet152": "resnet152.tv_in1k",
-        "refiner_s": "refiner_vit_s",
-        "refiner_m": "refiner_vit_m",
-        "refiner_l": "refiner_vit_l",
-        "vit_nano": "vit_nano.digits",
-        "deit_nano": "deit_nano.digits",
-        "resnet_nano": "resnet_nano.digits",
-        "refiner_nano": "refiner_nano.digits",
-    }
-)
+ALIASES = {
+    "vit_ti": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    "vit_s": "vit_small_patch16_224.augreg_in21k_ft_in1k",
+    "vit_b": "vit_base_patch16_224.augreg_in21k_ft_in1k",
+    "vit_l": "vit_large_patch16_224.augreg_in21k_ft_in1k",
+    "deit_ti": "deit_tiny_patch16_224.fb_in1k",
+    "deit_s": "deit_small_patch16_224.fb_in1k",
+    "deit_b": "deit_base_patch16_224.fb_in1k",
+    "resnet18": "resnet18.tv_in1k",
+    "resnet34": "resnet34.tv_in1k",
+    "resnet50": "resnet50.tv_in1k",
+    "resnet101": "resnet101.tv_in1k",
+    "resnet152": "resnet152.tv_in1k",
+    "refiner_s": "refiner_vit_s",
+    "refiner_m": "refiner_vit_m",
+    "refiner_l": "refiner_vit_l",
+    "vit_nano": "vit_nano.digits",
+    "deit_nano": "deit_nano.digits",
+    "resnet_nano": "resnet_nano.digits",
+    "refiner_nano": "refiner_nano.digits",
+}
 _SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
-
-
-def full_name(name: str) -> str:
-    """Return the timm name of an alias, any other name as it is."""
-    return ALIASES.get(name, name)
 
 
 def has_source(name: str) -> bool:
@@ -71,12 +62,17 @@ def known_name(name: str) -> str:
     name = get_deprecated_models().get(name) or name
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise ModelError(f"unknown model {name!r}{_close(name)}")
+        known = dict.fromkeys([*ALIASES, *timm.list_models()])
+        close = ", ".join(get_close_matches(architecture, known, n=4))
+        hint = f"close: {close}" if close else "`refiner-cka models --search TEXT` searches"
+        raise ModelError(
+            f"unknown model {name!r}; {hint} (a checkpoint is NAME=FILE, an own model package.module:factory)"
+        )
     variants = timm.list_models(f"{architecture}.*", include_tags=True)
     tags = [variant.partition(".")[2] for variant in variants]
     if tag and tag not in tags:
-        known = ", ".join(filter(None, tags)) or "none"
-        raise ModelError(f"{architecture} has no weights tagged {tag!r}; its tags: {known}")
+        existing = ", ".join(filter(None, tags)) or "none"
+        raise ModelError(f"{architecture} has no weights tagged {tag!r}; its tags: {existing}")
     return name
 
 
@@ -86,17 +82,5 @@ def search(text: str) -> list[str]:
 
     register()
     words = text.lower().split()
-    return [
-        name for name in timm.list_models(include_tags=True) if all(word in name for word in words)
-    ]
-
-
-def _close(name: str) -> str:
-    import timm
-
-    known = list(dict.fromkeys([*ALIASES, *timm.list_models()]))
-    found = get_close_matches(name.partition(".")[0], known, n=4, cutoff=0.6)
-    close = (
-        f"; close: {', '.join(found)}" if found else "; `refiner-cka models --search TEXT` searches"
-    )
-    return f"{close} (a checkpoint is NAME=FILE, an own model package.module:factory)"
+    names = timm.list_models(include_tags=True)
+    return [name for name in names if all(word in name for word in words)]

@@ -53,19 +53,16 @@ def read(file: Path) -> Weights:
         raise CheckpointError(
             f"{file} holds no weights under {some(ENTRIES[:10])}; it holds {_contents(content)}"
         )
-    state, entry = found
-    return Weights({name: _plain(name, tensor, file) for name, tensor in state.items()}, entry)
+    plain = {name: _plain(name, tensor, file) for name, tensor in found.state.items()}
+    return Weights(plain, found.entry)
 
 
 def _check_file(file: Path) -> None:
     """Refuse what is no checkpoint by its first bytes, naming what it is."""
     if not file.exists():
-        names = [str(each.name) for each in file.parent.iterdir()] if file.parent.is_dir() else []
-        close = get_close_matches(file.name, names, n=3)
+        close = ", ".join(get_close_matches(file.name, [one.name for one in file.parent.glob("*")]))
         hint = "weights are a file, `random`, or left out for pretrained"
-        if close:
-            hint = f"close: {', '.join(close)}"
-        raise CheckpointError(f"no checkpoint file {file}; {hint}")
+        raise CheckpointError(f"no checkpoint file {file}; {f'close: {close}' if close else hint}")
     if not file.is_file():
         raise CheckpointError(f"{file} is not a file: name the checkpoint inside it")
     try:
@@ -133,27 +130,20 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} is damaged or no checkpoint of torch.save: {one_line(error)}")
 
 
-def _find_state(content: Any, searched: set[int]) -> tuple[Mapping[str, Any], str] | None:
-    """Return the first state dict in the order of `ENTRIES`, depth first, and its dotted path.
-
-    Args:
-        content: of a file, or an entry of it.
-        searched: identities of what was searched: entries may contain themselves.
-    """
+def _find_state(content: Any, searched: set[int]) -> Weights | None:
+    """Return the first state dict in the order of `ENTRIES`, depth first; entries may contain themselves."""
     if not isinstance(content, Mapping) or id(content) in searched:
         return None
     searched.add(id(content))
     for entry in ENTRIES:
-        inner = _find_state(content.get(entry), searched)
-        if inner:
-            state, path = inner
-            return state, f"{entry}.{path}" if path else entry
+        if inner := _find_state(content.get(entry), searched):
+            return Weights(inner.state, f"{entry}.{inner.entry}" if inner.entry else entry)
     state = {
         name: value
         for name, value in content.items()
         if isinstance(name, str) and _is_tensor(value)
     }
-    return (state, "") if state else None
+    return Weights(state) if state else None
 
 
 def _is_tensor(value: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -55,7 +54,7 @@ def make(spec: Spec, layers: str, image_size: Size | None) -> tuple[Subject, Sou
     return subject, Source(name, spec.weights.name, done, weights.entry)
 
 
-def _factory(name: str) -> Callable[..., Any]:
+def _factory(name: str) -> Any:
     location, _, attribute = name.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)
@@ -77,5 +76,4 @@ def _factory(name: str) -> Callable[..., Any]:
         raise ModelError(
             f"{name} is a {type(found).__name__}, not a function or class that makes a network"
         )
-    factory: Callable[..., Any] = found
-    return factory
+    return found

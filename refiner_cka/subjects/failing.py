@@ -12,12 +12,7 @@ _VISION_TOWERS = ("vision_model", "vision_tower", "visual", "vision_encoder", "i
 
 
 def why_it_fails(module: nn.Module, error: Exception) -> str:
-    """Return one line on why a network failed on images: that it takes text as well, else the error's first line.
-
-    Args:
-        module: the network.
-        error: what its forward pass raised.
-    """
+    """Return one line on why a network failed on images: it takes text as well, or the error's first line."""
     tower = _vision_tower(module)
     whole = module if tower is None else module.get_submodule(tower.rpartition(".")[0])
     if "input_ids" not in inspect.signature(whole.forward).parameters:

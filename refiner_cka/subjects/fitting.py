@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError, some
+from . import timm_attributes
 
 State = Mapping[str, torch.Tensor]
 """Tensors by the names that parameters and buffers have."""
@@ -52,13 +53,9 @@ def unwrap(state: State, module: nn.Module) -> dict[str, torch.Tensor]:
     dotted = [f"{prefix}." for prefix in _PREFIXES if prefix not in children]
     found = dict(state)
     while prefix := next((one for one in dotted if any(n.startswith(one) for n in found)), ""):
-        inside = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in found.items()
-            if name.startswith(prefix)
-        }
-        outside = {name: one for name, one in found.items() if not name.startswith(prefix)}
-        found = {**inside, **outside}
+        # Names without the prefix come last: of two that become the same the last one counts.
+        in_turn = sorted(found.items(), key=lambda entry: not entry[0].startswith(prefix))
+        found = {name.removeprefix(prefix): tensor for name, tensor in in_turn}
     return found
 
 
@@ -81,12 +78,9 @@ def fit(module: nn.Module, state: State, source: str, *, resize_head: bool = Tru
     own = module.state_dict()
     missing, unused, differing = _differences(own, state)
     usable = {name: state[name] for name in own if name not in {*missing, *differing}}
-    essential = [
-        *(name for name in missing if not (_within(name, heads) or name.endswith(_DERIVED))),
-        *(name for name in differing if not _within(name, heads)),
-        *_deeper(module, unused),
-    ]
-    if essential or not usable:
+    underived = [name for name in missing if not name.endswith(_DERIVED)]
+    essential = [name for name in (*underived, *differing) if not _within(name, heads)]
+    if essential or not usable or _deeper(module, unused):
         raise misfit(module, state, source)
     for name, tensor in usable.items():
         if own[name].is_floating_point() and not tensor.is_floating_point():
@@ -103,29 +97,25 @@ def misfit(module: nn.Module, state: State, source: str, reason: str = "") -> Ch
     own = module.state_dict()
     missing, unused, differing = _differences(own, state)
     fitting = len(own) - len(missing) - len(differing)
-    told = [f"{source}: another architecture, {fitting} of {len(own)} tensors fit"]
-    if reason:
-        told.append(reason)
-    if missing:
-        told.append(f"missing {some(missing)}")
-    if unused:
-        told.append(f"unexpected {some(unused)}")
-    if differing:
-        shapes = [
-            f"{name} {_shape(state[name])} in the file, {_shape(own[name])} in the model"
-            for name in differing
-        ]
-        told.append(f"shapes differ: {some(shapes, 2)}")
-    if sketch := _sketch(state):
-        told.append(f"the file looks like {sketch}")
-    return CheckpointError("; ".join(told))
+    shapes = [
+        f"{name} {_shape(state[name])} in the file, {_shape(own[name])} in the model"
+        for name in differing
+    ]
+    sketch = _sketch(state)
+    told = [
+        f"{source}: another architecture, {fitting} of {len(own)} tensors fit",
+        reason,
+        f"missing {some(missing)}" if missing else "",
+        f"unexpected {some(unused)}" if unused else "",
+        f"shapes differ: {some(shapes, 2)}" if shapes else "",
+        f"the file looks like {sketch}" if sketch else "",
+    ]
+    return CheckpointError("; ".join(filter(None, told)))
 
 
 def classifiers(module: nn.Module) -> tuple[str, ...]:
     """Return the dotted names of the classifier's layers: timm's own list, else the usual names."""
-    config = getattr(module, "pretrained_cfg", None)
-    named = config.get("classifier") if isinstance(config, Mapping) else None
-    if named:
+    if named := timm_attributes.config(module).get("classifier"):
         return (named,) if isinstance(named, str) else tuple(named)
     return tuple(name for name in _HEADS if hasattr(module, name))
 
@@ -143,9 +133,8 @@ def _deeper(module: nn.Module, unused: Iterable[str]) -> list[str]:
 
     Parts of their own (a decoder, a projection head) are left out without harm.
     """
-    parts = {
-        name.partition(".")[0] for name, _ in (*module.named_children(), *module.named_parameters())
-    }
+    own = (*module.named_children(), *module.named_parameters())
+    parts = {name.partition(".")[0] for name, _ in own}
     return [
         name
         for name in unused
@@ -158,9 +147,7 @@ def _deeper(module: nn.Module, unused: Iterable[str]) -> list[str]:
 def _resize_head(module: nn.Module, state: State, heads: Sequence[str]) -> None:
     """Give a timm network the checkpoint's number of classes where all its classifiers agree on one."""
     own = module.state_dict()
-    weights = [
-        f"{head}.weight" for head in heads if f"{head}.weight" in state and f"{head}.weight" in own
-    ]
+    weights = {f"{head}.weight" for head in heads} & state.keys() & own.keys()
     sizes = {state[name].shape[0] for name in weights if state[name].ndim}
     resize = getattr(module, "reset_classifier", None)
     if len(sizes) == 1 and callable(resize) and sizes != {own[name].shape[0] for name in weights}:

@@ -7,7 +7,7 @@ and keeping them would cost the memory of every layer at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
@@ -19,40 +19,26 @@ def capture(
 ) -> Iterator[None]:
     """Call `visit(path, output)` whenever one of the layers has computed its output.
 
-    The hooks are removed on leaving, whatever happened inside.
-
-    Args:
-        module: the model.
-        paths: dotted paths of modules inside it.
-        visit: must not keep the output.
+    The hooks are removed on leaving, whatever happened inside; `visit` must not keep the output.
     """
-    handles = []
-
-    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda _module, _inputs, output: visit(path, output)
-
-    try:
+    with ExitStack() as hooks:
         for path in paths:
-            handles.append(module.get_submodule(path).register_forward_hook(hook(path)))
+
+            def hook(_module: nn.Module, _inputs: Any, output: Any, path: str = path) -> None:
+                visit(path, output)
+
+            hooks.enter_context(module.get_submodule(path).register_forward_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def first_outputs(
     module: nn.Module, paths: Sequence[str], forward: Callable[[], Any], read: Callable[[Any], Any]
 ) -> tuple[Mapping[str, list[Any]], Any]:
-    """Run one forward pass and return what each layer gave, by path in the order of the calls.
-
-    Args:
-        module: the model.
-        paths: layers to watch.
-        forward: runs the model.
-        read: from an output to what is kept of it; must not keep features.
+    """Run one forward pass of a model and read its layers' outputs.
 
     Returns:
-        For each layer that was called, what `read` made of each call; and what `forward` returned.
+        For each layer that was called, in the order of the first calls, what `read` made of each output, of
+        which it must not keep the features; and what `forward` returned.
     """
     seen: dict[str, list[Any]] = {}
 

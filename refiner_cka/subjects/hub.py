@@ -52,21 +52,24 @@ def published(given: str, name: str) -> Path | None:
     ways = f"a file ({given}=FILE) or untrained weights ({given}=random)"
     config = get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise ModelError(f"{_unpublished(given, name)}: give {ways}")
+        reason = f"timm has no pretrained weights for {given}"
+        if name.startswith("refiner"):
+            published_ones = "only Refiner-L at 448 is on its authors' release page"
+            reason = f"{given} has no published weights to fetch ({published_ones})"
+        raise ModelError(f"{reason}: give {ways}")
     if config.file:
         return Path(config.file)
-    file = _cached_weights(config.hf_hub_id, config.hf_hub_filename, config.url)
+    repository = config.hf_hub_id or ""
+    url = "" if repository else str(config.url)
+    if url:
+        files = [Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name]
+    else:
+        names = [config.hf_hub_filename] if config.hf_hub_filename else _WEIGHT_FILES
+        files = [file for name in names if (file := _cached_file(repository, name))]
+    file = next(filter(Path.is_file, files), None)
     if file is None:
-        _check_reachable(given, "" if config.hf_hub_id else str(config.url), ways)
+        _check_reachable(given, url, ways)
     return file
-
-
-def _cached_weights(repository: str | None, filename: str | None, url: object) -> Path | None:
-    if repository:
-        names = (filename,) if filename else _WEIGHT_FILES
-        return next((file for each in names if (file := _cached_file(repository, each))), None)
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(str(url)).path).name
-    return file if file.is_file() else None
 
 
 def _cached_file(repository: str, filename: str) -> Path | None:
@@ -78,11 +81,7 @@ def _cached_file(repository: str, filename: str) -> Path | None:
 
 
 def _check_reachable(given: str, url: str, ways: str) -> None:
-    """Ask the hub (or a URL's host) for any answer.
-
-    Raises:
-        ModelError: none came; names the ways out.
-    """
+    """Refuse, naming the ways out, if the hub (or a URL's host) gives no answer at all."""
     from huggingface_hub import constants, get_session
 
     address = url or constants.ENDPOINT
@@ -94,12 +93,3 @@ def _check_reachable(given: str, url: str, ways: str) -> None:
             f"{given}'s pretrained weights are not cached and {urlsplit(address).netloc} cannot be "
             f"reached: give {ways}, or set HF_HOME to a Hugging Face cache filled elsewhere"
         ) from error
-
-
-def _unpublished(given: str, name: str) -> str:
-    if name.startswith("refiner"):
-        return (
-            f"{given} has no published weights to fetch (only Refiner-L at 448 is on its authors' "
-            "release page)"
-        )
-    return f"timm has no pretrained weights for {given}"

@@ -59,17 +59,10 @@ class Inert(dict[Any, Any]):
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         super().__init__()
 
-    def __setstate__(self, _state: Any) -> None:
-        pass
-
-    def append(self, _item: Any) -> None:
-        """Drop an item of a list's subclass."""
-
-    def extend(self, _items: Any) -> None:
-        """Drop the items of a list's subclass."""
-
     def add(self, _item: Any) -> None:
-        """Drop an item of a set's subclass."""
+        """Drop a state, an item of a set's subclass, or items of a list's."""
+
+    __setstate__ = append = extend = add
 
     def __hash__(self) -> int:  # type: ignore[override]  # placeholders are dictionary keys and set items too
         return id(self)
@@ -112,10 +105,6 @@ def _is_builtin_function(full: str) -> bool:
     return module == "builtins" and callable(named) and not isinstance(named, type)
 
 
-def _parameter(data: Any, *_unused: Any) -> Any:
-    return data
-
-
 def _subclass(function: Any, _kind: Any, args: tuple[Any, ...], *_unused: Any) -> Any:
     """Make the plain tensor inside a tensor subclass or a tensor with attributes."""
     return function(*args) if isinstance(function, _Made) else Inert()
@@ -125,8 +114,8 @@ _MADE = {
     "collections.OrderedDict": _Made(OrderedDict),
     "torch._utils._rebuild_tensor": _Made(_tensor),
     "torch._utils._rebuild_tensor_v2": _Made(_tensor),
-    "torch._utils._rebuild_parameter": _Made(_parameter),
-    "torch._utils._rebuild_parameter_with_state": _Made(_parameter),
+    "torch._utils._rebuild_parameter": _Made(lambda data, *_: data),
+    "torch._utils._rebuild_parameter_with_state": _Made(lambda data, *_: data),
     "torch._tensor._rebuild_from_type_v2": _Made(_subclass),
 }
 

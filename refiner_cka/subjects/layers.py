@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from torch import nn
@@ -13,12 +13,8 @@ from ..errors import LayerError
 from .blocks import find_blocks
 
 _HOLDERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-_ATTENTION_NAMES = frozenset(
-    {"attn", "attention", "self_attn", "self_attention", "token_mixer", "mixer"}
-)
-_MLP_NAMES = frozenset(
-    {"mlp", "mlp_tokens", "mlp_channels", "channel_mixer", "ffn", "feed_forward", "feedforward"}
-)
+_ATTENTION = {"attn", "attention", "self_attn", "self_attention", "token_mixer", "mixer"}
+_MLP = {"mlp", "mlp_tokens", "mlp_channels", "channel_mixer", "ffn", "feed_forward", "feedforward"}
 # In evaluation mode these return their input: as layers they would only repeat the row before.
 _PASS_THROUGH = frozenset(
     {"Identity", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropPath"}
@@ -41,9 +37,9 @@ def find_layers(module: nn.Module, pattern: str) -> tuple[str, ...]:
     if pattern == "block":
         return _blocks(module)
     if pattern == "attn":
-        return _within_blocks(module, _ATTENTION_NAMES, "attention")
+        return _within_blocks(module, _ATTENTION, "attention")
     if pattern == "mlp":
-        return _within_blocks(module, _MLP_NAMES, "MLP")
+        return _within_blocks(module, _MLP, "MLP")
     if pattern == "all":
         return _leaves(module)
     return _glob(module, pattern)
@@ -57,39 +53,30 @@ def choose_layers(module: nn.Module, layers: Sequence[str] | str) -> tuple[tuple
     Raises:
         LayerError: a pattern that matches nothing, no names, a name given twice, or one of no module.
     """
-    if not isinstance(layers, str):
-        return _checked(module, layers), False
-    return find_layers(module, layers), layers not in _names(module)
-
-
-def _checked(module: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     known = _names(module)
-    if not names:
+    if isinstance(layers, str):
+        return find_layers(module, layers), layers not in known
+    if not layers:
         raise LayerError(
             "no layers given: name modules (blocks.0) or a pattern (block, attn, mlp, all, a glob)"
         )
-    for name in names:
+    for name, count in Counter(layers).items():
         if name not in known:
             raise LayerError(
                 f"{type(module).__name__} has no module {name!r}{_similar(name, known)}"
             )
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise LayerError(f"layer {repeated[0]!r} is named twice")
-    return tuple(names)
+        if count > 1:
+            raise LayerError(f"layer {name!r} is named twice")
+    return tuple(layers), False
 
 
 def _names(module: nn.Module) -> list[str]:
     return [name for name, _ in module.named_modules() if name]
 
 
-def _similar(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=4, cutoff=0.5)
+def _similar(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=4, cutoff=0.5)
     return f"; close: {', '.join(close)}" if close else ""
-
-
-def _is_composite(module: nn.Module) -> bool:
-    return any(True for _ in module.children())
 
 
 def _leaves(module: nn.Module) -> tuple[str, ...]:
@@ -97,7 +84,7 @@ def _leaves(module: nn.Module) -> tuple[str, ...]:
         name
         for name, child in module.named_modules()
         if name
-        and not _is_composite(child)
+        and not list(child.children())
         and not isinstance(child, _HOLDERS)
         and type(child).__name__ not in _PASS_THROUGH
     )
@@ -123,30 +110,24 @@ def _outline(module: nn.Module) -> str:
     return f"{shown}, ..." if len(names) > 8 else shown
 
 
-def _within_blocks(module: nn.Module, wanted: frozenset[str], kind: str) -> tuple[str, ...]:
-    """Return the outermost modules inside the blocks whose own name is one of `wanted`."""
-    blocks = _blocks(module)
+def _within_blocks(module: nn.Module, wanted: set[str], kind: str) -> tuple[str, ...]:
+    """Return the modules inside the blocks with a wanted name that are in no other attention or MLP module."""
+    blocks = {path: module.get_submodule(path) for path in _blocks(module)}
     found = [
-        f"{block}.{name}"
-        for block in blocks
-        for name, child in module.get_submodule(block).named_modules()
-        if _is_part(name, wanted) and type(child).__name__ not in _PASS_THROUGH
+        f"{path}.{name}"
+        for path, block in blocks.items()
+        for name, child in block.named_modules()
+        if name.rpartition(".")[2] in wanted
+        and not (_ATTENTION | _MLP) & set(name.split(".")[:-1])
+        and type(child).__name__ not in _PASS_THROUGH
     ]
     if not found:
-        parts = sorted(
-            {name for block in blocks for name, _ in module.get_submodule(block).named_children()}
-        )
+        parts = sorted({name for block in blocks.values() for name, _ in block.named_children()})
         raise LayerError(
             f"the blocks of {type(module).__name__} have no {kind} module; they have {', '.join(parts[:12])}: "
             "name layers by a glob"
         )
     return tuple(found)
-
-
-def _is_part(name: str, wanted: frozenset[str]) -> bool:
-    """Whether a path inside a block ends in a wanted name and is not inside another attention or MLP module."""
-    *outer, own = name.split(".")
-    return own in wanted and not (_ATTENTION_NAMES | _MLP_NAMES) & set(outer)
 
 
 def _blocks(module: nn.Module) -> tuple[str, ...]:

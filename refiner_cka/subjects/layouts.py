@@ -8,14 +8,13 @@ whose tokens answer to their own part of the image (`locality`); where that does
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import LayerError
-from .channels import Channels, channels_of
 from .locality import Reading, Verdict, locate
 from .readout import Format, Grid, ModelLayout, TokenLayout
 
@@ -57,6 +56,24 @@ class _Model:
         return f"images of {self.size[0]}x{self.size[1]}"
 
 
+@dataclass
+class _Channels:
+    """Numbers of channels in a layer's modules.
+
+    Attributes:
+        first: of modules that put them on the axis after the images (convolutions and their norms).
+        last: of modules that put them on the last axis (linear layers, layer norms).
+        linear: of linear layers alone.
+    """
+
+    first: set[int] = field(default_factory=set)
+    last: set[int] = field(default_factory=set)
+    linear: set[int] = field(default_factory=set)
+
+    def __contains__(self, channels: int) -> bool:
+        return channels in self.first or channels in self.last
+
+
 def readings_of(
     module: nn.Module,
     outputs: Mapping[str, torch.Tensor],
@@ -95,7 +112,7 @@ def readings_of(
     if in_question:
         readings = {path: ways.readings for path, ways in in_question.items()}
         for path, verdicts in locate(module, readings, forward, image).items():
-            found[path] = _settled(outputs[path].shape, in_question[path], verdicts)
+            found[path] = _settled(outputs[path].shape, verdicts, in_question[path].sure)
     if on_grid:
         return found
     return {
@@ -105,13 +122,7 @@ def readings_of(
 
 
 def prefix_of(count: int, known: ModelLayout, module: nn.Module, size: Sequence[int]) -> int:
-    """Return how many of so many tokens are prefix tokens.
-
-    Args:
-        count: tokens of a sequence.
-        known: what is known of the model.
-        module: the model.
-        size: (height, width) of the image.
+    """Return how many of so many tokens are prefix tokens, on images of a size (height, width).
 
     Raises:
         LayerError: it cannot be said.
@@ -135,11 +146,12 @@ def grid_of(count: int, module: nn.Module, size: Sequence[int]) -> Grid | None:
     rows = round((count * height / width) ** 0.5)
     if rows and count % rows == 0 and rows * width == count // rows * height:
         return rows, count // rows
-    grids = set()
-    for side in range(1, min(height, width) + 1):
-        for grid in ((height // side, width // side), (-(-height // side), -(-width // side))):
-            if grid[0] * grid[1] == count:
-                grids.add(grid)
+    grids = {
+        grid
+        for side in range(1, min(height, width) + 1)
+        for grid in ((height // side, width // side), (-(-height // side), -(-width // side)))
+        if grid[0] * grid[1] == count
+    }
     return grids.pop() if len(grids) == 1 else None
 
 
@@ -151,24 +163,19 @@ def _ways(shape: Sequence[int], model: _Model, layer: nn.Module) -> _Ways:
     """
     if len(shape) == 2:
         return _Ways(())
-    if len(shape) not in (3, 4):
-        raise NoTokens(
-            f"returns {tuple(shape)}, which has no token axis; only --tokens all reads it"
-        )
-    if isinstance(layer, nn.Softmax):
-        raise NoTokens(
-            f"returns {tuple(shape)}, weights and not tokens; only --tokens all reads it"
-        )
+    no_axis = len(shape) not in (3, 4)
+    if no_axis or isinstance(layer, nn.Softmax):
+        reason = "which has no token axis" if no_axis else "weights and not tokens"
+        raise NoTokens(f"returns {tuple(shape)}, {reason}; only --tokens all reads it")
     stated = model.known.stated
     if stated is not None and len(shape) == (4 if stated == "nlc" else 3):
         raise LayerError(
             f"returns {tuple(shape)}, which is not {stated}: give another layout= {_WHERE}, or none"
         )
-    of_form = _of_sequence if len(shape) == 3 else _of_map
-    return of_form(shape, model, channels_of(layer))
+    return (_of_sequence if len(shape) == 3 else _of_map)(shape, model, _channels_of(layer))
 
 
-def _of_sequence(shape: Sequence[int], model: _Model, features: Channels) -> _Ways:
+def _of_sequence(shape: Sequence[int], model: _Model, features: _Channels) -> _Ways:
     known = model.known
     count, channels = shape[1:]
     over_tokens = channels == known.patches and count - channels not in _PREFIXES
@@ -179,13 +186,12 @@ def _of_sequence(shape: Sequence[int], model: _Model, features: Channels) -> _Wa
             f"returns {tuple(shape)}, (images, channels, tokens); only --tokens all reads it"
         )
     prefixes = _prefixes(count, model)
-    readings = [
-        Reading(TokenLayout("nlc", prefix, _has_class(prefix, known)), model.grid(count - prefix))
-        for prefix in prefixes
-    ]
-    known_prefix = known.prefix is not None or known.stated_prefix is not None
-    guessed = not known_prefix and any(prefixes)
-    return _Ways(readings, len(readings) == 1, guessed)
+    unsaid = known.own_prefix is None
+    readings = []
+    for prefix in prefixes:
+        has_class = known.class_token and not (unsaid and prefix == _REGISTERS_ALONE)
+        readings.append(Reading(TokenLayout("nlc", prefix, has_class), model.grid(count - prefix)))
+    return _Ways(readings, sure=len(readings) == 1, guessed=unsaid and any(prefixes))
 
 
 def _prefixes(count: int, model: _Model) -> Sequence[int]:
@@ -198,8 +204,7 @@ def _prefixes(count: int, model: _Model) -> Sequence[int]:
     def makes_grid(prefix: int) -> bool:
         return count - prefix > 1 and model.grid(count - prefix) is not None
 
-    known = model.known
-    own = known.prefix if known.stated_prefix is None else known.stated_prefix
+    known, own = model.known, model.known.own_prefix
     if count == known.patches:
         return [0]  # before they are prepended
     if known.stated_prefix is None and known.patches and count > known.patches:
@@ -210,11 +215,11 @@ def _prefixes(count: int, model: _Model) -> Sequence[int]:
             f"them, prefix_tokens=N {_WHERE}, or choose other layers"
         )
     fitting = [prefix for prefix in _PREFIXES if makes_grid(prefix)]
-    if own is not None and (makes_grid(own) or not fitting):
-        return [min(own, count)]
-    if 0 in fitting and own is not None:
-        return [0]
     if own is not None:
+        if makes_grid(own) or not fitting:
+            return [min(own, count)]
+        if 0 in fitting:
+            return [0]
         raise LayerError(
             f"returns {count} tokens, which without {own} prefix tokens make no grid on {model.images}, "
             f"and do without {fitting[0]}: give prefix_tokens={fitting[0]} {_WHERE}"
@@ -227,7 +232,7 @@ def _prefixes(count: int, model: _Model) -> Sequence[int]:
     return fitting or [0]
 
 
-def _of_map(shape: Sequence[int], model: _Model, features: Channels) -> _Ways:
+def _of_map(shape: Sequence[int], model: _Model, features: _Channels) -> _Ways:
     stated = model.known.stated
     first, second, third = shape[1:]
     grids: dict[Format, Grid] = {"nchw": (second, third), "nhwc": (first, second)}
@@ -254,7 +259,7 @@ def _of_map(shape: Sequence[int], model: _Model, features: Channels) -> _Ways:
     return _Ways(readings, sure=len(fitting) == 1 and fitting[0] in supported)
 
 
-def _without_map(shape: Sequence[int], model: _Model, features: Channels) -> Reading:
+def _without_map(shape: Sequence[int], model: _Model, features: _Channels) -> Reading:
     """Return how to read an output with four axes that are no map: (images, windows, tokens, channels), for one.
 
     Raises:
@@ -271,36 +276,32 @@ def _without_map(shape: Sequence[int], model: _Model, features: Channels) -> Rea
     )
 
 
-def _settled(shape: Sequence[int], ways: _Ways, found: Sequence[Verdict]) -> Reading | LayerError:
+def _settled(
+    shape: Sequence[int], found: Mapping[Reading, Verdict], sure: bool
+) -> Reading | LayerError:
     """Return the reading that the places of the tokens leave."""
-    readings, verdicts = ways.readings, [None if each.stray else each.placed for each in found]
-    if all(each.stray for each in found):
+    likely = [way for way, verdict in found.items() if verdict != "stray"]
+    if not likely:
         return LayerError(
             f"returns {shape[1]} tokens, of which the first answers to one part of the image, as a patch does: "
             "tokens that are no patches come later, and cannot be told apart"
         )
-    if len(readings) == 1:
-        if verdicts[0] is not False:
-            return readings[0]
-        if ways.sure:
-            return Reading(readings[0].layout, None)
+    if len(found) == 1:
+        if found[likely[0]] != "misplaced":
+            return likely[0]
+        if sure:
+            return Reading(likely[0].layout, None)
         return LayerError(
             f"returns {tuple(shape)}, whose positions are not those of the image; say how it lies, layout=nchw or "
             f"layout=nhwc {_WHERE}"
         )
-    readings = [way for way, each in zip(readings, found, strict=True) if not each.stray]
-    verdicts = [each.placed for each in found if not each.stray]
-    left = [way for way, verdict in zip(readings, verdicts, strict=True) if verdict]
-    if not left:
-        left = [
-            way for way, verdict in zip(readings, verdicts, strict=True) if verdict is not False
-        ]
+    left = [way for way in likely if found[way] == "placed"] or [
+        way for way in likely if found[way] == "unknown"
+    ]
     if len(left) == 1:
         return left[0]
     if len(shape) == 3:
-        return LayerError(
-            _several_prefixes(shape[1], [reading.layout.prefix for reading in readings])
-        )
+        return LayerError(_several_prefixes(shape[1], [way.layout.prefix for way in likely]))
     return LayerError(
         f"returns {tuple(shape)}, which may be nchw or nhwc: say which, layout=nchw or layout=nhwc {_WHERE}"
     )
@@ -314,12 +315,25 @@ def _several_prefixes(count: int, prefixes: Sequence[int]) -> str:
     )
 
 
-def _has_class(prefix: int, known: ModelLayout) -> bool:
-    registers = known.prefix is None and known.stated_prefix is None and prefix == _REGISTERS_ALONE
-    return known.class_token and not registers
-
-
 def _fits(grid: Grid, size: Sequence[int]) -> bool:
     """Whether a grid has the proportions of the image, give or take the row that a padding adds or takes."""
     height, width = size
     return grid[0] <= height and abs(grid[0] - grid[1] * height / width) <= 1
+
+
+def _channels_of(layer: nn.Module) -> _Channels:
+    found = _Channels()
+    for part in layer.modules():
+        if isinstance(part, nn.Linear):
+            found.linear.add(part.out_features)
+            found.last.add(part.out_features)
+        elif isinstance(shape := getattr(part, "normalized_shape", None), tuple):
+            # timm's LayerNorm2d is a LayerNorm over the second axis.
+            (found.first if "2d" in type(part).__name__ else found.last).add(shape[-1])
+        elif isinstance(part, nn.Conv1d | nn.Conv2d):
+            found.first.add(part.out_channels)
+        elif isinstance(part, nn.BatchNorm2d | nn.InstanceNorm2d):
+            found.first.add(part.num_features)
+        elif isinstance(part, nn.GroupNorm):
+            found.first.add(part.num_channels)
+    return found

@@ -8,9 +8,10 @@ nothing can be said.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -42,17 +43,9 @@ _STEADY = 0.1
 """An image given twice may change tokens by so much of what a changed part does: rounding, and no chance."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the changes of tokens say of a reading.
-
-    Attributes:
-        placed: whether the patches change where the image does; `None` where nothing can be said.
-        stray: whether a prefix token does too: then it is a patch, and another token is none.
-    """
-
-    placed: bool | None
-    stray: bool
+Verdict = Literal["placed", "misplaced", "unknown", "stray"]
+"""What the changes of tokens say of a reading: its patches change where the image does, or not, or nothing can be
+said; or a prefix token does: then it is a patch, and another token is none."""
 
 
 @dataclass(frozen=True)
@@ -74,23 +67,19 @@ def locate(
     readings: Mapping[str, Sequence[Reading]],
     forward: Callable[[torch.Tensor], Any],
     image: Sequence[int],
-) -> dict[str, list[Verdict]]:
-    """Return of each reading of each layer whether its tokens are in their places.
+) -> dict[str, dict[Reading, Verdict]]:
+    """Return of each reading in question of each layer whether its tokens are in their places.
 
-    Args:
-        module: the model.
-        readings: of each layer, those in question, with grids.
-        forward: runs the model on `(3, channels, height, width)` images.
-        image: `(channels, height, width)`.
+    `forward` runs the model on images `(3, *image)`; `image` is `(channels, height, width)`.
     """
-    changes: dict[str, list[list[torch.Tensor]]] = {
-        path: [[] for _ in ways] for path, ways in readings.items()
+    changes: dict[str, dict[Reading, list[torch.Tensor]]] = {
+        path: {way: [] for way in ways} for path, ways in readings.items()
     }
 
     def visit(path: str, output: Any) -> None:
         tensor = tensor_of(output, _IMAGES)
         assert tensor is not None  # it has been probed
-        for way, found in zip(readings[path], changes[path], strict=True):
+        for way, found in changes[path].items():
             tokens = tokens_of(tensor, way.layout).to(torch.float32)
             found.append((tokens[1:] - tokens[:1]).square().sum(2).cpu())
 
@@ -98,11 +87,8 @@ def locate(
         for batch in _batches(image):
             forward(batch)
     return {
-        path: [
-            _verdict(torch.cat(found).double(), way)
-            for way, found in zip(readings[path], changes[path], strict=True)
-        ]
-        for path in readings
+        path: {way: _verdict(torch.cat(found).double(), way) for way, found in ways.items()}
+        for path, ways in changes.items()
     }
 
 
@@ -110,54 +96,43 @@ def _batches(image: Sequence[int]) -> Iterator[torch.Tensor]:
     """Yield an image of noise with two others: with one part changed, one after the other, and at last itself."""
     generator = torch.Generator().manual_seed(0)
     whole, other = torch.randn(2, *image, generator=generator)
-    height, width = image[-2:]
+    rows, columns = (
+        [slice(part * side // PARTS, (part + 1) * side // PARTS) for part in range(PARTS)]
+        for side in image[-2:]
+    )
     variants = []
-    for row in range(PARTS):
-        for column in range(PARTS):
-            changed = whole.clone()
-            part = (
-                slice(None),
-                slice(row * height // PARTS, (row + 1) * height // PARTS),
-                slice(column * width // PARTS, (column + 1) * width // PARTS),
-            )
-            changed[part] = other[part]
-            variants.append(changed)
+    for row, column in itertools.product(rows, columns):
+        changed = whole.clone()
+        changed[:, row, column] = other[:, row, column]
+        variants.append(changed)
     variants.append(whole)
     for one, two in zip(variants[::2], variants[1::2], strict=True):
         yield torch.stack([whole, one, two])  # _IMAGES of them
 
 
 def _verdict(changes: torch.Tensor, way: Reading) -> Verdict:
-    """Return what changes `(parts + 1, tokens)` say of a reading."""
-    prefix, patches = changes[:, : way.layout.prefix], changes[:, way.layout.prefix :]
-    parts = prefix[:-1]
+    """Return what squared changes `(parts + 1, tokens)`, the last of the same image again, say of a reading."""
+    prefix = changes[:-1, : way.layout.prefix]
     # A class token sees all of the image; a patch that is taken for one changes most with its own part.
-    stray = parts.isfinite().all() and (parts.amax(0) > _STRAY * parts.mean(0)).any()
-    return Verdict(_in_place(patches, way.grid), bool(prefix.shape[1] and stray))
-
-
-def _in_place(changes: torch.Tensor, grid: Grid | None) -> bool | None:
-    """Return whether tokens change where the image does, `None` if they do not tell.
-
-    Args:
-        changes: squared change of each token, `(parts + 1, tokens)`; the last is of the same image once more.
-        grid: rows and columns of the tokens, row by row.
-    """
-    parts, repeated = changes[:-1], changes[-1]
-    if grid is None or min(grid) < 2 or not changes.isfinite().all():
-        return None
+    if prefix.isfinite().all() and (prefix.amax(0) > _STRAY * prefix.mean(0)).any():
+        return "stray"
+    patches, grid = changes[:, way.layout.prefix :], way.grid
+    if grid is None or min(grid) < 2 or not patches.isfinite().all():
+        return "unknown"
+    parts, repeated = patches[:-1], patches[-1]
     if repeated.mean() > _STEADY * parts.mean():
-        return False
+        return "misplaced"
     # A token that changes much with every part, as outliers do, has no more say than the others.
     shares = parts / parts.mean(0).where(parts.mean(0) > 0, 1.0)
     rows = (torch.arange(grid[0]) + 0.5) * PARTS // grid[0]
     columns = (torch.arange(grid[1]) + 0.5) * PARTS // grid[1]
     part_of = (rows.unsqueeze(1) * PARTS + columns).flatten()
-    most, placed, uniform = 0.0, 0.0, 0.0
-    for part, change in enumerate(shares):
-        inside = part_of == part
-        count = int(inside.sum())
-        most += float(change.topk(count).values.sum())
-        placed += float(change[inside].sum())
-        uniform += float(change.mean()) * count
-    return placed >= _PLACED * most if most > _FOCUS * uniform else None
+    inside = part_of == torch.arange(PARTS**2).unsqueeze(1)
+    counts = inside.sum(1)
+    uniform = (shares.mean(1) * counts).sum()
+    most = sum(
+        part.topk(int(count)).values.sum() for part, count in zip(shares, counts, strict=True)
+    )
+    if not most > _FOCUS * uniform:
+        return "unknown"
+    return "placed" if shares[inside].sum() >= _PLACED * most else "misplaced"

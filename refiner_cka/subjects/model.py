@@ -83,12 +83,9 @@ class Model:
 
 
 def lines_left_out(model: str, reasons: Mapping[str, str], of: str) -> list[str]:
-    """Return one line for layers that are left out of something, with the first one's reason; none for none.
+    """Return one line for a model's layers that are left out `of` something, with the first one's reason, if any.
 
-    Args:
-        model: its name.
-        reasons: layer and reason, in words that follow the layer's path.
-        of: what they are left out of.
+    `reasons` are words that follow the layer's path.
     """
     if not reasons:
         return []

@@ -1,14 +1,7 @@
 """Four small networks, trained on the embedded digits. Importing this registers them with timm.
 
 All are 12 blocks deep, take 32 x 32 images and have 0.26 to 0.35 million parameters, so that they differ in
-what they are and not in how large they are:
-
-    vit_nano        a vision transformer: patches of 4, width 48, 4 heads
-    deit_nano       the same with a distillation token, taught by `resnet_nano`
-    resnet_nano     12 basic blocks in four stages of 3, on grids of 16, 8, 4 and 4
-    refiner_nano    a Refiner (arXiv 2106.03714) in its released layout: patches of 4, width 48, 4 heads
-
-`docs/nano.md` says how they were trained and what they can and cannot show.
+what they are and not in how large they are. `docs/nano.md` says how they were trained and what they can show.
 """
 
 from __future__ import annotations
@@ -29,22 +22,22 @@ Network = TypeVar("Network", bound=VisionTransformer)
 # as nearly the identity and is slow to leave it.
 _XAVIER = {"weight_init": "jax"}
 _TRANSFORMER = {"img_size": 32, "patch_size": 4, "embed_dim": 48, "depth": 12, "num_heads": 4}
+_RESNET: dict[str, Any] = {
+    "block": BasicBlock,
+    "layers": (3, 3, 3, 3),
+    "channels": (16, 24, 32, 56),
+    # Convolutions of 3 x 3 in the stem, and a last stage that keeps its grid.
+    "stem_type": "deep",
+    "stem_width": 8,
+    "output_stride": 16,
+}
 
 
 class NanoResNet(ResNet):
-    """A ResNet for small images: 3 x 3 stem convolutions, no max-pooling, and a last stage that keeps its grid."""
+    """A ResNet for small images: no max-pooling."""
 
     def __init__(self, **kwargs: Any) -> None:
-        """Build it; arguments override timm's and those of `resnet_nano`."""
-        size: dict[str, Any] = {
-            "block": BasicBlock,
-            "layers": (3, 3, 3, 3),
-            "channels": (16, 24, 32, 56),
-            "stem_type": "deep",
-            "stem_width": 8,
-            "output_stride": 16,
-        }
-        super().__init__(**(size | kwargs))
+        super().__init__(**kwargs)
         self.maxpool = nn.Identity()  # type: ignore[assignment]
 
 
@@ -102,12 +95,12 @@ def refiner_nano(pretrained: bool = False, **kwargs: Any) -> Refiner:
 @register_model
 def resnet_nano(pretrained: bool = False, **kwargs: Any) -> NanoResNet:
     """A residual network of 12 basic blocks, 16 to 56 channels wide: 260 722 parameters."""
-    return build_model_with_cfg(NanoResNet, "resnet_nano", pretrained, **kwargs)
+    return build_model_with_cfg(NanoResNet, "resnet_nano", pretrained, **(_RESNET | kwargs))
 
 
 def _vit(network: type[Network], variant: str, pretrained: bool, kwargs: dict[str, Any]) -> Network:
     """Build a vision transformer with timm's loader of weights; arguments override its size."""
-    model: Network = build_model_with_cfg(
+    return build_model_with_cfg(
         network,
         variant,
         pretrained,
@@ -115,4 +108,3 @@ def _vit(network: type[Network], variant: str, pretrained: bool, kwargs: dict[st
         feature_cfg={"out_indices": 3, "feature_cls": "getter"},
         **(_TRANSFORMER | _XAVIER | kwargs),
     )
-    return model

@@ -61,15 +61,7 @@ def origin_of(
     Always `model`, `weights`, `sha256`, `parameters` (how many numbers are learned), `image_size` and
     `arguments`. After loading also `loading` (a line in words), `tensors_loaded` (loaded, total),
     `tensors_missing` and `tensors_unused` (names), and `checkpoint_entry`; of random weights `seed`; of a file
-    that names a moment of a training `training`, see `moment`; `note`.
-
-    Args:
-        module: the network with its weights.
-        source: what it was made of.
-        image_size: (height, width) in pixels.
-        arguments: of the factory.
-        seed: of random weights.
-        file: the weights were read from.
+    that names a moment of a training `training`, see `moment`; `note`. Image sizes are (height, width) in pixels.
     """
     fit, entry = source.fit, source.entry
     origin: dict[str, Any] = {

@@ -19,10 +19,9 @@ from ..errors import LayerError
 Format = Literal["nlc", "nchw", "nhwc"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Readout = Literal["all", "patch", "cls", "mean"]
+READOUTS: tuple[Readout, ...] = get_args(Readout)
 Grid = tuple[int, int]
 """Rows and columns of patches."""
-
-READOUTS: tuple[Readout, ...] = ("all", "patch", "cls", "mean")
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,11 @@ class ModelLayout:
     class_token: bool = True
     stated: Format | None = None
     stated_prefix: int | None = None
+
+    @property
+    def own_prefix(self) -> int | None:
+        """How many prefix tokens its layers have where they have them, if anybody says."""
+        return self.prefix if self.stated_prefix is None else self.stated_prefix
 
 
 def tensor_of(output: Any, images: int | None = None) -> torch.Tensor | None:
@@ -132,9 +136,8 @@ def features_of(tensor: torch.Tensor, layout: TokenLayout | None, readout: Reado
         if tensor.ndim == 2 or layout is None or not (layout.prefix and layout.class_token):
             raise LayerError("there is no class token to read: use --tokens all, patch or mean")
         return tensor[:, 0]
-    assert (
-        layout is not None
-    )  # only an output with several axes of which something is said is a row
+    # Only an output with several axes of which something is said is a row.
+    assert layout is not None
     patches = patches_of(tensor, layout)
     if not patches.shape[1]:
         raise LayerError("there are no patch tokens to read: use --tokens all or cls")
@@ -145,10 +148,7 @@ def features_of(tensor: torch.Tensor, layout: TokenLayout | None, readout: Reado
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """Return `(batch, features)`, a view of any dense memory format.
-
-    A Gram matrix does not depend on the order of the features, so they come as they lie in memory.
-    """
+    """Return `(batch, features)`, a view: in the order of the memory, which no Gram matrix depends on."""
     axes = sorted(range(1, tensor.ndim), key=tensor.stride, reverse=True)
     return tensor.permute(0, *axes).flatten(1)
 

@@ -66,25 +66,20 @@ def parse(text: str) -> list[Spec]:
         raise ModelError(f"--model {text!r} has no name: write NAME[=WEIGHTS][,key=value...]")
     files: list[Path] = []
     if has_weights:
-        weights, options, files = _files(weights, options)
+        files, options = _files(weights, options, text)
     arguments = _options(options, text)
     label = str(arguments.pop("label", ""))
     own = {key: arguments.pop(key, None) for key in _TOKENS}
-    tail = "".join(
-        f",{key}={value}" for key, value in _written(options) if key not in ("label", *_TOKENS)
-    )
-    if not has_weights or (weights == "random" and not files):
-        shown = name + (f"={weights}" if has_weights else "")
-        weights_of = "random" if has_weights else None
-        return [Spec(name, weights_of, arguments, label or shown + tail, **own)]
+    shown = [each for each in options if each.partition("=")[0] not in ("label", *_TOKENS)]
     if not files:
-        raise CheckpointError(f"no file matches {weights!r} in --model {text!r}")
+        label = label or ",".join([f"{name}=random" if has_weights else name, *shown])
+        return [Spec(name, "random" if has_weights else None, arguments, label, **own)]
     if label and len(files) == 1:
         return [Spec(name, files[0], arguments, label, **own)]
-    head, tail = (label, "") if label else (name, tail)
+    head, shown = (label, []) if label else (name, shown)
     return [
-        Spec(name, file, dict(arguments), f"{head}={text}{tail}", **own)
-        for file, text in zip(files, told_apart(files), strict=True)
+        Spec(name, file, dict(arguments), ",".join([f"{head}={told}", *shown]), **own)
+        for file, told in zip(files, told_apart(files), strict=True)
     ]
 
 
@@ -125,8 +120,8 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     ]
 
 
-def _files(weights: str, options: list[str]) -> tuple[str, list[str], list[Path]]:
-    """Return the weights' text, the options left, and the files that the longest possible text names."""
+def _files(weights: str, options: list[str], text: str) -> tuple[list[Path], list[str]]:
+    """Return the files that the longest possible text names, none for `random`; and the options left."""
     if not weights:
         raise ModelError(
             "no weights after '=': write NAME=FILE, NAME=random, or NAME alone for pretrained weights"
@@ -134,24 +129,20 @@ def _files(weights: str, options: list[str]) -> tuple[str, list[str], list[Path]
     for taken in range(len(options), -1, -1):
         written = ",".join([weights, *options[:taken]])
         if written == "random":
-            break
+            return [], options
         path = os.path.expanduser(written)
         if os.path.exists(path):
-            return written, options[taken:], [Path(path)]
+            return [Path(path)], options[taken:]
         if glob.has_magic(path) and (found := set(glob.glob(path, recursive=True))):
-            return written, options[taken:], [Path(each) for each in sorted(found, key=natural)]
-    if weights == "random" or glob.has_magic(weights):
-        return weights, options, []
-    return weights, options, [Path(os.path.expanduser(weights))]
-
-
-def _written(options: list[str]) -> list[tuple[str, str]]:
-    return [(key, value) for key, _, value in (option.partition("=") for option in options)]
+            return [Path(each) for each in sorted(found, key=natural)], options[taken:]
+    if glob.has_magic(weights):
+        raise CheckpointError(f"no file matches {weights!r} in --model {text!r}")
+    return [Path(os.path.expanduser(weights))], options
 
 
 def _options(options: list[str], text: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for key, value in _written(options):
+    for key, _, value in (option.partition("=") for option in options):
         if key in values:
             raise ModelError(f"{key!r} is given twice in --model {text!r}")
         values[key] = value if key == "label" else _literal(value)

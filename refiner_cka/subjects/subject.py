@@ -87,7 +87,7 @@ class Subject:
             pattern=is_pattern,
             layout=stated(timm_attributes.layout(module), layout, prefix_tokens),
             preprocessing=preprocessing,
-            classes=tuple(classes) if classes is not None else None,
+            classes=None if classes is None else tuple(classes),
             trained=trained,
             origin=origin_of(
                 module, Source(type(module).__qualname__), preprocessing.input_size[1:]
@@ -97,8 +97,7 @@ class Subject:
     def assumption(self, input_shape: Sequence[int] | None) -> str | None:
         """Return a line that says which preprocessing is assumed; `None` if it is stated, or not applied.
 
-        Args:
-            input_shape: of floating inputs, which are fed as they are; `None` for pictures.
+        Floating inputs, which have an `input_shape`, are fed as they are.
         """
         assumed = self.preprocessing
         if not assumed.assumed or input_shape is not None:
@@ -115,12 +114,8 @@ class Subject:
     ) -> tuple[int, ...] | None:
         """Return the logit of each class of a data set (-1: none), or `None` where classes cannot be matched.
 
-        By name where the model's class names are known; else, for a trained model with as many classes as
-        the data, in sorted order, as training on such folders numbers them.
-
-        Args:
-            classes: names of the classes of the data.
-            logits: how many the model returns.
+        By name where the model names a class for each of its `logits`; else, for a trained model with as many
+        as the data has classes, in sorted order, as training on such folders numbers them.
         """
         if classes is None or logits is None:
             return None
@@ -141,9 +136,7 @@ def stated(known: ModelLayout, layout: Any, prefix_tokens: Any) -> ModelLayout:
     """
     if layout is not None and layout not in FORMATS:
         raise LayerError(f"layout={layout!r} is unknown; choose from {', '.join(FORMATS)}")
-    if prefix_tokens is not None and (
-        isinstance(prefix_tokens, bool) or not isinstance(prefix_tokens, int) or prefix_tokens < 0
-    ):
+    if prefix_tokens is not None and (type(prefix_tokens) is not int or prefix_tokens < 0):
         raise LayerError(
             f"prefix_tokens={prefix_tokens!r} is no number of tokens; give 0, 1, 2, ..."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,36 +37,26 @@ def make(spec: Spec, layers: str, image_size: Size | None) -> tuple[Subject, Sou
         CheckpointError: the file does not fit.
         LayerError: a pattern that matches nothing.
     """
-    name = catalogue.full_name(spec.name)
+    full = catalogue.ALIASES.get(spec.name, spec.name)
     arguments, size = _sized(dict(spec.arguments), image_size)
-    name = hub.located(name) if catalogue.has_source(name) else catalogue.known_name(name)
+    name = hub.located(full) if catalogue.has_source(full) else catalogue.known_name(full)
     resize_head = "num_classes" not in arguments
-
-    def create(pretrained: bool = True) -> nn.Module:
-        return _create(name, arguments, size, pretrained)
-
+    create = partial(_create, name, arguments, size)
     fit, entry, weights = None, "", "random"
     if isinstance(spec.weights, Path):
         weights = spec.weights.name
-        module, fit, entry = timm_loading.from_file(
-            create, name, spec.weights, resize_head=resize_head
-        )
+        module, fit, entry = timm_loading.from_file(create, name, spec.weights, resize_head)
     elif spec.weights == "random":
         module = create(pretrained=False)
     else:
         weights = "pretrained"
         file = None if catalogue.has_source(name) else hub.published(spec.name, name)
-        module, fit = timm_loading.published(create, name, file, resize_head=resize_head)
+        module, fit = timm_loading.published(create, name, file, resize_head)
     _check_size(module, name, size)
     chosen, is_pattern = choose_layers(module, layers)
     config = timm_attributes.config(module)
-    source = Source(
-        _tagged(config, catalogue.full_name(spec.name)),
-        weights,
-        fit,
-        entry,
-        note=str(config.get("description") or "") if weights == "pretrained" else "",
-    )
+    note = str(config.get("description") or "") if weights == "pretrained" else ""
+    source = Source(_tagged(config, full), weights, fit, entry, note)
     return Subject(
         name=spec.label,
         module=module,
@@ -128,31 +119,30 @@ def _check_size(module: nn.Module, name: str, size: Size | None) -> None:
     patch = getattr(timm_attributes.patch_embedding(module), "patch_size", None)
     if size is None or patch is None:
         return
-    sides = (patch, patch) if isinstance(patch, int) else tuple(patch)
-    if any(side % step for side, step in zip(size, sides, strict=True)):
-        good = " x ".join(
-            str(max(1, round(side / step)) * step) for side, step in zip(size, sides, strict=True)
-        )
+    rows, columns = (patch, patch) if isinstance(patch, int) else patch
+    good = [
+        max(1, round(side / step)) * step for side, step in zip(size, (rows, columns), strict=True)
+    ]
+    if good != [*size]:
         raise ModelError(
-            f"image size {size[0]} x {size[1]} is not divisible into {name}'s patches of {sides[0]} x {sides[1]}: "
-            f"use {good}"
+            f"image size {size[0]} x {size[1]} is not divisible into {name}'s patches of {rows} x {columns}: "
+            f"use {good[0]} x {good[1]}"
         )
 
 
 def _create(
-    name: str, arguments: Mapping[str, Any], size: Size | None, pretrained: bool
+    name: str, arguments: Mapping[str, Any], size: Size | None, pretrained: bool = True
 ) -> nn.Module:
     import timm
 
-    sized: dict[str, Any] = {}
     try:
         if size and _takes_size(name):
-            sized = {"img_size": size}
-        module: nn.Module = timm.create_model(name, pretrained=pretrained, **sized, **arguments)
+            arguments = {"img_size": size, **arguments}
+        module: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except RefinerCkaError:
         raise
     except Exception as error:  # whatever a constructor, a hub or a parser raises
-        written = ", ".join(f"{key}={value!r}" for key, value in {**sized, **arguments}.items())
+        written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         given = f" with {written}" if written else ""
         reason = one_line(error, path=True)
         raise ModelError(f"{name} cannot be built{given}: {reason}") from error

@@ -168,12 +168,15 @@ def test_blocks(network, expected):
     assert find_blocks(network) == tuple(expected.split())
 
 
-class Halves(nn.Module):
-    """A transformer whose blocks are pairs in lists, which are never called: what is in them is."""
-
-    def __init__(self, pair):
+class Attention(nn.Module):
+    def __init__(self):
         super().__init__()
-        self.layers = nn.ModuleList(pair() for _ in range(3))
+        self.norm, self.qkv, self.out = nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
+
+
+class FeedForward(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.LayerNorm(8), nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8))
 
 
 @pytest.mark.parametrize(
@@ -184,16 +187,7 @@ class Halves(nn.Module):
     ],
 )
 def test_lists_of_modules_are_no_blocks_themselves(pair, names):
+    """Blocks may be pairs in lists, which are never called: what is in them is."""
     expected = [f"layers.{k}.{name}" for k in range(3) for name in names]
-    assert list(find_blocks(Halves(pair))) == expected
-
-
-class Attention(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm, self.qkv, self.out = nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
-
-
-class FeedForward(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.LayerNorm(8), nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8))
+    network = nn.ModuleDict({"layers": nn.ModuleList(pair() for _ in range(3))})
+    assert list(find_blocks(network)) == expected

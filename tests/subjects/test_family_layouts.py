@@ -14,9 +14,11 @@ from refiner_cka.subjects.locality import Reading
 from refiner_cka.subjects.readout import TokenLayout, patches_of
 from refiner_cka.subjects.timm_attributes import layout as layout_of
 from tests.subjects.tokens import (
+    SMALL_VIT,
     TOLERANCE,
     cosine,
     energy,
+    hugging_face,
     images,
     outputs_of,
     readings,
@@ -52,17 +54,10 @@ def test_tokens_out_of_raster_order_are_read_and_have_no_grid(factory, size, end
     with pytest.warns(rc.AnalysisWarning, match="has no patch grid") as caught:
         result = run(subject(module, size=size), data, batch_size=16)
     assert len([each for each in caught if "grid" in str(each.message)]) == 1
-    found = dict(
-        zip(
-            [layer.path for layer in result.layers],
-            zip(
-                result.smoothing("patch_cosine", "model").values,
-                result.smoothing("dirichlet_energy", "model").values,
-                strict=True,
-            ),
-            strict=True,
-        )
-    )
+    measures = [
+        result.smoothing(name, "model").values for name in ("patch_cosine", "dirichlet_energy")
+    ]
+    found = {layer.path: values for layer, *values in zip(result.layers, *measures, strict=True)}
     with torch.inference_mode():
         known = module.forward_intermediates(data, norm=False, intermediates_only=True)
     last = list(found)[-1]
@@ -73,25 +68,9 @@ def test_tokens_out_of_raster_order_are_read_and_have_no_grid(factory, size, end
     assert found[last][1] == pytest.approx(float(energy(known[-1]).mean()), rel=TOLERANCE)
 
 
-def hugging_face(kind, **kwargs):
-    transformers = pytest.importorskip("transformers")
-    config = getattr(transformers, f"{kind}Config")(**kwargs)
-    return seeded(getattr(transformers, f"{kind}Model"), config)
-
-
-SMALL_VIT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 32,
-    "patch_size": 8,
-}
-
-
 @pytest.mark.parametrize(("kind", "prefix"), [("ViT", 1), ("DeiT", 2), ("Dinov2WithRegisters", 5)])
 def test_a_hugging_face_transformer_needs_no_statement(kind, prefix):
-    module = hugging_face(kind, **SMALL_VIT)
+    module = hugging_face(f"{kind}Model", f"{kind}Config", **SMALL_VIT)
     data = images(8, 3, 32, 32)
     result = run(subject(module), data, batch_size=8)
     hidden = outputs_of(module, find_layers(module, "block"), data)
@@ -105,13 +84,8 @@ def test_a_hugging_face_transformer_needs_no_statement(kind, prefix):
 
 
 def test_a_model_with_prefix_tokens_in_its_last_stage_only():
-    module = hugging_face(
-        "Cvt",
-        embed_dim=[8, 16, 32],
-        num_heads=[1, 2, 2],
-        depth=[1, 2, 3],
-        image_size=64,
-    )
+    size = {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 2], "depth": [1, 2, 3]}
+    module = hugging_face("CvtModel", "CvtConfig", **size, image_size=64)
     found = readings(module, find_layers(module, "block"), 64)
     assert list(found.values()) == [
         Reading(TokenLayout("nlc"), (16, 16)),
@@ -230,35 +204,27 @@ def test_measures_of_timms_families_are_those_of_their_intermediates(family):
     data = images(3, 3, size, size)
     paths = find_layers(module, "block")
     outputs = outputs_of(module, paths, data)
+    options = (
+        {"norm": False} if "norm" in signature(module.forward_intermediates).parameters else {}
+    )
     with torch.inference_mode():
         found = readings_of(
             module, outputs, layout_of(module), module, (3, size, size), on_grid=True
         )
-        known = [
-            maps[0] if isinstance(maps, tuple | list) else maps
-            for maps in module.forward_intermediates(
-                data,
-                output_fmt="NCHW",
-                intermediates_only=True,
-                **(
-                    {"norm": False}
-                    if "norm" in signature(module.forward_intermediates).parameters
-                    else {}
-                ),
-            )
-        ]
+        intermediates = module.forward_intermediates(
+            data, output_fmt="NCHW", intermediates_only=True, **options
+        )
+    known = [maps[0] if isinstance(maps, tuple | list) else maps for maps in intermediates]
     assert all(isinstance(each, Reading) for each in found.values())
-    without = [
-        path for path, each in found.items() if each.grid is None and outputs[path].shape[1] > 1
-    ]
-    assert bool(without) == (family in UNORDERED)
+    without = [each.grid is None and outputs[path].shape[1] > 1 for path, each in found.items()]
+    assert any(without) == (family in UNORDERED)
     numbers = [in_any_order(maps) for maps in known]
     equal = 0
     for path, reading in found.items():
         own = in_any_order(patches_of(outputs[path], reading.layout))
-        for maps in (
-            maps for maps, each in zip(known, numbers, strict=True) if torch.equal(own, each)
-        ):
+        for maps, each in zip(known, numbers, strict=True):
+            if not torch.equal(own, each):
+                continue
             equal += 1
             patches = patches_of(outputs[path], reading.layout)
             torch.testing.assert_close(

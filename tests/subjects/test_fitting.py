@@ -57,12 +57,8 @@ def test_prefixes_of_wrappers(tmp_path, prefix):
 def test_a_training_checkpoint_with_everything_beside_the_weights(tmp_path):
     state = network().state_dict()
     averaged = network(seed=2).state_dict()
-    content = {
-        "model": state,
-        "model_ema": averaged,
-        "args": argparse.Namespace(lr=0.1),
-        "epoch": 7,
-    }
+    beside = {"args": argparse.Namespace(lr=0.1), "epoch": 7}
+    content = {"model": state, "model_ema": averaged, **beside}
     subject = load(save(tmp_path, content, "epoch05.pth.tar"))
     assert_same(subject.module, averaged)
     assert subject.name == f"{TINY}=epoch05,depth=2,img_size=32"
@@ -73,11 +69,9 @@ def test_a_training_checkpoint_with_everything_beside_the_weights(tmp_path):
 
 def test_the_file_is_what_is_loaded_whatever_the_seed(tmp_path):
     file = save(tmp_path, network().state_dict())
-    first, second = load(file, seed=0), load(file, seed=1)
+    first, second, untrained = load(file, seed=0), load(file, seed=1), load("random")
     assert first.origin == second.origin
-    assert (
-        first.origin["sha256"] != resolve(f"{TINY}=random,depth=2,img_size=32")[0].origin["sha256"]
-    )
+    assert first.origin["sha256"] != untrained.origin["sha256"]
 
 
 def test_safetensors_give_the_same_weights(tmp_path):
@@ -123,17 +117,14 @@ def test_what_a_training_framework_keeps_beside_the_network(tmp_path):
 def test_a_missing_head_is_left_as_initialised_and_said(tmp_path):
     state = network().state_dict()
     backbone = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-    file = save(tmp_path, backbone)
-    subject = load(file)
-    assert_same(subject.module, {**state}, but=("head.weight", "head.bias"))
+    subject = load(save(tmp_path, backbone))
+    assert_same(subject.module, state, but=("head.weight", "head.bias"))
     assert subject.origin["tensors_loaded"] == [30, 32]
     assert subject.origin["tensors_missing"] == ["head.weight", "head.bias"]
-    assert (
-        subject.origin["loading"]
-        == "30 of 32 tensors loaded (head.weight, head.bias left as initialised)"
-    )
+    loading = "30 of 32 tensors loaded (head.weight, head.bias left as initialised)"
+    assert subject.origin["loading"] == loading
     assert subject.classes is None
-    untrained = resolve(f"{TINY}=random,depth=2,img_size=32")[0].module.state_dict()
+    untrained = load("random").module.state_dict()
     assert torch.equal(subject.module.state_dict()["head.weight"], untrained["head.weight"])
 
 
@@ -155,14 +146,10 @@ def test_a_head_that_the_caller_wants_otherwise_is_left_out(tmp_path):
 
 
 def test_heads_of_self_supervision_are_left_out(tmp_path):
-    state = {
-        f"backbone.{name}": tensor for name, tensor in network(num_classes=0).state_dict().items()
-    }
-    content = {
-        "student": {"x": torch.ones(1)},
-        "teacher": {**state, "head.mlp.0.weight": torch.ones(4, 4)},
-    }
-    subject = load(save(tmp_path, content))
+    backbone = network(num_classes=0).state_dict()
+    teacher = {f"backbone.{name}": tensor for name, tensor in backbone.items()}
+    teacher["head.mlp.0.weight"] = torch.ones(4, 4)
+    subject = load(save(tmp_path, {"student": {"x": torch.ones(1)}, "teacher": teacher}))
     assert subject.origin["tensors_loaded"] == [30, 32]
     assert subject.origin["tensors_unused"] == ["head.mlp.0.weight"]
 
@@ -190,9 +177,8 @@ def test_the_position_embedding_is_resized_to_the_image_size(tmp_path):
     assert subject.preprocessing.input_size == (3, 96, 32)
     # Bicubic interpolation keeps a constant and a linear ramp's middle: an oracle that is not timm's code.
     flat = {**state, "pos_embed": torch.full_like(state["pos_embed"], 3.0)}
-    flat_position = load(
-        save(tmp_path, flat), options=",depth=2", image_size=(96, 32)
-    ).module.state_dict()["pos_embed"]
+    subject = load(save(tmp_path, flat), options=",depth=2", image_size=(96, 32))
+    flat_position = subject.module.state_dict()["pos_embed"]
     torch.testing.assert_close(flat_position, torch.full_like(flat_position, 3.0))
 
 
@@ -218,10 +204,8 @@ def test_another_width(tmp_path):
 
 def test_a_shallower_network(tmp_path):
     message = refusal(save(tmp_path, network(depth=1).state_dict()))
-    assert (
-        "missing blocks.1.norm1.weight, blocks.1.norm1.bias, blocks.1.attn.qkv.weight (+9 more)"
-        in message
-    )
+    missing = "blocks.1.norm1.weight, blocks.1.norm1.bias, blocks.1.attn.qkv.weight (+9 more)"
+    assert f"missing {missing}" in message
 
 
 def test_a_deeper_network_though_every_tensor_fits(tmp_path):
@@ -286,23 +270,16 @@ def test_quantised_weights_are_no_weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "small"),
     [
-        "test_convnext",
-        "test_efficientnet",
-        "test_resnet",
-        "swin_tiny_patch4_window7_224",
-        "deit_tiny_distilled_patch16_224",
+        ("test_convnext", {}),
+        ("test_efficientnet", {}),
+        ("test_resnet", {}),
+        ("swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}),
+        ("deit_tiny_distilled_patch16_224", {"depth": 1}),
     ],
 )
-def test_families(tmp_path, name):
-    small = (
-        {"depths": (1, 1, 1, 1)}
-        if name.startswith("swin")
-        else {"depth": 1}
-        if name.startswith("deit")
-        else {}
-    )
+def test_families(tmp_path, name, small):
     module = network(name, num_classes=7, **small)
     options = "".join(f",{key}={value}" for key, value in small.items())
     subject = load(save(tmp_path, {"model": module.state_dict()}), name, options)
@@ -312,9 +289,7 @@ def test_families(tmp_path, name):
 
 def test_batch_counts_that_old_checkpoints_lack(tmp_path):
     state = timm.create_model("test_resnet").state_dict()
-    old = {
-        name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")
-    }
+    old = {name: state[name] for name in state if not name.endswith("num_batches_tracked")}
     subject = load(save(tmp_path, old), "test_resnet", "")
     assert subject.origin["tensors_loaded"] == [len(old), len(state)]
     assert all(name.endswith("num_batches_tracked") for name in subject.origin["tensors_missing"])
@@ -324,11 +299,8 @@ def test_refiner_weights_for_another_image_size(tmp_path):
     import refiner_cka.refiner  # noqa: F401
 
     module = network("refiner_vit_s", depth=2, img_size=64, num_classes=10)
-    subject = load(
-        save(tmp_path, {"state_dict": module.state_dict()}, "r.pth.tar"),
-        "refiner_s",
-        ",depth=2,img_size=32",
-    )
+    file = save(tmp_path, {"state_dict": module.state_dict()}, "r.pth.tar")
+    subject = load(file, "refiner_s")
     own, saved = subject.module.state_dict(), module.state_dict()
     assert subject.origin["tensors_loaded"] == [len(own), len(own)]
     assert own["pos_embed"].shape == (1, 5, 384)

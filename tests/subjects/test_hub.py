@@ -96,12 +96,8 @@ def test_cached_weights_at_another_size_and_with_another_head(offline, tmp_path)
 
 def test_a_repository_that_is_cached_whole(offline, tmp_path):
     module = timm.create_model("test_vit", num_classes=12)
-    config = {
-        "architecture": "test_vit",
-        "num_classes": 12,
-        "pretrained_cfg": module.pretrained_cfg,
-    }
-    snapshot = fill_cache(tmp_path, module, config)
+    config = {"architecture": "test_vit", "num_classes": 12}
+    snapshot = fill_cache(tmp_path, module, config | {"pretrained_cfg": module.pretrained_cfg})
     [subject] = resolve("hf-hub:timm/test_vit.r160_in1k")
     assert offline.asked == []
     assert subject.name == subject.origin["model"] == "hf-hub:timm/test_vit.r160_in1k"

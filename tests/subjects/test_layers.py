@@ -29,36 +29,18 @@ class Network(nn.Module):
         self.head = nn.Sequential(nn.Sequential(nn.Linear(4, 4)), nn.Sequential(nn.Linear(4, 4)))
 
 
-class Staged(nn.Module):
-    """Stages that are chains themselves, the last of a single block of a class of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        last = Network()
-        self.stages = nn.Sequential(
-            nn.Sequential(Block(), Block()), nn.Sequential(Block()), nn.Sequential(last)
-        )
-
-
 def test_blocks_of_an_own_network():
-    assert find_layers(Network(), "block") == (
-        "encoder.layer.0",
-        "encoder.layer.1",
-        "encoder.layer.2",
-    )
-    assert find_layers(Staged(), "block") == (
-        "stages.0.0",
-        "stages.0.1",
-        "stages.1.0",
-        "stages.2.0",
-    )
+    blocks = tuple(f"encoder.layer.{n}" for n in range(3))
+    assert find_layers(Network(), "block") == blocks
+    # Stages that are chains themselves, the last of a single block of a class of its own.
+    stages = [[Block(), Block()], [Block()], [Network()]]
+    staged = nn.ModuleDict({"stages": nn.Sequential(*(nn.Sequential(*each) for each in stages))})
+    assert " ".join(find_layers(staged, "block")) == "stages.0.0 stages.0.1 stages.1.0 stages.2.0"
 
 
 def test_blocks_of_a_network_that_is_a_sequence_itself():
-    stem, head = (
-        nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()),
-        nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
-    )
+    stem = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    head = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     assert find_layers(nn.Sequential(stem, Block(), Block(), head), "block") == ("1", "2")
     stages = [nn.Sequential(Block(), Block()), nn.Sequential(Block())]
     assert find_layers(nn.Sequential(stem, *stages, head), "block") == ("1.0", "1.1", "2.0")
@@ -167,12 +149,10 @@ def test_parts_of_timm_blocks():
         )
     assert find_layers(vit, "attn") == tuple(f"blocks.{n}.attn" for n in range(12))
     assert find_layers(vit, "mlp") == tuple(f"blocks.{n}.mlp" for n in range(12))
-    assert (
-        len(find_layers(mixer, "mlp")) == 16
-    )  # one over tokens and one over channels in each block
-    with pytest.raises(
-        LayerError, match=r"the blocks of ResNet have no attention module; they have .*conv1"
-    ):
+    # One over tokens and one over channels in each block.
+    assert len(find_layers(mixer, "mlp")) == 16
+    line = r"the blocks of ResNet have no attention module; they have .*conv1"
+    with pytest.raises(LayerError, match=line):
         find_layers(resnet, "attn")
     kinds = [type(vit.get_submodule(name)).__name__ for name in find_layers(vit, "all")]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {

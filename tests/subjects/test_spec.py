@@ -1,6 +1,5 @@
 """The text of `--model`, taken apart."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -70,13 +69,8 @@ def test_a_file_named_random_needs_its_folder():
 
 
 def test_a_glob_gives_one_model_per_file_in_natural_order():
-    touch(
-        "runs/epoch10.pth",
-        "runs/epoch2.pth",
-        "runs/epoch1.pth",
-        "runs/b/epoch3.pth",
-        "runs/log.txt",
-    )
+    names = ("epoch10.pth", "epoch2.pth", "epoch1.pth", "b/epoch3.pth", "log.txt")
+    touch(*(f"runs/{name}" for name in names))
     specs = parse("deit_s=runs/epoch*.pth,depth=2")
     assert [spec.label for spec in specs] == [f"deit_s=epoch{n},depth=2" for n in (1, 2, 10)]
     assert [spec.arguments for spec in specs] == [{"depth": 2}] * 3
@@ -119,7 +113,6 @@ def test_brackets_in_a_file_name_that_exists_are_no_glob():
 def test_home_is_expanded(monkeypatch, in_a_folder):
     monkeypatch.setenv("HOME", str(in_a_folder))
     assert parse("vit_s=~/w.pth")[0].weights == in_a_folder / "w.pth"
-    assert os.fspath(parse("vit_s=~/w.pth")[0].weights) != "~/w.pth"
 
 
 @pytest.mark.parametrize(

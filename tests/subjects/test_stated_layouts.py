@@ -74,22 +74,16 @@ def test_prefix_tokens_are_stated_in_python_and_on_the_command_line(tmp_path):
 
 def test_the_command_line_refuses_a_layout_that_the_shapes_contradict(tmp_path):
     np.save(tmp_path / "images.npy", images(8, 3, 32, 32).numpy())
-    arguments = [
-        "--data",
-        str(tmp_path / "images.npy"),
-        "--batch-size",
-        "8",
-        "--out",
-        str(tmp_path),
-    ]
+    arguments = (
+        f"--tokens mean --data {tmp_path}/images.npy --batch-size 8 --out {tmp_path}".split()
+    )
     for key, message in [
         ("layout=nhcw", "layout='nhcw' is unknown; choose from nlc, nchw, nhwc"),
         ("layout=nhwc", "which is nchw and not nhwc on images of 32x32: give layout=nchw"),
     ]:
         model = f"test_resnet=random,{key}"
-        result = CliRunner().invoke(
-            app, ["analyze", "--model", model, "--layers", "layer1", "--tokens", "mean", *arguments]
-        )
+        command = ["analyze", "--model", model, "--layers", "layer1", *arguments]
+        result = CliRunner().invoke(app, command)
         assert result.exit_code == 1
         assert message in " ".join(str(result.output).split())
 
@@ -104,16 +98,13 @@ def test_the_command_line_comes_before_what_a_subject_says():
 def test_what_was_found_and_what_was_stated_make_one_analysis_if_they_are_the_same():
     data = images(8, 3, 32, 32)
 
-    def fingerprint(**stated):
-        model = subject(seeded(Detector, 0), **stated)
+    def fingerprint(model):
         return rc.prepare(model, data, workers=0, device="cpu", batch_size=8).fingerprint
 
-    assert fingerprint() == fingerprint(prefix_tokens=1, layout="nlc")
+    found, stated = (
+        subject(seeded(Detector, 0), **said) for said in ({}, {"prefix_tokens": 1, "layout": "nlc"})
+    )
+    assert fingerprint(found) == fingerprint(stated)
     module = seeded(Views, lambda x: x)
-    prints = {
-        rc.prepare(
-            subject(module, ["norm"], layout=layout), data, workers=0, device="cpu", batch_size=8
-        ).fingerprint
-        for layout in (None, "nchw", "nhwc")
-    }
-    assert len(prints) == 2
+    cubes = [subject(module, ["norm"], layout=layout) for layout in (None, "nchw", "nhwc")]
+    assert len({fingerprint(cube) for cube in cubes}) == 2

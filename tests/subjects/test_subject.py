@@ -13,7 +13,8 @@ from refiner_cka.errors import LayerError
 from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.subjects import Subject
 from refiner_cka.subjects.provenance import state_hash
-from refiner_cka.subjects.readout import ModelLayout, TokenLayout, features_of, tensor_of
+from refiner_cka.subjects.readout import ModelLayout
+from tests.subjects.tokens import SMALL_VIT, hugging_face, images, outputs_of
 
 
 @pytest.fixture
@@ -140,31 +141,13 @@ def test_a_timm_network_brings_its_own():
 
 @pytest.mark.parametrize("kind", ["ViTModel", "ViTForImageClassification"])
 def test_a_hugging_face_network(kind):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=64,
-        image_size=32,
-        patch_size=8,
-    )
-    module = getattr(transformers, kind)(config).eval()
-    subject = Subject.from_module(
-        module, layout="nlc", prefix_tokens=1, preprocessing=Preprocessing((3, 32, 32))
-    )
-    assert len(subject.layers) == 3
-    kept = {}
-    for name in subject.layers:
-        module.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, output, name=name: kept.update({name: tensor_of(output)})
-        )
-    with torch.no_grad():
-        output = module(torch.randn(2, 3, 32, 32), output_hidden_states=True)
-    # The model's own list of hidden states: the embedding, then each block's output.
-    for name, hidden in zip(subject.layers[:-1], output.hidden_states[1:], strict=False):
-        assert torch.equal(kept[name], hidden)
-    last = kept[subject.layers[-1]]
-    layout = TokenLayout("nlc", prefix=1)
-    assert torch.equal(features_of(last, layout, "cls"), last[:, 0])
-    assert features_of(last, layout, "patch").shape == (2, 16 * 32)
+    module = hugging_face(kind, "ViTConfig", **SMALL_VIT)
+    layers = Subject.from_module(module).layers
+    assert len(layers) == 2
+    data = images(2, 3, 32, 32)
+    outputs = outputs_of(module, layers, data)
+    with torch.inference_mode():
+        output = module(data, output_hidden_states=True)
+    # The model's own list of hidden states: the embedding, then each block's output but the last, which is normed.
+    assert torch.equal(outputs[layers[0]], output.hidden_states[1])
+    assert outputs[layers[1]].shape == (2, 17, 32)

@@ -5,6 +5,7 @@ errors add up as a random walk: 1e-5. A Dirichlet energy is a ratio of sums of s
 relatively.
 """
 
+import pytest
 import torch
 from torch import nn
 
@@ -22,6 +23,21 @@ def seeded(factory, *args, **kwargs):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return factory(*args, **kwargs).eval()
+
+
+SMALL_VIT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
+def hugging_face(kind, config, **kwargs):
+    transformers = pytest.importorskip("transformers")
+    return seeded(getattr(transformers, kind), getattr(transformers, config)(**kwargs))
 
 
 def images(count, *shape, seed=1):
