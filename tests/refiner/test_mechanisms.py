@@ -8,15 +8,16 @@ from timm.models.vision_transformer import VisionTransformer
 from refiner_cka.errors import ModelError
 from refiner_cka.refiner import (
     AttentionConfig,
-    AttentionExpansion,
-    AttentionReduction,
     AttentionRefinement,
-    ConvStem,
-    DistributedLocalAttention,
     RefinedSelfAttention,
-    Refiner,
     SharedAttention,
 )
+from refiner_cka.refiner.convolutions import (
+    AttentionExpansion,
+    AttentionReduction,
+    DistributedLocalAttention,
+)
+from refiner_cka.refiner.stem import ConvStem
 
 from .conftest import LAYOUTS
 
@@ -204,9 +205,3 @@ def test_logits_are_class_evidence_and_half_the_best_patch(make, images):
     tokens = model.forward_features(images)
     expected = model.head(tokens[:, 0]) + 0.5 * model.aux_head(tokens[:, 1:]).max(dim=1).values
     torch.testing.assert_close(model(images), expected)
-
-
-def test_default_is_the_size_s():
-    with torch.device("meta"):
-        model = Refiner()
-    assert sum(parameter.numel() for parameter in model.parameters()) == 25_408_656
