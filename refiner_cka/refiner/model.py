@@ -112,14 +112,9 @@ class Refiner(nn.Module):
             {"module": f"blocks.{index}", "num_chs": embed_dim, "reduction": patch_size}
             for index in range(depth)
         ]
-        make_stem: Any = ConvStem if conv_stem else PatchEmbed
-        stem = make_stem(
-            to_2tuple(img_size),
-            patch_size,
-            in_chans,
-            embed_dim,
-            strict_img_size=not dynamic_img_size,
-        )
+        size = to_2tuple(img_size)
+        kind: Any = ConvStem if conv_stem else PatchEmbed
+        stem = kind(size, patch_size, in_chans, embed_dim, strict_img_size=not dynamic_img_size)
         config = AttentionConfig(
             embed_dim,
             num_heads,
