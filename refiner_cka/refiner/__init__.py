@@ -12,12 +12,10 @@ One file for each mechanism of the paper:
     attention       refined self-attention
     sharing         attention with the map of the block before
     stem            convolutional stem
-    heads           class and patch heads, token mixing, dense supervision
+    heads           token mixing, dense supervision
     block           a block: attention and MLP beside the residual stream
-    backbone        images to tokens; the hooks of the state dict
-    model           the whole model
-    positions       position embeddings for any grid
-    loading         reading checkpoint files
+    model           the whole model, with the interface of timm's vision transformer
+    loading         checkpoint files; position embeddings for any grid
     checkpointing   gradient checkpointing that counts BatchNorm's batches once
     recording       reading the attention of every stage
     variants        S, M and L in timm's registry
@@ -33,36 +31,21 @@ it must equal; what they share is in
 """
 
 from .attention import AttentionConfig, RefinedSelfAttention
-from .block import Block, ScaledMlp
-from .convolutions import (
-    AttentionExpansion,
-    AttentionReduction,
-    DenseMapConvolution,
-    DistributedLocalAttention,
-)
 from .heads import Box, TrainingOutput, dense_supervision_loss
 from .loading import checkpoint_filter_fn
 from .model import Refiner
 from .recording import AttentionMaps, record_attention
 from .refinement import AttentionRefinement
 from .sharing import SharedAttention
-from .stem import ConvStem
 from .variants import refiner_vit_l, refiner_vit_m, refiner_vit_s
 
 __all__ = [
     "AttentionConfig",
-    "AttentionExpansion",
     "AttentionMaps",
-    "AttentionReduction",
     "AttentionRefinement",
-    "Block",
     "Box",
-    "ConvStem",
-    "DenseMapConvolution",
-    "DistributedLocalAttention",
     "RefinedSelfAttention",
     "Refiner",
-    "ScaledMlp",
     "SharedAttention",
     "TrainingOutput",
     "checkpoint_filter_fn",

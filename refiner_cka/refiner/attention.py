@@ -1,32 +1,21 @@
 """Refined self-attention: maps are computed, joined with the map before, refined, and used."""
 
 from dataclasses import dataclass
+from types import MethodType
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .conditions import allowed, as_built, is_scripting, keeps, worthwhile
+from .conditions import allowed, as_built, is_scripting, worthwhile
 from .pieces import in_pieces
 from .refinement import AttentionRefinement, RefineMode, fold_refinement, foldable
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """What the attention of all blocks of a model has in common.
-
-    Attributes:
-        embed_dim: width of a token, a multiple of `num_heads`.
-        num_heads: attention heads.
-        refine_mode: `expand-conv`, `conv` (one dense convolution) or `none`.
-        expansion_ratio: maps after expansion over heads; 3 if not given. Only with `expand-conv`.
-        kernel_size: side of the convolution over the maps, odd.
-        map_scale: factor of the map added from the block before; d^-0.5 if not given.
-        qkv_bias: whether queries, keys and values have a bias.
-        attn_drop_rate: dropout of attention maps.
-        proj_drop_rate: dropout after the projection.
-    """
+    """The arguments of `Refiner` that the attention of all its blocks has in common."""
 
     embed_dim: int
     num_heads: int
@@ -111,7 +100,8 @@ class MapAttention(nn.Module):
         readers = (self.raw_map, self.refined_map, self.passed_map)
         return (
             allowed(self, values, before)
-            and keeps(self, MapAttention, "refine", "attend")
+            and self.refine == MethodType(MapAttention.refine, self)
+            and self.attend == MethodType(MapAttention.attend, self)
             and all(as_built(reader, nn.Identity) for reader in readers)
             and as_built(self.attn_drop, nn.Dropout)
             and (not self.refines or self._foldable(values))
@@ -152,7 +142,6 @@ class RefinedSelfAttention(MapAttention):
     """
 
     def __init__(self, config: AttentionConfig, *, refines: bool = True) -> None:
-        """Make the layers; `refines`: whether this block refines its map."""
         super().__init__(config, projections=3, refines=refines)
         self.map_scale = self.scale if config.map_scale is None else config.map_scale
 

@@ -18,8 +18,7 @@ class ScaledMlp(nn.Module):
     (arXiv 2103.17239).
     """
 
-    def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
-        """Make an MLP of `hidden` units over `dim` features."""
+    def __init__(self, dim: int, hidden: int, drop: float) -> None:
         super().__init__()
         self.scale_channel = nn.Parameter(torch.full((dim,), 1e-5))
         self.fc1 = nn.Linear(dim, hidden)
@@ -47,16 +46,10 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        attn: MapAttention,
-        *,
-        mlp_ratio: float,
-        proj_drop: float = 0.0,
-        drop_path: float = 0.0,
+        self, attn: MapAttention, mlp_ratio: float, proj_drop: float, drop_path: float
     ) -> None:
-        """Make a block around an attention module."""
         super().__init__()
+        dim = attn.proj.in_features
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = attn
         self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()

@@ -4,8 +4,6 @@ Not in training, not where gradients are needed, not under tracing and compilati
 has a hook, was replaced, or had its `forward` replaced. Each mechanism of each block asks on its own.
 """
 
-from types import MethodType
-
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -57,11 +55,6 @@ def as_built(part: nn.Module, *kinds: type[nn.Module]) -> bool:
     if isinstance(part, nn.BatchNorm2d):
         return all(tensor is not None for tensor in (part.running_mean, part.weight, part.bias))
     return True
-
-
-def keeps(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
-    """Whether neither a subclass nor an assignment replaced these methods of `kind`."""
-    return all(getattr(module, m) == MethodType(getattr(kind, m), module) for m in methods)
 
 
 def worthwhile(like: Tensor, folded_bytes: int) -> bool:

@@ -21,7 +21,6 @@ class AttentionExpansion(nn.Conv2d):
     """
 
     def __init__(self, heads: int, ratio: int) -> None:
-        """Make the expansion of `heads` maps into `ratio` times as many."""
         super().__init__(heads, ratio * heads, kernel_size=1, bias=False)
 
 
@@ -41,7 +40,6 @@ class DistributedLocalAttention(nn.Conv2d):
     """
 
     def __init__(self, maps: int, kernel_size: int = 3) -> None:
-        """Make one `kernel_size` x `kernel_size` kernel for each of `maps` maps."""
         padding = same_padding(kernel_size)
         super().__init__(maps, maps, kernel_size, padding=padding, groups=maps, bias=False)
 
@@ -57,7 +55,6 @@ class DenseMapConvolution(nn.Conv2d):
     """
 
     def __init__(self, heads: int, kernel_size: int = 3) -> None:
-        """Make the dense `kernel_size` x `kernel_size` convolution of `heads` maps."""
         super().__init__(heads, heads, kernel_size, padding=same_padding(kernel_size), bias=False)
 
 
@@ -74,7 +71,6 @@ class AttentionReduction(nn.Conv2d):
     """
 
     def __init__(self, maps: int, heads: int) -> None:
-        """Make the reduction of `maps` maps to `heads`."""
         super().__init__(maps, heads, kernel_size=1, bias=False)
 
 

@@ -5,33 +5,20 @@ microseconds for each BatchNorm), so optimiser steps, loading, in-place edits an
 invalidation.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 
-class Folded(NamedTuple):
-    """A convolution (its stride, padding, dilation ...) with other weights; bias (out,) or None."""
-
-    conv: nn.Conv2d
-    weight: Tensor
-    bias: Tensor | None
-
-    def convolve(self, x: Tensor) -> Tensor:
-        """Convolve x (images, in, rows, columns)."""
-        convolved: Tensor = self.conv._conv_forward(x, self.weight, self.bias)
-        return convolved
-
-
-def as_affine(norm: nn.Module, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def as_affine(norm: nn.BatchNorm2d, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Scale and shift of each channel by which a BatchNorm maps x + added in evaluation.
 
         scale = weight / sqrt(var + eps);    shift = bias - (mean - added) x scale
 
     Half precision tensors are folded in fp32: a variance below 6e-5 would lose its digits.
     """
-    assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     weight, bias, mean, var = (
@@ -44,8 +31,14 @@ def as_affine(norm: nn.Module, added: Tensor | None = None) -> tuple[Tensor, Ten
     return scale, torch.addcmul(bias, mean, scale, value=-1)
 
 
-def fold(conv: nn.Conv2d, norm: nn.Module) -> Folded:
-    """One convolution that does a convolution and its BatchNorm."""
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """The weight and bias with which a convolution does its own work and its BatchNorm's."""
     scale, shift = as_affine(norm, conv.bias)
     dtype = conv.weight.dtype
-    return Folded(conv, (conv.weight * scale.view(-1, 1, 1, 1)).to(dtype), shift.to(dtype))
+    return (conv.weight * scale.view(-1, 1, 1, 1)).to(dtype), shift.to(dtype)
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
+    """A function that does what a convolution and its BatchNorm do, in one convolution."""
+    weight, bias = fold(conv, norm)
+    return partial(conv._conv_forward, weight=weight, bias=bias)

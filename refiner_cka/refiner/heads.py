@@ -1,4 +1,4 @@
-"""Class and patch heads, token mixing and dense (patch) supervision."""
+"""Token mixing and dense (patch) supervision."""
 
 from typing import NamedTuple
 
@@ -20,9 +20,6 @@ class Box(NamedTuple):
         return (self.bottom - self.top) * (self.right - self.left)
 
 
-EMPTY_BOX = Box(0, 0, 0, 0)
-
-
 class TrainingOutput(NamedTuple):
     """What a model returns in training when patches are supervised or mixed.
 
@@ -33,16 +30,6 @@ class TrainingOutput(NamedTuple):
     class_logits: Tensor
     patch_logits: Tensor
     box: Box
-
-
-def combine_logits(class_logits: Tensor, patch_logits: Tensor) -> Tensor:
-    """Class and patch evidence together: class + 0.5 x max over patches.
-
-    Shapes: (batch, classes), (batch, patches, classes) -> (batch, classes).
-
-    Source: the Refiner reference model (arXiv 2106.03714), after LV-ViT (arXiv 2104.10858).
-    """
-    return class_logits + 0.5 * patch_logits.amax(dim=1)
 
 
 def random_box(grid: tuple[int, int]) -> Box:

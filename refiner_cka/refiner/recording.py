@@ -1,13 +1,13 @@
 """Reading the attention of every stage without changing the model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
 from .attention import MapAttention
-from .sharing import SharedAttention
 
 
 @dataclass
@@ -25,13 +25,8 @@ class AttentionMaps:
     passed: Tensor | None = None
 
 
-def _keep(maps: AttentionMaps, stage: str) -> Callable[[nn.Module, object, Tensor], None]:
-    """A forward hook that notes an output as one stage of `maps`."""
-
-    def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-        setattr(maps, stage, output)
-
-    return hook
+def _keep(maps: AttentionMaps, stage: str, _module: object, _input: object, output: Tensor) -> None:
+    setattr(maps, stage, output)
 
 
 @contextmanager
@@ -50,14 +45,9 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, AttentionMaps]]:
     recorded: dict[str, AttentionMaps] = {}
     with ExitStack() as hooks:
         for path, module in model.named_modules():
-            if not isinstance(module, MapAttention):
-                continue
-            maps = recorded[path] = AttentionMaps()
-            stages = {"passed": module.passed_map}
-            if not isinstance(module, SharedAttention):
-                stages["raw"] = module.raw_map
-            if module.refines:
-                stages["refined"] = module.refined_map
-            for stage, point in stages.items():
-                hooks.callback(point.register_forward_hook(_keep(maps, stage)).remove)
+            if isinstance(module, MapAttention):
+                maps = recorded[path] = AttentionMaps()
+                for stage in ("raw", "refined", "passed"):
+                    point = module.get_submodule(f"{stage}_map")
+                    hooks.callback(point.register_forward_hook(partial(_keep, maps, stage)).remove)
         yield recorded

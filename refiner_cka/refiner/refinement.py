@@ -15,11 +15,9 @@ from .convolutions import (
     DenseMapConvolution,
     DistributedLocalAttention,
 )
-from .folding import as_affine, fold
+from .folding import as_affine, fold, folded
 
 RefineMode = Literal["expand-conv", "conv", "none"]
-
-DEFAULT_RATIO = 3
 
 
 def resolve_ratio(mode: str, ratio: int | None) -> int:
@@ -31,7 +29,7 @@ def resolve_ratio(mode: str, ratio: int | None) -> int:
         known = ", ".join(get_args(RefineMode))
         raise ModelError(f"refine_mode={mode!r} is unknown; use one of {known}")
     if ratio is None:
-        return DEFAULT_RATIO if mode == "expand-conv" else 1
+        return 3 if mode == "expand-conv" else 1
     if ratio < 1:
         raise ModelError(f"expansion_ratio={ratio} leaves no maps; use 1 or more")
     if mode != "expand-conv" and ratio != 1:
@@ -126,10 +124,10 @@ def fold_refinement(
     refinement: AttentionRefinement, adapt_bn: nn.Module
 ) -> Callable[[Tensor], Tensor]:
     """`adapt_bn(refinement(A))` for one forward pass, from the weights as they are now."""
-    if not refinement.refines:
+    if not isinstance(adapt_bn, nn.BatchNorm2d):
         return nn.Identity()
     if refinement.dense:
-        return fold(refinement.conv, adapt_bn).convolve
+        return folded(refinement.conv, adapt_bn)
     return FoldedRefinement(refinement, adapt_bn)
 
 
@@ -145,11 +143,10 @@ class FoldedRefinement:
     maps lie in memory that way, in which its depthwise convolution is an order of magnitude faster.
     """
 
-    def __init__(self, refinement: AttentionRefinement, adapt_bn: nn.Module) -> None:
-        """Fold the weights."""
+    def __init__(self, refinement: AttentionRefinement, adapt_bn: nn.BatchNorm2d) -> None:
         expands = refinement.expands
         self.expansion = fold(refinement.conv_exp, refinement.bn1) if expands else None
-        self.convolve = fold(refinement.depth_sep_conv, refinement.bn2).convolve
+        self.convolve = folded(refinement.depth_sep_conv, refinement.bn2)
         scale, shift = as_affine(refinement.bn3, refinement.conv_pro.bias)
         gain, offset = as_affine(adapt_bn)
         weight = refinement.conv_pro.weight.flatten(1)
@@ -161,15 +158,12 @@ class FoldedRefinement:
     def __call__(self, maps: Tensor) -> Tensor:
         """Refine maps (images, H, N, N)."""
         flat = maps.flatten(2)
-        expanded = maps if self.expansion is None else self._expand(maps, flat)
+        expanded = maps if self.expansion is None else self._expand(maps, flat, *self.expansion)
         local = self.convolve(expanded).clamp_(0, 6)
         return self._reduce(local, flat).view_as(maps)
 
-    def _expand(self, maps: Tensor, flat: Tensor) -> Tensor:
+    def _expand(self, maps: Tensor, flat: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Expansion, BatchNorm, ReLU6: (images, H', N, N)."""
-        assert self.expansion is not None
-        _, weight, bias = self.expansion
-        assert bias is not None
         weight = weight.flatten(1)
         count, (images, _, rows, columns) = len(weight), maps.shape
         if not self.channels_last:

@@ -24,7 +24,6 @@ class SharedAttention(MapAttention):
     """
 
     def __init__(self, config: AttentionConfig) -> None:
-        """Make the layers; `map_scale` has no part in this block."""
         super().__init__(config, projections=1, refines=True)
         self.refined_scale = 1.0 if config.refine_mode == "none" else self.scale
 

@@ -1,12 +1,14 @@
 """The convolutional stem: image to patch tokens."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from .conditions import allowed, as_built, is_scripting, worthwhile
-from .folding import Folded, fold
+from .folding import folded
 from .pieces import in_pieces
 
 
@@ -95,12 +97,11 @@ class ConvStem(nn.Module):
     def _embed_in_pieces(self, images: Tensor) -> Tensor:
         """The same with the norms folded, a few images at a time."""
         pairs = ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3))
-        layers = [fold(conv, norm).convolve for conv, norm in pairs]
+        layers = [folded(conv, norm) for conv, norm in pairs]
         layout = torch.channels_last if images.device.type == "cpu" else torch.preserve_format
         # Once here, or it is brought into this layout again for every piece.
-        project = Folded(
-            self.proj, self.proj.weight.to(memory_format=layout), self.proj.bias
-        ).convolve
+        weight = self.proj.weight.to(memory_format=layout)
+        project = partial(self.proj._conv_forward, weight=weight, bias=self.proj.bias)
 
         def embed(piece: slice) -> tuple[Tensor]:
             x = images[piece].to(memory_format=layout)

@@ -13,7 +13,6 @@ def _cfg(crop_pct: float) -> dict[str, Any]:
     return {
         "num_classes": 1000,
         "input_size": (3, 224, 224),
-        "pool_size": None,
         "fixed_input_size": True,
         "crop_pct": crop_pct,
         "interpolation": "bicubic",
@@ -51,22 +50,19 @@ def build(variant: str, pretrained: bool, size: dict[str, Any], kwargs: dict[str
 @register_model
 def refiner_vit_s(pretrained: bool = False, **kwargs: Any) -> Refiner:
     """Refiner-ViT-S: 16 blocks of width 384 with 12 heads, 25 408 656 parameters."""
-    return build(
-        "refiner_vit_s", pretrained, {"depth": 16, "embed_dim": 384, "num_heads": 12}, kwargs
-    )
+    size = {"depth": 16, "embed_dim": 384, "num_heads": 12}
+    return build("refiner_vit_s", pretrained, size, kwargs)
 
 
 @register_model
 def refiner_vit_m(pretrained: bool = False, **kwargs: Any) -> Refiner:
     """Refiner-ViT-M: 32 blocks of width 420 with 12 heads, 55 450 932 parameters."""
-    return build(
-        "refiner_vit_m", pretrained, {"depth": 32, "embed_dim": 420, "num_heads": 12}, kwargs
-    )
+    size = {"depth": 32, "embed_dim": 420, "num_heads": 12}
+    return build("refiner_vit_m", pretrained, size, kwargs)
 
 
 @register_model
 def refiner_vit_l(pretrained: bool = False, **kwargs: Any) -> Refiner:
     """Refiner-ViT-L: 32 blocks of width 512 with 16 heads, 81 150 192 parameters."""
-    return build(
-        "refiner_vit_l", pretrained, {"depth": 32, "embed_dim": 512, "num_heads": 16}, kwargs
-    )
+    size = {"depth": 32, "embed_dim": 512, "num_heads": 16}
+    return build("refiner_vit_l", pretrained, size, kwargs)

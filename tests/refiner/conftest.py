@@ -9,16 +9,10 @@ import timm
 import torch
 from torch import nn
 
-from refiner_cka.refiner import Refiner, ScaledMlp
+from refiner_cka.refiner import Refiner
+from refiner_cka.refiner.block import ScaledMlp
 
-SMALL = {
-    "img_size": 32,
-    "patch_size": 8,
-    "embed_dim": 24,
-    "num_heads": 4,
-    "depth": 4,
-    "num_classes": 5,
-}
+SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 4, "depth": 4}
 
 LAYOUTS = pytest.mark.parametrize("share", [True, False])
 
@@ -51,8 +45,7 @@ def give_effect(model: nn.Module) -> None:
 
 def create(**options: Any) -> Refiner:
     """A small `refiner_vit_s` in evaluation, made by timm; options override its size."""
-    size = {key: value for key, value in SMALL.items() if key != "num_classes"}
-    return timm.create_model("refiner_vit_s", **(size | options)).eval()
+    return timm.create_model("refiner_vit_s", **(SMALL | options)).eval()
 
 
 @pytest.fixture
@@ -61,7 +54,7 @@ def make() -> Callable[..., Refiner]:
 
     def build(seed: int = 0, **overrides: Any) -> Refiner:
         torch.manual_seed(seed)
-        model = Refiner(**(SMALL | overrides))
+        model = Refiner(**(SMALL | {"num_classes": 5} | overrides))
         give_effect(model)
         return model.eval()
 

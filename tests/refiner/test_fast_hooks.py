@@ -6,6 +6,7 @@ import torch.nn.utils.parametrize as parametrize
 from torch import nn
 
 from refiner_cka.refiner import SharedAttention
+from refiner_cka.refiner.convolutions import AttentionReduction
 
 from .conftest import LAYOUTS, close, plain
 
@@ -49,12 +50,7 @@ def test_only_the_hooked_mechanism_steps_aside(make, images, norms_called):
     with torch.no_grad(), norms_called() as called:
         model(images)
     attention = model.blocks[3].attn
-    assert set(called) == {
-        attention.DLA.bn1,
-        attention.DLA.bn2,
-        attention.DLA.bn3,
-        attention.adapt_bn,
-    }
+    assert set(called) == {m for m in attention.modules() if isinstance(m, nn.BatchNorm2d)}
 
 
 @pytest.mark.parametrize("path", ["blocks.1.attn", "blocks.1", "blocks.1.mlp", "patch_embed"])
@@ -109,32 +105,8 @@ class Doubled(nn.Module):
         return 2 * weight
 
 
-def replace_norm(model):
-    model.blocks[1].attn.DLA.bn1 = nn.Identity()
-
-
-def forget_statistics(model):
-    norm = model.blocks[1].attn.DLA.bn1
-    norm.running_mean = norm.running_var = None
-
-
-def forget_shift(model):
-    model.blocks[1].attn.DLA.bn1.bias = None
-
-
-def parametrise(model):
-    parametrize.register_parametrization(
-        model.blocks[1].attn.DLA.conv_pro, "weight", Doubled(), unsafe=True
-    )
-
-
-def replace_forward(model):
-    attention = model.blocks[1].attn
-    attention.DLA.forward = lambda maps: maps
-
-
-def replace_refine(model):
-    model.blocks[1].attn.refine = lambda maps: 2 * maps
+def parametrised(conv):
+    return parametrize.register_parametrization(conv, "weight", Doubled(), unsafe=True)
 
 
 class Sharper(SharedAttention):
@@ -142,37 +114,25 @@ class Sharper(SharedAttention):
         return super().attend(2 * maps, values)
 
 
-def replace_attend(model):
-    model.blocks[1].attn.__class__ = Sharper
-
-
-def replace_drop(model):
-    model.blocks[1].attn.attn_drop = nn.Softmax(dim=-1)
-
-
-def replace_reading_point(model):
-    model.blocks[1].attn.refined_map = nn.Softmax(dim=-1)
-
-
 @pytest.mark.parametrize(
-    "change",
+    ("path", "part", "new"),
     [
-        replace_norm,
-        forget_statistics,
-        forget_shift,
-        parametrise,
-        replace_forward,
-        replace_refine,
-        replace_attend,
-        replace_drop,
-        replace_reading_point,
+        ("blocks.1.attn.DLA", "bn1", nn.Identity()),
+        ("blocks.1.attn.DLA", "bn1", nn.BatchNorm2d(12, track_running_stats=False)),
+        ("blocks.1.attn.DLA.bn1", "bias", None),
+        ("blocks.1.attn.DLA", "conv_pro", parametrised(AttentionReduction(12, 4))),
+        ("blocks.1.attn.DLA", "forward", lambda maps: maps),
+        ("blocks.1.attn", "refine", lambda maps: 2 * maps),
+        ("blocks.1.attn", "__class__", Sharper),
+        ("blocks.1.attn", "attn_drop", nn.Softmax(dim=-1)),
+        ("blocks.1.attn", "refined_map", nn.Softmax(dim=-1)),
     ],
 )
-def test_replaced_parts_are_used(make, images, change):
+def test_replaced_parts_are_used(make, images, path, part, new):
     model = make()
     with torch.no_grad():
         before = model(images)
-        change(model)
+        setattr(model.get_submodule(path), part, new)
         model.eval()
         ours = model(images)
         assert not torch.allclose(ours, before, atol=1e-5)

@@ -14,10 +14,15 @@ from refiner_cka.refiner import (
     RefinedSelfAttention,
     Refiner,
     record_attention,
+    refiner_vit_l,
+    refiner_vit_m,
+    refiner_vit_s,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "refiner"
 TOLERANCE = 1e-5  # of each tensor's largest absolute value
+
+PATHS = pytest.mark.parametrize("path", ["plain", "fast"])
 
 
 def assert_agrees(ours: torch.Tensor, reference: torch.Tensor) -> None:
@@ -31,25 +36,27 @@ def weights(tensors: dict[str, torch.Tensor], prefix: str = "") -> dict[str, tor
     return {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
 
 
-def small_reference(tensors: dict[str, torch.Tensor], layout: str) -> Refiner:
-    model = Refiner(
-        img_size=64,
-        embed_dim=48,
-        num_heads=4,
-        depth=4,
-        num_classes=10,
-        share_attention=layout == "released",
-    )
+@pytest.fixture(params=["released", "paper"])
+def layout(request):
+    return request.param
+
+
+@pytest.fixture
+def tensors(layout):
+    return load_file(GOLDEN / f"refiner_small_{layout}.safetensors")
+
+
+@pytest.fixture
+def model(tensors, layout, path):
+    size = {"img_size": 64, "embed_dim": 48, "num_heads": 4, "depth": 4, "num_classes": 10}
+    model = Refiner(**size, share_attention=layout == "released").eval()
     model.load_state_dict(weights(tensors))
-    return model.eval()
-
-
-@pytest.mark.parametrize("path", ["plain", "fast"])
-@pytest.mark.parametrize("layout", ["released", "paper"])
-def test_every_block_agrees(layout, path):
-    tensors = load_file(GOLDEN / f"refiner_small_{layout}.safetensors")
-    model = small_reference(tensors, layout)
     model.fast_evaluation = path == "fast"
+    return model
+
+
+@PATHS
+def test_every_block_agrees(tensors, model):
     outputs = []
     for block in model.blocks:
         block.register_forward_hook(lambda module, inputs, output: outputs.append(output))
@@ -61,12 +68,8 @@ def test_every_block_agrees(layout, path):
         assert_agrees(passed, tensors[f"attention/{index}"])
 
 
-@pytest.mark.parametrize("path", ["plain", "fast"])
-@pytest.mark.parametrize("layout", ["released", "paper"])
-def test_recorded_maps_agree(layout, path):
-    tensors = load_file(GOLDEN / f"refiner_small_{layout}.safetensors")
-    model = small_reference(tensors, layout)
-    model.fast_evaluation = path == "fast"
+@PATHS
+def test_recorded_maps_agree(tensors, model):
     with torch.no_grad(), record_attention(model) as maps:
         model(tensors["input"])
     refined = [block.refined for block in maps.values() if block.refined is not None]
@@ -77,7 +80,7 @@ def test_recorded_maps_agree(layout, path):
         assert_agrees(block.passed, tensors[f"attention/{index}"])
 
 
-@pytest.mark.parametrize("path", ["plain", "fast"])
+@PATHS
 @pytest.mark.parametrize(
     ("case", "options"),
     [("expand3", {"ratio": 3}), ("expand1", {"ratio": 1}), ("conv", {"mode": "conv"})],
@@ -104,14 +107,15 @@ def test_names_and_shapes_of_the_state_dict_are_the_reference_ones():
 
 
 @pytest.mark.parametrize(
-    ("name", "count"),
+    ("make", "count"),
     [
-        ("refiner_vit_s", 25_408_656),
-        ("refiner_vit_m", 55_450_932),
-        ("refiner_vit_l", 81_150_192),
+        (Refiner, 25_408_656),
+        (refiner_vit_s, 25_408_656),
+        (refiner_vit_m, 55_450_932),
+        (refiner_vit_l, 81_150_192),
     ],
 )
-def test_parameter_counts(name, count):
+def test_parameter_counts(make, count):
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model = make()
     assert sum(parameter.numel() for parameter in model.parameters()) == count

@@ -11,28 +11,23 @@ from refiner_cka.refiner import Refiner, checkpoint_filter_fn
 
 from .conftest import create
 
-
-def nested(state_dict, other, form):
-    """A checkpoint file's content in one of the forms that training scripts write."""
-    return {
-        "plain": state_dict,
-        "state_dict": {"epoch": 3, "state_dict": state_dict},
-        "model": {"model": state_dict},
-        "ddp": {"state_dict": {f"module.{key}": value for key, value in state_dict.items()}},
-        "ema": {"state_dict": other, "state_dict_ema": state_dict},
-        "model_ema": {"model": other, "model_ema": state_dict},
-        "compiled": {f"_orig_mod.{key}": value for key, value in state_dict.items()},
-    }[form]
-
-
-FORMS = ["plain", "state_dict", "model", "ddp", "ema", "model_ema", "compiled"]
+# What training scripts write, from the weights to be read and others to be left.
+FORMS = {
+    "plain": lambda own, other: own,
+    "state_dict": lambda own, other: {"epoch": 3, "state_dict": own},
+    "model": lambda own, other: {"model": own},
+    "ddp": lambda own, other: {"state_dict": {f"module.{key}": own[key] for key in own}},
+    "ema": lambda own, other: {"state_dict": other, "state_dict_ema": own},
+    "model_ema": lambda own, other: {"model": other, "model_ema": own},
+    "compiled": lambda own, other: {f"_orig_mod.{key}": own[key] for key in own},
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("suffix", [".pth", ".pth.tar"])
 def test_checkpoints_load_by_every_route(make, images, tmp_path, form, suffix):
     trained, other = make(seed=1, num_classes=1000), make(seed=2, num_classes=1000)
-    content = nested(trained.state_dict(), other.state_dict(), form)
+    content = FORMS[form](trained.state_dict(), other.state_dict())
     path = str(tmp_path / f"refiner{suffix}")
     torch.save(content, path)
     overlaid = create(pretrained=True, pretrained_cfg_overlay={"file": path})

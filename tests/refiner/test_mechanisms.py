@@ -8,17 +8,18 @@ from timm.models.vision_transformer import VisionTransformer
 from refiner_cka.errors import ModelError
 from refiner_cka.refiner import (
     AttentionConfig,
-    AttentionExpansion,
-    AttentionReduction,
     AttentionRefinement,
-    ConvStem,
-    DistributedLocalAttention,
     RefinedSelfAttention,
-    Refiner,
     SharedAttention,
 )
+from refiner_cka.refiner.convolutions import (
+    AttentionExpansion,
+    AttentionReduction,
+    DistributedLocalAttention,
+)
+from refiner_cka.refiner.stem import ConvStem
 
-from .conftest import LAYOUTS
+from .conftest import LAYOUTS, SMALL
 
 
 def test_expansion_and_reduction_are_linear_mixtures_of_maps():
@@ -78,11 +79,7 @@ def test_a_whole_unrefined_model_is_timm_vision_transformer(make, images):
         ours.aux_head.weight.zero_()
         ours.aux_head.bias.zero_()
     theirs = VisionTransformer(
-        img_size=32,
-        patch_size=8,
-        embed_dim=24,
-        num_heads=4,
-        depth=4,
+        **SMALL,
         num_classes=5,
         # LN(x / 2) with eps 1e-6 is LN(x) with eps 4e-6.
         norm_layer=lambda dim, **_: torch.nn.LayerNorm(dim, eps=4e-6),
@@ -197,16 +194,3 @@ def test_images_of_another_size_are_refused(make, shape):
 def test_images_that_are_no_whole_patches_are_refused(make):
     with pytest.raises(ModelError, match="patches of 8x8"):
         make(dynamic_img_size=True)(torch.randn(1, 3, 36, 32))
-
-
-def test_logits_are_class_evidence_and_half_the_best_patch(make, images):
-    model = make()
-    tokens = model.forward_features(images)
-    expected = model.head(tokens[:, 0]) + 0.5 * model.aux_head(tokens[:, 1:]).max(dim=1).values
-    torch.testing.assert_close(model(images), expected)
-
-
-def test_default_is_the_size_s():
-    with torch.device("meta"):
-        model = Refiner()
-    assert sum(parameter.numel() for parameter in model.parameters()) == 25_408_656

@@ -39,20 +39,6 @@ def test_every_stage_is_recorded_and_fits_the_others(make, images, share, gradie
         before = stages.passed
 
 
-def test_both_paths_record_the_same_maps(make, images):
-    model = make()
-    recorded = []
-    for path in (True, False):
-        model.fast_evaluation = path
-        with torch.no_grad(), record_attention(model) as maps:
-            model(images)
-        recorded.append(maps)
-    for ours, theirs in zip(*(m.values() for m in recorded), strict=True):
-        torch.testing.assert_close(ours.passed, theirs.passed)
-        if ours.refined is not None:
-            torch.testing.assert_close(ours.refined, theirs.refined, atol=1e-5, rtol=1e-5)
-
-
 def test_refinement_stays_fast_while_it_is_recorded(make, images, norms_called):
     model = make()
     with torch.no_grad(), record_attention(model), norms_called() as called:

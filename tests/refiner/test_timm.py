@@ -8,14 +8,12 @@ from timm.optim import create_optimizer_v2, param_groups_layer_decay
 
 from refiner_cka.errors import ModelError
 
-from .conftest import create
+from .conftest import SMALL, create
 
 
 @pytest.fixture
 def timm_vit():
-    return VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, num_heads=4, depth=4, num_classes=5
-    ).eval()
+    return VisionTransformer(**SMALL, num_classes=5).eval()
 
 
 def test_importing_registers_three_models():

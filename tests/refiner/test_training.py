@@ -42,10 +42,6 @@ def test_gradients_reach_every_parameter_and_statistics_move(make, images, share
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_training_output_without_supervision_is_logits(make, images):
-    assert make().train()(images).shape == (3, 5)
-
-
 @pytest.mark.parametrize("option", ["token_mixing", "dense_supervision"])
 def test_training_output(make, images, option):
     model = make(**{option: True}).train()
