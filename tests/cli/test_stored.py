@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import refiner_cka as rc
-from tests.cli.test_cli import refused, succeed
+from tests.cli.running import refused, succeed
 from tests.synthetic import synthetic_result, with_smoothing
 
 

@@ -7,11 +7,11 @@ import torch
 from refiner_cka.images import (
     Preprocessing,
     UnreadableImage,
-    digest_of,
     load_batches,
     open_source,
     plan_batches,
 )
+from refiner_cka.images.batches import digest_of
 from tests.images.examples import SMALL, Source, batches_of, folder_of, scene
 
 
