@@ -96,8 +96,7 @@ def check_size(width: int, height: int) -> None:
 @contextmanager
 def _pillow_unlimited() -> Iterator[None]:
     """Lift Pillow's limit on size (there is `MAX_PIXELS`) and silence its warnings."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -81,14 +81,12 @@ def is_image_name(path: str) -> bool:
 
 def _class_folders(ids: Sequence[str]) -> tuple[list[int] | None, tuple[str, ...] | None]:
     folders = [id_.split("/")[:-1] for id_ in ids]
-    level = 0
-    while all(len(f) > level + 1 for f in folders) and len({f[level] for f in folders}) == 1:
-        level += 1
-    if any(len(f) <= level for f in folders):
+    while all(len(f) > 1 for f in folders) and len({f[0] for f in folders}) == 1:
+        folders = [f[1:] for f in folders]
+    if not all(folders):
         return None, None
-    classes = tuple(sorted({f[level] for f in folders}))
-    index = {name: label for label, name in enumerate(classes)}
-    return [index[f[level]] for f in folders], classes
+    index = {name: label for label, name in enumerate(sorted({f[0] for f in folders}))}
+    return [index[f[0]] for f in folders], tuple(index)
 
 
 def _file_size(path: str | Path) -> int:

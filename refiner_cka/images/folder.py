@@ -49,23 +49,19 @@ def _walk(folder: Path) -> Iterator[str]:
         if identity in above:
             continue
         for entry in entries:
-            path = f"{relative}/{entry.name}" if relative else entry.name
             if entry.name.startswith("."):
                 continue
-            if _is_folder(entry):
-                pending.append((path, above | {identity}))
-            elif is_image_name(path) and _is_file(entry):
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            with suppress(OSError):  # a link to itself
+                if entry.is_dir():
+                    pending.append((path, above | {identity}))
+                    continue
+            if is_image_name(path) and _is_file(entry):
                 yield path
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    with suppress(OSError):  # a link to itself
-        return entry.is_dir()
-    return False
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
     """Tell files from pipes. A broken link passes: it is to be reported, not passed over."""
     with suppress(OSError):
-        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+        return entry.is_file() or not os.path.exists(entry.path)
     return True

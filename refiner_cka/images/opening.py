@@ -76,9 +76,7 @@ def open_source(data: object) -> ImageSource:
         DataError: there is nothing there, or nothing that can be read as images.
     """
     for kind in KINDS:
-        if isinstance(data, kind.types):
-            return kind.open(data)
-        if isinstance(data, str) and data in kind.words:
+        if isinstance(data, kind.types) or (isinstance(data, str) and data in kind.words):
             return kind.open(data)
     if isinstance(data, str | os.PathLike):
         return _open_path(os.fsdecode(data))
