@@ -53,11 +53,11 @@ def analyze(
         bool, typer.Option("--resume", help="Go on from an interrupted run.")
     ] = False,
     shard: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="I/N", help="Measure part I of N; `refiner-cka merge` adds the parts."
         ),
-    ] = None,
+    ] = "1/1",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -70,7 +70,7 @@ def analyze(
     part = _shard(shard)
     suffix = "" if part == (1, 1) else f".{part[0]}-of-{part[1]}"
     target = output.Target(out, f"analysis{suffix}", overwrite=overwrite)
-    target.check_folder()
+    rc.results.check_writable(target.path)
     # What a model's own code prints is not data.
     with contextlib.redirect_stdout(sys.stderr):
         analysis = rc.prepare(
@@ -94,14 +94,8 @@ def analyze(
         before = rc.load(target.partial) if resume else None
         result = _measure(analysis, before, target, quiet=quiet)
     if analysis.runtime.rank == 0:
-        output.finish(
-            target,
-            result,
-            normalize=normalize,
-            draw=part == (1, 1),
-            as_json=json,
-            quiet=quiet,
-        )
+        draw = part == (1, 1)
+        output.finish(target, result, normalize=normalize, draw=draw, as_json=json, quiet=quiet)
 
 
 def _measure(
@@ -119,9 +113,7 @@ def _measure(
         raise typer.Exit(130) from None
 
 
-def _shard(text: str | None) -> tuple[int, int]:
-    if text is None:
-        return 1, 1
+def _shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None:
         raise typer.BadParameter(

@@ -27,7 +27,7 @@ def merge(
     """Add the parts of one run, measured with --shard or saved when interrupted."""
     result = rc.merge([rc.load(file) for file in files])
     target = output.Target(out, "analysis", overwrite=overwrite)
-    target.check_folder()
+    rc.results.check_writable(target.path)
     takes_partial = target.partial.resolve() in {file.resolve() for file in files}
     target.check(result.fingerprint, resume=takes_partial)
     target.check_batches(result)

@@ -33,14 +33,6 @@ class Target:
         """What an interrupted run leaves."""
         return self.folder / f"{self.stem}.partial.h5"
 
-    def check_folder(self) -> None:
-        """Refuse a folder that cannot be written to, before any work is done.
-
-        Raises:
-            ResultFileError: it says why.
-        """
-        rc.results.check_writable(self.path)
-
     def check(self, fingerprint: str, *, resume: bool = False) -> None:
         """Refuse to replace the result, complete or interrupted, of another run.
 

@@ -46,8 +46,7 @@ class Preprocessing:
     assumed: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse what would broadcast to another number of channels."""
-        channels = self.input_size[0]
+        channels = self.input_size[0]  # another number of values would broadcast
         if not len(self.mean) == len(self.std) == channels:
             raise DataError(
                 f"a model of {channels} input channels has {len(self.mean)} means and "
