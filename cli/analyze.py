@@ -6,7 +6,6 @@ import contextlib
 import re
 import shlex
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,9 +31,7 @@ def analyze(
             help="Images: a folder, a tar, .npz, .npy or .h5 file, or `digits` (they come with the package)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the result and the figures.")] = Path(
-        "results"
-    ),
+    out: options.Out = options.RESULTS,
     batch_size: Annotated[int, options.of("batch_size")] = rc.Options.batch_size,
     images: Annotated[int | None, options.of("images")] = rc.Options.images,
     layers: Annotated[str, options.of("layers")] = rc.Options.layers,

@@ -65,5 +65,5 @@ def table(headers: list[str], rows: list[list[str]]) -> None:
     for position, header in enumerate(headers):
         drawn.add_column(header, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*[Text(cell) for cell in row])
+        drawn.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else 200).print(drawn)

@@ -16,9 +16,7 @@ def merge(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Results of the parts of one run.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the merged result and its figures.")] = Path(
-        "results"
-    ),
+    out: options.Out = options.RESULTS,
     normalize: options.Normalize = "first-last",
     overwrite: options.Overwrite = False,
     json: options.Json = False,

@@ -15,11 +15,10 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError, one_line
 from .archive import TAR_SUFFIXES, open_tar
-from .array_files import open_hdf5, open_npy, open_npz
+from .array_files import DIGITS, open_digits, open_hdf5, open_npy, open_npz
 from .arrays import ArrayImages, to_numpy
 from .datasets import DatasetImages
-from .digits import DIGITS, open_digits
-from .folder import open_folder
+from .files import open_folder
 from .source import ImageSource
 
 

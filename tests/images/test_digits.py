@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from refiner_cka.images import open_source
-from refiner_cka.images.digits import DIGITS
+from refiner_cka.images.array_files import DIGITS
 from tests.images.examples import folder_of, pixels
 
 
