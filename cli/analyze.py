@@ -6,7 +6,6 @@ import contextlib
 import re
 import shlex
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,9 +31,7 @@ def analyze(
             help="Images: a folder, a tar, .npz, .npy or .h5 file, or `digits` (they come with the package)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the result and the figures.")] = Path(
-        "results"
-    ),
+    out: options.Out = options.RESULTS,
     batch_size: Annotated[int, options.of("batch_size")] = rc.Options.batch_size,
     images: Annotated[int | None, options.of("images")] = rc.Options.images,
     layers: Annotated[str, options.of("layers")] = rc.Options.layers,
@@ -53,11 +50,11 @@ def analyze(
         bool, typer.Option("--resume", help="Go on from an interrupted run.")
     ] = False,
     shard: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="I/N", help="Measure part I of N; `refiner-cka merge` adds the parts."
         ),
-    ] = None,
+    ] = "1/1",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -70,7 +67,7 @@ def analyze(
     part = _shard(shard)
     suffix = "" if part == (1, 1) else f".{part[0]}-of-{part[1]}"
     target = output.Target(out, f"analysis{suffix}", overwrite=overwrite)
-    target.check_folder()
+    rc.results.check_writable(target.path)
     # What a model's own code prints is not data.
     with contextlib.redirect_stdout(sys.stderr):
         analysis = rc.prepare(
@@ -94,14 +91,8 @@ def analyze(
         before = rc.load(target.partial) if resume else None
         result = _measure(analysis, before, target, quiet=quiet)
     if analysis.runtime.rank == 0:
-        output.finish(
-            target,
-            result,
-            normalize=normalize,
-            draw=part == (1, 1),
-            as_json=json,
-            quiet=quiet,
-        )
+        draw = part == (1, 1)
+        output.finish(target, result, normalize=normalize, draw=draw, as_json=json, quiet=quiet)
 
 
 def _measure(
@@ -119,9 +110,7 @@ def _measure(
         raise typer.Exit(130) from None
 
 
-def _shard(text: str | None) -> tuple[int, int]:
-    if text is None:
-        return 1, 1
+def _shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None:
         raise typer.BadParameter(

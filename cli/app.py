@@ -21,11 +21,10 @@ class Commands(TyperGroup):
         """Run the command; 1 for a refusal, 130 when interrupted."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise typer.Exit(1) from None
         except (Exception, KeyboardInterrupt) as error:
-            if ctx.params.get("debug") or type(error).__module__.startswith(("click", "typer")):
-                raise
+            of_typer = type(error).__module__.startswith(("click", "typer"))
+            if ctx.params.get("debug") or of_typer or isinstance(error, BrokenPipeError):
+                raise  # typer ends quietly where nobody reads on
             console.error(_told(error))
             raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
 
@@ -94,7 +93,7 @@ def root(
     if not debug:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", rc.AnalysisWarning)
-        warnings.showwarning = console.show_warning
+        warnings.showwarning = console.warning
 
 
 def main() -> None:

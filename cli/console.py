@@ -12,23 +12,17 @@ import typer
 
 def error(message: str) -> None:
     """Print a refusal: one line on stderr."""
-    line = " ".join(message.split())
-    typer.secho(f"error: {line}", fg="red", err=True)
+    typer.secho(f"error: {' '.join(message.split())}", fg="red", err=True)
 
 
-def warning(message: str) -> None:
-    """Print a warning: one line on stderr."""
-    typer.secho(f"warning: {' '.join(message.split())}", fg="yellow", err=True)
+def warning(message: Warning | str, *_args: Any, **_kwargs: Any) -> None:
+    """Print a warning: one line on stderr. Stands in for `warnings.showwarning`."""
+    typer.secho(f"warning: {' '.join(str(message).split())}", fg="yellow", err=True)
 
 
 def note(message: str) -> None:
     """Print a message on stderr."""
     typer.echo(message, err=True)
-
-
-def show_warning(message: Warning | str, *_args: Any, **_kwargs: Any) -> None:
-    """Stand in for `warnings.showwarning`."""
-    warning(str(message))
 
 
 @contextmanager
@@ -40,36 +34,24 @@ def progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     if quiet or not sys.stderr.isatty():
         yield None
         return
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
     from rich.text import Text
 
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
+    class Speed(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.0f} images/s")
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        bars.TextColumn("images"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
         Speed(),
-        TimeRemainingColumn(),
+        bars.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("images", total=None)
-
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield update
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def table(headers: list[str], rows: list[list[str]]) -> None:
@@ -83,6 +65,5 @@ def table(headers: list[str], rows: list[list[str]]) -> None:
     for position, header in enumerate(headers):
         drawn.add_column(header, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*[Text(cell) for cell in row])
-    terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 200).print(drawn)
+        drawn.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else 200).print(drawn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,12 +21,9 @@ def maps(
     layers: Annotated[
         str | None, typer.Option(help="Layers with commas; four blocks by default.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the figure.")] = Path("results"),
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Side of the input in pixels; the model's own if none."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best by default.")] = None,
+    out: options.Out = options.RESULTS,
+    image_size: Annotated[int | None, options.of("image_size")] = None,
+    device: Annotated[str | None, options.of("device")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of untrained weights.")] = 0,
     quiet: options.Quiet = False,
 ) -> None:

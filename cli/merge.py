@@ -16,9 +16,7 @@ def merge(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Results of the parts of one run.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the merged result and its figures.")] = Path(
-        "results"
-    ),
+    out: options.Out = options.RESULTS,
     normalize: options.Normalize = "first-last",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
@@ -27,7 +25,7 @@ def merge(
     """Add the parts of one run, measured with --shard or saved when interrupted."""
     result = rc.merge([rc.load(file) for file in files])
     target = output.Target(out, "analysis", overwrite=overwrite)
-    target.check_folder()
+    rc.results.check_writable(target.path)
     takes_partial = target.partial.resolve() in {file.resolve() for file in files}
     target.check(result.fingerprint, resume=takes_partial)
     target.check_batches(result)

@@ -8,7 +8,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import console
+from . import console, options
 
 
 def models(
@@ -20,9 +20,7 @@ def models(
         typer.Option(metavar="TEXT", help="List timm's models whose name contains TEXT."),
     ] = None,
     layers: Annotated[str, typer.Option(help="Which layers to print; as in analyze.")] = "block",
-    image_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the input in pixels.")
-    ] = None,
+    image_size: Annotated[int | None, options.of("image_size")] = None,
 ) -> None:
     """List the model aliases, search timm, or print a model's layers. Needs no weights and no network."""
     if search is not None:

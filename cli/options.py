@@ -22,6 +22,8 @@ def of(name: str, *declarations: str, **more: Any) -> Any:
     return typer.Option(*declarations, help=about.text, min=about.least, **more)
 
 
+Out = Annotated[Path, typer.Option(help="Folder for the results and figures.")]
+RESULTS = Path("results")
 ResultFile = Annotated[Path, typer.Argument(metavar="FILE", help="A result, as analyze writes it.")]
 Normalize = Annotated[
     Literal["first-last", "min-max", "none"],

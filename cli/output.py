@@ -33,20 +33,8 @@ class Target:
         """What an interrupted run leaves."""
         return self.folder / f"{self.stem}.partial.h5"
 
-    def check_folder(self) -> None:
-        """Refuse a folder that cannot be written to, before any work is done.
-
-        Raises:
-            ResultFileError: it says why.
-        """
-        rc.results.check_writable(self.path)
-
     def check(self, fingerprint: str, *, resume: bool = False) -> None:
-        """Refuse to replace the result, complete or interrupted, of another run.
-
-        Args:
-            fingerprint: of the run that is about to write here.
-            resume: whether it goes on from what an interrupted run left.
+        """Refuse to replace the result, complete or interrupted, of another run than the one about to write.
 
         Raises:
             ResultFileError: a file there is of another analysis or of another tool; or there is an
@@ -87,7 +75,7 @@ class Target:
                 f"{self.path} {found}; use another --out, or --overwrite to replace it"
             )
 
-    def save(self, result: rc.Result) -> Path:
+    def save(self, result: rc.Result) -> None:
         """Write the result and remove what an interrupted run left.
 
         Raises:
@@ -104,7 +92,6 @@ class Target:
                 f"{error}; nothing is lost: the result is in {refuge}"
             ) from error
         self.partial.unlink(missing_ok=True)
-        return self.path
 
 
 def _is_of(path: Path, fingerprint: str) -> bool:
@@ -128,7 +115,8 @@ def finish(
     Raises:
         ResultFileError: something cannot be written; what could be is, and what was found is printed.
     """
-    files, failure = [target.save(result)], None
+    target.save(result)
+    files, failure = [target.path], None
     try:
         files += save_figures(result, target.folder, normalize=normalize) if draw else []
     except rc.ResultFileError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import shutil
 import tarfile
 import tempfile
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from .files import IMAGE_SUFFIXES, FileImages, Place, is_image_name
 from .source import printable
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_OPENERS: Mapping[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open}
 
 
 def open_tar(path: Path, name: str) -> FileImages:
@@ -39,46 +43,36 @@ def open_tar(path: Path, name: str) -> FileImages:
 
 
 def _images(path: Path, name: str) -> FileImages:
-    try:
-        places = _image_places(path)
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{name} cannot be read as a tar file: {one_line(error)}") from error
-    if not places:
-        raise DataError(f"no images in {name}: no member ends in {' '.join(IMAGE_SUFFIXES)}")
-    return FileImages(name, places)
-
-
-def _image_places(path: Path) -> dict[str, Place]:
-    """Return where each image lies in a tar file; of members with one name, the last counts."""
+    """Return the images in an unpacked tar file; of members with one name, the last counts."""
     images: dict[str, Place] = {}
     files: dict[str, Place] = {}  # a hard link may name any of them
-    with tarfile.open(path, "r:") as archive:
-        while (member := archive.next()) is not None:
-            # tarfile keeps each header it has read, 1 KB per image.
-            archive.members = []  # type: ignore[attr-defined]
-            if member.islnk() and member.linkname in files:
-                files[member.name] = files[member.linkname]
-            elif member.isreg():
-                files[member.name] = (path, member.offset_data, member.size)
-            else:
-                continue
-            parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
-            if is_image_name(member.name) and not any(part.startswith(".") for part in parts):
-                images[printable("/".join(parts))] = files[member.name]
-    return images
+    try:
+        with tarfile.open(path, "r:") as archive:
+            while (member := archive.next()) is not None:
+                # tarfile keeps each header it has read, 1 KB per image.
+                archive.members = []  # type: ignore[attr-defined]
+                if member.islnk() and member.linkname in files:
+                    files[member.name] = files[member.linkname]
+                elif member.isreg():
+                    files[member.name] = (path, member.offset_data, member.size)
+                else:
+                    continue
+                parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
+                if is_image_name(member.name) and not any(part[0] == "." for part in parts):
+                    images[printable("/".join(parts))] = files[member.name]
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{name} cannot be read as a tar file: {one_line(error)}") from error
+    if not images:
+        raise DataError(f"no images in {name}: no member ends in {' '.join(IMAGE_SUFFIXES)}")
+    return FileImages(name, images)
 
 
 def _unpack(path: Path, handle: int, name: str) -> None:
     """Unpack to an open file: a compressed one has no random access."""
-    import bz2
-    import gzip
-    import lzma
-
-    openers: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open}
-    opener = openers.get(path.suffix.lower(), gzip.open)
+    opener = _OPENERS.get(path.suffix.lower(), gzip.open)
     try:
         with open(handle, "wb") as target, opener(path, "rb") as packed:
-            shutil.copyfileobj(packed, target, 2**20)
+            shutil.copyfileobj(packed, target)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(
             f"{name} cannot be unpacked into {tempfile.gettempdir()}: {one_line(error)}; "

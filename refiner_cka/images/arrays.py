@@ -59,16 +59,15 @@ class ArrayImages:
         """
         check_rows(rows, name)
         ids = [str(index) for index in range(rows.shape[0])]
-        if labels is None:
-            return cls(name, ids, None, None, rows)
-        flat = labels.reshape(-1)
-        if flat.shape != rows.shape[:1] or flat.dtype.kind not in "iuU":
+        if labels is not None:
+            flat = labels.reshape(-1)
+            if flat.shape == rows.shape[:1] and flat.dtype.kind in "iuU":
+                values, indices = np.unique(flat, return_inverse=True)
+                return cls(name, ids, indices.tolist(), tuple(map(str, values)), rows)
             found = f"{labels.dtype} {labels.shape}"
             message = f"labels in {name} are left out: {found} is not one integer or text per image"
             warnings.warn(message, AnalysisWarning, stacklevel=2)
-            return cls(name, ids, None, None, rows)
-        values, indices = np.unique(flat, return_inverse=True)
-        return cls(name, ids, indices.tolist(), tuple(map(str, values)), rows)
+        return cls(name, ids, None, None, rows)
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:

@@ -1,20 +1,23 @@
-"""Batches: each image decoded once, for all models."""
+"""Batches: each image decoded once, for all models, by processes that load ahead."""
 
 from __future__ import annotations
 
 import hashlib
+import signal
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 from .plan import Plan
 from .preprocessing import Preprocessing
 from .source import ImageSource, UnreadableImage
-from .workers import load_ahead
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,32 @@ def load_batches(
         pin_memory: put tensors into page-locked memory, for faster copies to a GPU.
 
     Raises:
-        DataError: the images do not fit the models or one another, or a worker died.
+        DataError: the images do not fit the models or one another, or the processes cannot be started,
+            or one of them died.
     """
     for preprocessing in preprocessings:
         check_channels(source, preprocessing)
-    batches = _Batches(source, plan, preprocessings)
-    for item in load_ahead(batches, wanted, max(0, min(workers, len(wanted))), pin_memory):
-        if isinstance(item, DataError):
-            raise item
-        yield item
+    loader = DataLoader(
+        _Batches(source, plan, preprocessings),
+        batch_size=None,
+        sampler=wanted,
+        num_workers=max(0, min(workers, len(wanted))),
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_interrupt,
+        generator=torch.Generator(),  # else it draws from the global one, and so changes it
+    )
+    try:
+        for item in _started(loader):
+            if isinstance(item, DataError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise DataError(
+            f"a loading process died ({one_line(error)}): memory, or shared memory (/dev/shm), may "
+            "be too small; use fewer --workers (0: none) or a smaller --batch-size"
+        ) from error
 
 
 class _Batches(Dataset["Batch | DataError"]):
@@ -132,12 +152,11 @@ class _Batches(Dataset["Batch | DataError"]):
     def __getitem__(self, position: int) -> Batch | DataError:
         """Load a batch. Errors are returned: raised, they would gain the worker's traceback."""
         try:
-            return self.load(position)
+            return self._load(position)
         except DataError as error:
             return error
 
-    def load(self, position: int) -> Batch:
-        """Load the batch at a position of the plan."""
+    def _load(self, position: int) -> Batch:
         rows: list[dict[Preprocessing, torch.Tensor]] = []
         labels: list[int] = []
         unreadable: list[tuple[str, str]] = []
@@ -164,14 +183,10 @@ class _Batches(Dataset["Batch | DataError"]):
         """Return one image for each geometry."""
         image = self.source.read(index)
         if isinstance(image, torch.Tensor) == self.pictures:
-            kinds = (
-                ("a floating input", "pictures")
-                if self.pictures
-                else ("a picture", "floating inputs")
-            )
+            mixed = "floating input among pictures", "picture among floating inputs"
             raise DataError(
-                f"image {self.source.ids[index]} of {self.source.description} is {kinds[0]} among "
-                f"{kinds[1]}: only pictures are resized and normalised, so give one kind"
+                f"image {self.source.ids[index]} of {self.source.description} is a "
+                f"{mixed[not self.pictures]}: only pictures are resized and normalised, so give one kind"
             )
         if isinstance(image, torch.Tensor):
             return dict.fromkeys(self.geometry.values(), image)
@@ -189,3 +204,29 @@ def _stack(
     if len(shapes) > 1:
         raise DataError(f"inputs of shapes {shapes[0]} and {shapes[1]} cannot form a batch")
     return torch.stack([row[key] for row in rows])
+
+
+def _started(loader: DataLoader[Batch | DataError]) -> Iterator[Batch | DataError]:
+    """Start the workers, and undo torch's signal handler: it raises their death wherever the main process is.
+
+    Without it the death is found by whoever waits for that worker's item, and can be explained.
+    """
+    handled = sys.platform != "win32" and threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD) if handled else None
+    with warnings.catch_warnings():
+        # More workers than cores, a fork in a process with threads: the user's choice.
+        warnings.simplefilter("ignore")
+        try:
+            return iter(loader)
+        except OSError as error:
+            raise DataError(
+                f"cannot start {loader.num_workers} loading processes: {one_line(error)}"
+            ) from error
+        finally:
+            if handled:
+                signal.signal(signal.SIGCHLD, handler)
+
+
+def _ignore_interrupt(_worker: int) -> None:
+    """Leave Ctrl-C to the main process, which ends its workers; else each prints a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

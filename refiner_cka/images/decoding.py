@@ -96,8 +96,7 @@ def check_size(width: int, height: int) -> None:
 @contextmanager
 def _pillow_unlimited() -> Iterator[None]:
     """Lift Pillow's limit on size (there is `MAX_PIXELS`) and silence its warnings."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -110,13 +109,11 @@ def _upper_byte(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = int(pixels.min()), int(pixels.max())
     if low < 0 or high > 0xFFFF:
         raise UnreadableImage(f"pixel values from {low} to {high}: only 16 bits can be read")
-    upper: NDArray[np.uint8] = (pixels >> 8).astype(np.uint8)
-    return upper
+    return np.asarray(pixels >> 8, np.uint8)
 
 
 def _unit_or_byte(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 255):  # put this way, it refuses NaN too
         raise UnreadableImage(f"pixel values from {low:g} to {high:g}: neither 0..1 nor 0..255")
-    scaled: NDArray[np.uint8] = np.rint(pixels * (255 if high <= 1 else 1)).astype(np.uint8)
-    return scaled
+    return np.asarray(np.rint(pixels * (255 if high <= 1 else 1)), np.uint8)

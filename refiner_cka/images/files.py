@@ -1,19 +1,20 @@
-"""Image files, on their own or inside another file: what folders and tar files have in common."""
+"""Image files: those of a folder, and what they have in common with those inside a tar file."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
 
-from ..errors import one_line
+from ..errors import AnalysisWarning, DataError, one_line
 from .decoding import decode
-from .source import Digest, UnreadableImage
+from .source import Digest, UnreadableImage, printable
 
 IMAGE_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg"),
@@ -74,6 +75,57 @@ class FileImages:
             raise UnreadableImage(one_line(error)) from error
 
 
+def open_folder(folder: Path, name: str) -> FileImages:
+    """Return the images under `folder`, subfolders included, which the user called `name`.
+
+    Links to folders are followed, but not in circles; hidden files and folders are passed over.
+    (timm's reader knows three suffixes, follows links in circles and sorts by absolute path.)
+
+    Raises:
+        DataError: the folder cannot be listed, or holds no images.
+    """
+    found = {printable(path): (str(folder / path), 0, None) for path in _walk(folder)}
+    if not found:
+        raise DataError(f"no images in {name} or below: none ends in {' '.join(IMAGE_SUFFIXES)}")
+    return FileImages(name, found)
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Yield the relative path of each image file, in no particular order."""
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while pending:
+        relative, above = pending.pop()
+        try:
+            status = os.stat(folder / relative)
+            entries = list(os.scandir(folder / relative))
+        except OSError as error:
+            if not relative:
+                raise DataError(f"cannot list {folder}: {one_line(error)}") from error
+            message = f"folder {relative} is left out: {one_line(error)}"
+            warnings.warn(message, AnalysisWarning, stacklevel=2)
+            continue
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            with suppress(OSError):  # a link to itself
+                if entry.is_dir():
+                    pending.append((path, above | {identity}))
+                    continue
+            if is_image_name(path) and _is_file(entry):
+                yield path
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Tell files from pipes. A broken link passes: it is to be reported, not passed over."""
+    with suppress(OSError):
+        return entry.is_file() or not os.path.exists(entry.path)
+    return True
+
+
 def is_image_name(path: str) -> bool:
     """Tell whether a file of this name is taken for an image."""
     return path.lower().endswith(IMAGE_SUFFIXES)
@@ -81,14 +133,12 @@ def is_image_name(path: str) -> bool:
 
 def _class_folders(ids: Sequence[str]) -> tuple[list[int] | None, tuple[str, ...] | None]:
     folders = [id_.split("/")[:-1] for id_ in ids]
-    level = 0
-    while all(len(f) > level + 1 for f in folders) and len({f[level] for f in folders}) == 1:
-        level += 1
-    if any(len(f) <= level for f in folders):
+    while all(len(f) > 1 for f in folders) and len({f[0] for f in folders}) == 1:
+        folders = [f[1:] for f in folders]
+    if not all(folders):
         return None, None
-    classes = tuple(sorted({f[level] for f in folders}))
-    index = {name: label for label, name in enumerate(classes)}
-    return [index[f[level]] for f in folders], classes
+    index = {name: label for label, name in enumerate(sorted({f[0] for f in folders}))}
+    return [index[f[0]] for f in folders], tuple(index)
 
 
 def _file_size(path: str | Path) -> int:

@@ -15,11 +15,10 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError, one_line
 from .archive import TAR_SUFFIXES, open_tar
-from .array_files import open_hdf5, open_npy, open_npz
+from .array_files import DIGITS, open_digits, open_hdf5, open_npy, open_npz
 from .arrays import ArrayImages, to_numpy
 from .datasets import DatasetImages
-from .digits import DIGITS, open_digits
-from .folder import open_folder
+from .files import open_folder
 from .source import ImageSource
 
 
@@ -76,9 +75,7 @@ def open_source(data: object) -> ImageSource:
         DataError: there is nothing there, or nothing that can be read as images.
     """
     for kind in KINDS:
-        if isinstance(data, kind.types):
-            return kind.open(data)
-        if isinstance(data, str) and data in kind.words:
+        if isinstance(data, kind.types) or (isinstance(data, str) and data in kind.words):
             return kind.open(data)
     if isinstance(data, str | os.PathLike):
         return _open_path(os.fsdecode(data))

@@ -6,7 +6,7 @@ the bytes to move, and the same numbers as normalising first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -46,8 +46,7 @@ class Preprocessing:
     assumed: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse what would broadcast to another number of channels."""
-        channels = self.input_size[0]
+        channels = self.input_size[0]  # another number of values would broadcast
         if not len(self.mean) == len(self.std) == channels:
             raise DataError(
                 f"a model of {channels} input channels has {len(self.mean)} means and "
@@ -96,12 +95,11 @@ class Preprocessing:
         """
         if images.is_floating_point():
             return images
-        mean, std = (_per_channel(values, images.device) for values in (self.mean, self.std))
+        # Filled on the device, of shape (channels, 1, 1): a copy would wait for it.
+        mean, std = (
+            torch.stack([torch.full((1, 1), value, device=images.device) for value in values])
+            for values in (self.mean, self.std)
+        )
         # Divided by a tensor: by a Python number, a GPU would multiply with the rounded reciprocal.
         scale = torch.full((), 255.0, device=images.device)
         return images.to(torch.float32).div_(scale).sub_(mean).div_(std)
-
-
-def _per_channel(values: Sequence[float], device: torch.device) -> torch.Tensor:
-    """Return `(channels, 1, 1)` float32, filled on the device: a copy would wait for it."""
-    return torch.stack([torch.full((1, 1), value, device=device) for value in values])

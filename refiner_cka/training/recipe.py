@@ -69,7 +69,6 @@ class Recipe:
     augmentation: Augmentation | None = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        """Refuse what trains nothing."""
         if self.epochs < 1 or self.batch_size < 4:
             raise ModelError("training needs at least 1 epoch and batches of 4 images")
         if not (0 <= self.warmup <= 1 and 0 <= self.label_smoothing < 1):

@@ -39,7 +39,6 @@ class Epoch:
     seconds: float
 
     def __str__(self) -> str:
-        """Say it in a line."""
         held_out = "" if self.accuracy is None else f", held-out accuracy {self.accuracy:.1%}"
         return f"epoch {self.number} of {self.of}: loss {self.loss:.3f}{held_out}, {self.seconds:.0f} s"
 

@@ -32,10 +32,7 @@ def save_weights(model: Subject | nn.Module, path: str | Path) -> Path:
 class Checkpoints:
     """The files of a training along the way: `epoch00.safetensors` (untrained), one every few epochs, the last.
 
-    Args:
-        folder: where they go; none are written without.
-        every: epochs from one to the next.
-        last: the last epoch.
+    Without a folder none are written.
 
     Raises:
         ModelError: `every` is less than 1.

@@ -1,5 +1,7 @@
 """Every command runs in an empty folder, and leaves the process as it was."""
 
+import warnings
+
 import pytest
 
 
@@ -14,7 +16,5 @@ def _elsewhere(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def _warnings_as_they_were():
     """The command line sets filters of its own for its process."""
-    import warnings
-
     with warnings.catch_warnings():
         yield

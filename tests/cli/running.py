@@ -8,16 +8,8 @@ from cli.app import app
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "--data",
-    "digits",
-    "--images",
-    "48",
-    "--batch-size",
-    "8",
-    "--workers",
-    "0",
-    "--device",
-    "cpu",
+    *("--data", "digits", "--images", "48", "--batch-size", "8"),
+    *("--workers", "0", "--device", "cpu"),
 ]
 MODEL = ["--model", "test_vit=random,img_size=32,label=vit"]
 

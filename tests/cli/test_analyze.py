@@ -17,13 +17,8 @@ def test_analyze_writes_the_result_and_the_figures_and_prints_what_was_found():
     done = succeed("analyze", *MODEL, "--model", "test_resnet=random", *SMALL)
     assert "CKA(first, last)" in done.stdout
     assert "untrained" in done.stdout
-    stems = [
-        "cka_test_resnet-random",
-        "cka_vit",
-        "cka_vit_test_resnet-random",
-        "curves",
-        "smoothing",
-    ]
+    heatmaps = ("cka_test_resnet-random", "cka_vit", "cka_vit_test_resnet-random")
+    stems = [*heatmaps, "curves", "smoothing"]
     expected = {f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png")} | {"analysis.h5"}
     assert {path.name for path in Path("results").iterdir()} == expected
     result = rc.load("results/analysis.h5")
@@ -40,10 +35,8 @@ def test_json_goes_to_stdout_alone():
     assert summary["images"] == 48
     assert summary["models"][0]["model"] == "vit"
     assert all(Path(path).exists() for path in summary["files"])
-    assert (
-        json.loads(succeed("show", "results/analysis.h5", "--json").stdout)["models"]
-        == summary["models"]
-    )
+    shown = json.loads(succeed("show", "results/analysis.h5", "--json").stdout)
+    assert shown["models"] == summary["models"]
 
 
 def test_quiet_is_silent_on_stderr():
@@ -54,15 +47,13 @@ def test_the_same_command_again_replaces_its_result_and_another_is_refused():
     succeed("analyze", *MODEL, *SMALL)
     first = rc.load("results/analysis.h5")
     succeed("analyze", *MODEL, *SMALL)
-    np.testing.assert_array_equal(
-        rc.load("results/analysis.h5").sums[PRODUCTS], first.sums[PRODUCTS]
-    )
+    again = rc.load("results/analysis.h5")
+    np.testing.assert_array_equal(again.sums[PRODUCTS], first.sums[PRODUCTS])
     line = refused("analyze", *MODEL, *SMALL, "--seed", 1)
     assert "holds another run" in line
     assert "--overwrite" in line
-    np.testing.assert_array_equal(
-        rc.load("results/analysis.h5").sums[PRODUCTS], first.sums[PRODUCTS]
-    )
+    kept = rc.load("results/analysis.h5")
+    np.testing.assert_array_equal(kept.sums[PRODUCTS], first.sums[PRODUCTS])
     succeed("analyze", *MODEL, *SMALL, "--seed", 1, "--overwrite")
     assert rc.load("results/analysis.h5").fingerprint != first.fingerprint
 

@@ -22,7 +22,7 @@ def weights(*files):
 
 
 def colours(models):
-    """Return the markers and lightness of the models' lines in a figure drawn from the file."""
+    """Return the markers and lightness of the models' lines in a figure."""
     looks = palette(rc.load("results/analysis.h5"), models)
     return {look["marker"] for look in looks}, [sum(to_rgb(look["color"])) for look in looks]
 

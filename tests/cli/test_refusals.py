@@ -39,50 +39,25 @@ def images():
 
 RANDOM = "test_vit=random,img_size=32"
 
-
 BAD = {
-    "no such folder": (["--model", RANDOM, "--data", "nowhere"], "nowhere"),
-    "a folder without images": (["--model", RANDOM, "--data", "none"], "no images in none"),
-    "three images": (["--model", RANDOM, "--data", "three"], "at least 4"),
-    "three readable images": (["--model", RANDOM, "--data", "corrupt"], "fewer than 4"),
-    "an unknown model": (["--model", "vitt_s", "--data", "some"], "vit_s"),
-    "no network": (["--model", "vit_ti", "--data", "some"], "vit_ti=random"),
-    "no such checkpoint": (["--model", "test_vit=no.pth", "--data", "some"], "no.pth"),
-    "another architecture": (
-        ["--model", "test_vit=other.pth,img_size=32", "--data", "some"],
-        "cls_token",
-    ),
-    "a checkpoint that carries code": (
-        ["--model", "test_vit=attack.pth,img_size=32", "--data", "some"],
-        "code",
-    ),
-    "a pickle that carries code": (
-        ["--model", "test_vit=plain.pth,img_size=32", "--data", "some"],
-        "plain.pth",
-    ),
-    "no checkpoint at all": (
-        ["--model", "test_vit=text.pth,img_size=32", "--data", "some"],
-        "text.pth",
-    ),
-    "a pattern that matches nothing": (
-        ["--model", RANDOM, "--data", "some", "--layers", "bloc.*"],
-        "bloc.*",
-    ),
-    "an indivisible size": (
-        ["--model", "vit_ti=random", "--data", "some", "--image-size", "230"],
-        "230",
-    ),
-    "no class token": (
-        ["--model", "test_resnet=random", "--data", "some", "--tokens", "cls"],
-        "class token",
-    ),
-    "a missing device": (["--model", RANDOM, "--data", "some", "--device", "cuda:9"], "cuda:9"),
-    "an output that is a file": (
-        ["--model", RANDOM, "--data", "some", "--out", "text.pth"],
-        "text.pth",
-    ),
-    "refiner without weights": (["--model", "refiner_s", "--data", "some"], "refiner_s=random"),
-    "no such factory": (["--model", "nothing.here:build", "--data", "some"], "nothing"),
+    "no such folder": (RANDOM, "nowhere", [], "nowhere"),
+    "a folder without images": (RANDOM, "none", [], "no images in none"),
+    "three images": (RANDOM, "three", [], "at least 4"),
+    "three readable images": (RANDOM, "corrupt", [], "fewer than 4"),
+    "an unknown model": ("vitt_s", "some", [], "vit_s"),
+    "no network": ("vit_ti", "some", [], "vit_ti=random"),
+    "no such checkpoint": ("test_vit=no.pth", "some", [], "no.pth"),
+    "another architecture": ("test_vit=other.pth,img_size=32", "some", [], "cls_token"),
+    "a checkpoint that carries code": ("test_vit=attack.pth,img_size=32", "some", [], "code"),
+    "a pickle that carries code": ("test_vit=plain.pth,img_size=32", "some", [], "plain.pth"),
+    "no checkpoint at all": ("test_vit=text.pth,img_size=32", "some", [], "text.pth"),
+    "a pattern that matches nothing": (RANDOM, "some", ["--layers", "bloc.*"], "bloc.*"),
+    "an indivisible size": ("vit_ti=random", "some", ["--image-size", "230"], "230"),
+    "no class token": ("test_resnet=random", "some", ["--tokens", "cls"], "class token"),
+    "a missing device": (RANDOM, "some", ["--device", "cuda:9"], "cuda:9"),
+    "an output that is a file": (RANDOM, "some", ["--out", "text.pth"], "text.pth"),
+    "refiner without weights": ("refiner_s", "some", [], "refiner_s=random"),
+    "no such factory": ("nothing.here:build", "some", [], "nothing"),
 }
 
 
@@ -90,13 +65,10 @@ BAD = {
 def test_bad_input_ends_in_one_line_and_writes_nothing(case):
     checkpoints()
     images()
-    arguments, expected = BAD[case]
+    model, data, options, expected = BAD[case]
+    device = [] if "--device" in options else ["--device", "cpu"]
+    arguments = ["--model", model, "--data", data, *options, *device]
     before = {path for path in Path.cwd().rglob("*") if "hf" not in path.parts}
-    line = (
-        refused("analyze", *arguments, "--workers", 0, "--device", "cpu", "--quiet")
-        if ("--device" not in arguments)
-        else refused("analyze", *arguments, "--workers", 0, "--quiet")
-    )
-    assert expected in line
+    assert expected in refused("analyze", *arguments, "--workers", 0, "--quiet")
     assert {path for path in Path.cwd().rglob("*") if "hf" not in path.parts} == before
     assert not Path("owned").exists()

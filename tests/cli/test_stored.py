@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 import refiner_cka as rc
-from tests.cli.running import refused, succeed
+from tests.cli.running import command, refused, succeed
 from tests.synthetic import synthetic_result, with_smoothing
 
 
@@ -41,12 +43,19 @@ def test_plot_draws_all_figures_or_one(result, tmp_path):
         "heatmap.pdf",
         "heatmap.png",
     ]
+    succeed("plot", "run.h5", "--out", "scaled", "--normalize", "min-max")
+    assert (tmp_path / "scaled" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert "compare" in refused("plot", "run.h5", "--only", "pie")
+    assert command("plot", "run.h5", "--model", "a").exit_code == 2
 
 
 def test_export_writes_a_table(result, tmp_path):
     succeed("export", "run.h5", "table.json")
     document = json.loads((tmp_path / "table.json").read_text())
     np.testing.assert_array_equal(document["cka"], result.cka())
+    succeed("export", "run.h5", "table.csv")
+    assert "blocks.0" in (tmp_path / "table.csv").read_text()
+    assert ".csv" in refused("export", "run.h5", "table.xls")
 
 
 def test_merge_adds_parts(result):
@@ -59,3 +68,22 @@ def test_merge_adds_parts(result):
     np.testing.assert_allclose(whole.cka(), result.cka())
     assert whole.quantities == result.quantities
     assert "batch 0 is in two of the results" in refused("merge", "part0.h5", "part0.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("none.h5", None, "none.h5"),
+        ("text.h5", b"not HDF5", "text.h5"),
+        ("newer.h5", {"format": "refiner-cka", "format_version": 99}, "newer"),
+        ("other.h5", {"creator": "someone else"}, "other.h5"),
+    ],
+)
+def test_a_file_that_is_no_result_is_refused(name, content, expected):
+    if isinstance(content, bytes):
+        Path(name).write_bytes(content)
+    elif content is not None:
+        with h5py.File(name, "w") as file:
+            file.attrs.update(content)
+    assert expected in refused("show", name)
+    assert expected in refused("plot", name)

@@ -12,13 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 from refiner_cka.errors import DataError
-from refiner_cka.images import (
-    Digest,
-    Preprocessing,
-    load_batches,
-    open_source,
-    plan_batches,
-)
+from refiner_cka.images import Digest, Preprocessing, load_batches, open_source, plan_batches
 
 SMALL = Preprocessing((3, 16, 16))
 
@@ -35,7 +29,7 @@ def scene(width=24, height=16, seed=0):
 
 def save(image, path, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **options)
+    image.save(path, **{"lossless": True} if path.suffix == ".webp" else {}, **options)
     return path
 
 
@@ -114,12 +108,7 @@ class Source:
     labels = None
     classes = None
 
-    def __init__(
-        self,
-        count,
-        read,
-        input_shape=None,
-    ):
+    def __init__(self, count, read, input_shape=None):
         self.input_shape = input_shape
         self.ids = [f"image {index}" for index in range(count)]
         self.read = read

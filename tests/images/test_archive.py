@@ -12,18 +12,9 @@ from refiner_cka.images.decoding import decode
 from tests.images.examples import PICTURES, batches_of, jpeg, pixels, refusal, scene, tar_of
 
 
-@pytest.mark.parametrize(
-    ("name", "mode"),
-    [
-        ("x.tar", "w"),
-        ("x.TAR", "w"),
-        ("x.tar.gz", "w:gz"),
-        ("x.tgz", "w:gz"),
-        ("x.tar.bz2", "w:bz2"),
-        ("x.tar.xz", "w:xz"),
-    ],
-)
-def test_a_tar_file_is_the_folder_it_holds(name, mode, tmp_path):
+@pytest.mark.parametrize("name", ["x.tar", "x.TAR", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz"])
+def test_a_tar_file_is_the_folder_it_holds(name, tmp_path):
+    mode = {"gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(name.split(".")[-1], "w")
     extra = [("notes.txt", b"hello"), (".hidden.jpg", b""), ("./._a.jpg", b"")]
     source = open_source(tar_of(tmp_path / name, [*reversed(PICTURES), *extra], mode))
     for relative, content in PICTURES:
@@ -39,30 +30,34 @@ def test_a_tar_file_is_the_folder_it_holds(name, mode, tmp_path):
         assert (pixels(source.read(index)) == pixels(folder.read(index))).all()
 
 
-def test_the_unpacked_copy_goes_with_its_source(tmp_path, monkeypatch):
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder of temporary files, empty."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
+
+
+def test_the_unpacked_copy_goes_with_its_source(tmp_path, temporary, monkeypatch):
     source = open_source(tar_of(tmp_path / "x.tar.gz", PICTURES, "w:gz"))
-    assert len(list((tmp_path / "tmp").iterdir())) == 1
-    assert [batch.images for batch in batches_of(source, workers=2, size=3 + 1)] == [4]
-    assert len(list((tmp_path / "tmp").iterdir())) == 1, "a worker that ends must not remove it"
+    assert len(list(temporary.iterdir())) == 1
+    assert [batch.images for batch in batches_of(source, workers=2, size=4)] == [4]
+    assert len(list(temporary.iterdir())) == 1, "a worker that ends must not remove it"
     copied = open_source(tmp_path / "x.tar.gz")
     del source
-    assert len(list((tmp_path / "tmp").iterdir())) == 1
+    assert len(list(temporary.iterdir())) == 1
     monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a forked worker
     del copied
-    assert len(list((tmp_path / "tmp").iterdir())) == 1
+    assert len(list(temporary.iterdir())) == 1
 
 
 @pytest.mark.parametrize("content", [b"no tar file" * 100, None])
-def test_no_unpacked_copy_is_left_of_what_is_refused(content, tmp_path, monkeypatch):
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+def test_no_unpacked_copy_is_left_of_what_is_refused(content, tmp_path, temporary):
     path = tar_of(tmp_path / "x.tgz", [("notes.txt", b"hello")], "w:gz")
     if content is not None:
         path.write_bytes(gzip.compress(content))
     assert ("no images" if content is None else "cannot be read as a tar file") in refusal(path)
-    assert not list((tmp_path / "tmp").iterdir())
+    assert not list(temporary.iterdir())
 
 
 def test_hostile_members_are_harmless(tmp_path):

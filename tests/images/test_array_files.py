@@ -1,14 +1,17 @@
-"""Array files: what is found in them, what is refused."""
+"""Array files, and the digits among them: what is found in them, what is refused."""
 
 import hashlib
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from refiner_cka.errors import AnalysisWarning
 from refiner_cka.images import UnreadableImage, open_source
-from tests.images.examples import IMAGES, pixels, stored
+from refiner_cka.images.array_files import DIGITS
+from tests.images.examples import IMAGES, folder_of, pixels, stored
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".h5", ".hdf5"])
@@ -77,3 +80,32 @@ def test_a_damaged_part_of_a_file_has_a_digest_and_the_rest_is_read(tmp_path):
     assert source.digest([0, 2]).sha256 == hashlib.sha256(lines.encode()).hexdigest()
     with pytest.raises(UnreadableImage):
         source.read(2)
+
+
+def test_the_digits_are_scikit_learns():
+    source = open_source("digits")
+    expected = load_digits()
+    assert source.description == "digits"
+    assert source.classes == tuple("0123456789")
+    assert source.labels == expected.target.tolist()
+    assert len(source.ids) == 1797
+    assert (source.ids[0], source.ids[-1]) == ("digits/0000", "digits/1796")
+    for index in (0, 1000, 1796):
+        found = pixels(source.read(index))
+        assert (found[..., 1] == np.floor(expected.images[index] * 255 / 16 + 0.5)).all()
+
+
+def test_the_word_is_the_embedded_data_and_a_path_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "digits", ["a.png"])
+    assert len(open_source("digits").ids) == 1797
+    for folder in ("./digits", "digits/", Path("digits")):
+        assert list(open_source(folder).ids) == ["a.png"]
+
+
+def test_the_digits_are_split_once_and_for_all():
+    everything, train, test = (open_source(name) for name in DIGITS)
+    assert [*train.ids, *test.ids] == list(everything.ids)
+    assert [*(train.labels or ()), *(test.labels or ())] == list(everything.labels or ())
+    assert len(test.ids) == 360
+    assert test.read(0).tobytes() == everything.read(1437).tobytes()

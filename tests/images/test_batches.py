@@ -14,22 +14,24 @@ from refiner_cka.images import (
 from refiner_cka.images.batches import digest_of
 from tests.images.examples import SMALL, Source, batches_of, folder_of, scene
 
+HALF = Preprocessing((3, 16, 16), (0.5,) * 3, (0.5,) * 3)
 
-def test_three_models_read_each_image_once():
+
+def recorded(count):
+    """A source, and which of its images have been read."""
     read = []
 
-    def recorded(index):
+    def scene_of(index):
         read.append(index)
         return scene(seed=index)
 
-    source = Source(9, recorded)
+    return Source(count, scene_of), read
+
+
+def test_three_models_read_each_image_once():
+    source, read = recorded(9)
     plan = plan_batches(source, batch_size=4, images=8, seed=0)
-    half = (0.5, 0.5, 0.5)
-    three = [
-        SMALL,
-        Preprocessing((3, 16, 16), half, half),
-        Preprocessing((1, 8, 12), (0.5,), (0.5,)),
-    ]
+    three = [SMALL, HALF, Preprocessing((1, 8, 12), (0.5,), (0.5,))]
     batches = list(load_batches(source, plan, range(2), [*three, SMALL], workers=0))
     assert read == [index for batch in plan.batches for index in batch]
     assert list(batches[0].inputs) == three
@@ -53,13 +55,7 @@ def test_labels_go_with_their_images():
 
 
 def test_only_wanted_batches_are_loaded_in_the_order_asked_for():
-    read = []
-
-    def recorded(index):
-        read.append(index)
-        return scene()
-
-    source = Source(16, recorded)
+    source, read = recorded(16)
     plan = plan_batches(source, batch_size=4, images=None, seed=0)
     batches = load_batches(source, plan, [3, 1], [SMALL], workers=0)
     assert read == [], "nothing before it is asked for"
@@ -108,15 +104,14 @@ def test_the_digest_of_a_batch_is_of_its_pixels_and_labels():
     source = open_source("digits")
     plan = plan_batches(source, batch_size=4, images=4, seed=0)
     grey = Preprocessing((1, 8, 8), (0.5,), (0.5,))
-    other = Preprocessing((3, 16, 16), (0.5,) * 3, (0.5,) * 3)
-    (batch,) = load_batches(source, plan, [0], [SMALL, other, grey], workers=0)
+    (batch,) = load_batches(source, plan, [0], [SMALL, HALF, grey], workers=0)
     assert batch.labels is not None
     for wanted, shape in ((SMALL, "(4, 3, 16, 16)"), (grey, "(4, 1, 8, 8)")):
         expected = hashlib.sha256(f"uint8 {shape}\n".encode())
         expected.update(batch.inputs[wanted].numpy().tobytes())
         expected.update(b"int64 (4,)\n" + batch.labels.numpy().astype("<i8").tobytes())
         assert batch.digests[wanted] == expected.digest()
-    assert batch.digests[SMALL] == batch.digests[other], "normalised later"
+    assert batch.digests[SMALL] == batch.digests[HALF], "normalised later"
 
 
 def test_the_digest_of_a_batch_knows_each_pixel_label_and_order():
@@ -141,10 +136,9 @@ def test_pinning_keeps_shared_tensors_shared(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
     source = open_source("digits")
     plan = plan_batches(source, batch_size=4, images=4, seed=0)
-    other = Preprocessing((3, 16, 16), (0.5,) * 3, (0.5,) * 3)
-    (plain,) = load_batches(source, plan, [0], [SMALL, other], workers=0)
+    (plain,) = load_batches(source, plan, [0], [SMALL, HALF], workers=0)
     batch = plain.pin_memory()
-    assert batch.inputs[SMALL] is batch.inputs[other]
+    assert batch.inputs[SMALL] is batch.inputs[HALF]
     assert batch.inputs[SMALL] is not plain.inputs[SMALL]
     assert torch.equal(batch.inputs[SMALL], plain.inputs[SMALL])
     assert torch.equal(batch.labels, plain.labels)

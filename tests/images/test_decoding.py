@@ -58,8 +58,7 @@ def transparent(image):
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
 def test_transparency_is_laid_over_white(mode, suffix, tmp_path):
     opaque = scene().convert(mode)
-    options = {"lossless": True} if suffix == ".webp" else {}
-    path = save(transparent(opaque.copy()), tmp_path / f"a{suffix}", **options)
+    path = save(transparent(opaque.copy()), tmp_path / f"a{suffix}")
     found = pixels(read(path))
     assert (found[:, :12] == 255).all()
     assert (found[:, 12:] == np.asarray(opaque.convert("RGB"))[:, 12:]).all()
@@ -72,7 +71,7 @@ def test_half_transparent_is_half_white(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "1", "P"])
 def test_a_transparent_level_or_palette_entry_is_white_too(mode, tmp_path):
-    image = Image.new("P", (4, 4), 0) if mode == "P" else Image.new(mode, (4, 4), 0)
+    image = Image.new(mode, (4, 4), 0)
     if mode == "P":
         image.putpalette([*RED, *BLUE])
     image.putpixel((3, 3), 1 if mode == "P" else 255)
@@ -168,10 +167,7 @@ def test_damaged_exif_does_not_spoil_the_pixels(suffix, exif, tmp_path):
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
 def test_of_several_frames_the_first_counts(suffix, tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
-    options = {"lossless": True} if suffix == ".webp" else {}
-    path = save(
-        frames[0], tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:], **options
-    )
+    path = save(frames[0], tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
     image = read(path)
     assert tuple(pixels(image)[0, 0]) == RED
     assert SMALL.transform()(image)[:, 0, 0].tolist() == list(RED), "usable when its file is closed"

@@ -26,11 +26,6 @@ from tests.images.examples import (
 )
 
 
-def test_a_source_of_ones_own_is_taken_as_it_is():
-    mine = Source(4, lambda index: scene(seed=index))
-    assert open_source(mine) is mine
-
-
 class ZipImages:
     """Pictures in a zip file: one class, the protocol and no more."""
 
@@ -74,9 +69,10 @@ def test_a_new_kind_of_source_is_one_class_and_one_row(tmp_path, monkeypatch):
     assert "did you mean zipped?" in refusal("ziped")
 
 
-def test_a_source_of_ones_own_is_analysed_without_a_row(tmp_path):
+def test_a_source_of_ones_own_is_taken_as_it_is_and_analysed_without_a_row(tmp_path):
     folder = folder_of(tmp_path, [f"{index}.png" for index in range(8)])
     mine = Source(8, lambda index: scene(seed=index))
+    assert open_source(mine) is mine
     expected = rc.analyze(tiny(), folder, batch_size=4).cka("tiny")
     assert (rc.analyze(tiny(), mine, batch_size=4).cka("tiny") == expected).all()
 
@@ -85,13 +81,10 @@ def test_bad_input_is_refused_in_one_line_that_says_what_to_do(tmp_path, monkeyp
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder_of(tmp_path / "validation", ["a.png"])
     (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").write_text("hello")
+    for name in ("notes.txt", "text.tar.gz", "text.npz", "text.npy", "text.h5"):
+        (tmp_path / name).write_text("hello")
     (tmp_path / "text.tar").write_text("hello" * 500)
     (tmp_path / "nothing.tar").write_bytes(b"")
-    (tmp_path / "text.tar.gz").write_text("hello")
-    (tmp_path / "text.npz").write_text("hello")
-    (tmp_path / "text.npy").write_text("hello")
-    (tmp_path / "text.h5").write_text("hello")
     half = gzip.compress(np.random.default_rng(0).bytes(9000))[:4000]
     (tmp_path / "half.tgz").write_bytes(half)
     tar_of(tmp_path / "empty.tar", [])

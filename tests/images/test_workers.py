@@ -45,22 +45,17 @@ def test_workers_change_nothing(kind, tmp_path):
         assert torch.equal(one.inputs[SMALL], two.inputs[SMALL])
         assert one.unreadable == two.unreadable
         assert one.digests == two.digests
-        if one.labels is None or two.labels is None:
-            assert one.labels is None
-            assert two.labels is None
-        else:
-            assert torch.equal(one.labels, two.labels)
+        assert one.labels is two.labels is None or torch.equal(one.labels, two.labels)
     assert torch.equal(torch.get_rng_state(), state), "the user's random numbers are untouched"
 
 
 def test_sources_can_be_sent_to_workers_that_are_not_forks(tmp_path):
-    named = [
-        open_source(folder_of(tmp_path / "f", ["a.png"])),
-        open_source(tar_of(tmp_path / "x.tgz", PICTURES, "w:gz")),
-        open_source(stored(tmp_path / "x.h5", images=IMAGES)),
-        open_source(stored(tmp_path / "x.npy", images=IMAGES)),
+    files = [
+        folder_of(tmp_path / "f", ["a.png"]),
+        tar_of(tmp_path / "x.tgz", PICTURES, "w:gz"),
+        *(stored(tmp_path / f"x.{suffix}", images=IMAGES) for suffix in ("h5", "npy")),
     ]
-    for source in named:
+    for source in map(open_source, files):
         sent = pickle.dumps(source)
         assert len(sent) < 2000, "contents stay where they are"
         assert (pixels(pickle.loads(sent).read(0)) == pixels(source.read(0))).all()

@@ -12,13 +12,8 @@ from tests.training.tiny import SIDE, STILL, network, state_of, subject
 
 def test_it_learns_an_image_folder_and_the_result_is_ready_to_analyse(folder):
     seen = []
-    trained = rc.train(
-        subject(),
-        folder,
-        held_out=folder,
-        recipe=Recipe(epochs=8, batch_size=8),
-        progress=seen.append,
-    )
+    recipe = Recipe(epochs=8, batch_size=8)
+    trained = rc.train(subject(), folder, held_out=folder, recipe=recipe, progress=seen.append)
     assert rc.accuracy(trained.subject, folder) == 1.0
     assert trained.subject.classes == ("bright", "dark")
     assert tuple(seen) == trained.epochs

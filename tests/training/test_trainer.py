@@ -23,14 +23,8 @@ def test_one_step_is_adamw_on_the_smoothed_cross_entropy(folder):
     by_hand = copy.deepcopy(module).double()
     loss = nn.functional.cross_entropy(by_hand(inputs), labels, label_smoothing=0.2)
     loss.backward()
-    recipe = Recipe(
-        epochs=1,
-        batch_size=40,
-        weight_decay=0.3,
-        label_smoothing=0.2,
-        augmentation=None,
-        warmup=0.5,
-    )
+    changed = {"weight_decay": 0.3, "label_smoothing": 0.2, "warmup": 0.5}
+    recipe = Recipe(epochs=1, batch_size=40, augmentation=None, **changed)
     trained = rc.train(subject(module), folder, recipe=recipe)
     assert trained.epochs[0].loss == pytest.approx(loss.item(), abs=1e-6)
     # OneCycleLR begins at 1/25 of the peak.

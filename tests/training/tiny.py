@@ -22,11 +22,5 @@ def subject(module=None, **others):
     return rc.Subject.from_module(module, ["1"], name="mine", preprocessing=GEOMETRY, **others)
 
 
-def inputs_of(source):
-    """All images of a source as the tiny models are given them."""
-    images = torch.stack([GEOMETRY.transform()(source.read(i)) for i in range(len(source.ids))])
-    return GEOMETRY.normalize(images)
-
-
 def state_of(trained):
     return {name: value.clone() for name, value in trained.subject.module.state_dict().items()}
