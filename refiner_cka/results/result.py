@@ -214,18 +214,16 @@ class Result(Contents):
         maps: str = "softmax",
     ) -> Estimate:
         """Return a measure of `model` minus that of `other` over relative depth, with its paired error."""
-        first, second = (self._by_fold(measure, each, tokens, maps) for each in (model, other))
-        return statistics.mean_contrast(first, second)
+        parts = [self._by_fold(measure, each, tokens, maps) for each in (model, other)]
+        return statistics.mean_contrast(*parts)
 
     def smoothing_change(
         self, measure: str, model: str, *, tokens: str | None = None, maps: str = "softmax"
     ) -> Estimate:
         """Return a measure at a model's last layer minus that at its first, with its paired error."""
-        total, images, _ = self._by_fold(measure, model, tokens, maps)
+        sums, _ = self._by_fold(measure, model, tokens, maps)
         end = np.ones(1)
-        return statistics.mean_contrast(
-            (total[:, -1:], images[:, -1:], end), (total[:, :1], images[:, :1], end)
-        )
+        return statistics.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
 
     def top1(self, model: str) -> float | None:
         """Return the fraction of images whose class the model predicted, or `None` if classes are unknown."""
@@ -322,34 +320,31 @@ class Result(Contents):
             models = range(len(self.models)) if model is None else [self._position_of(model)]
             return np.array(models), np.ones(len(models))
         entries = self.axes[axis]
-        if axis == LAYERS:
-            positions = self.rows(model, tokens=tokens)
-        else:
-            positions = self._entries(axis, model, maps if axis == "attention" else tokens)
-        return positions, np.array([entries[position].depth for position in positions])
-
-    def _entries(self, axis: str, model: str | None, readout: str | None) -> npt.NDArray[np.intp]:
-        entries = self.axes[axis]
+        readout = maps if axis == "attention" else tokens
         found = [
             position
             for position, entry in enumerate(entries)
             if model is None or (entry.model == model and readout in (None, entry.tokens))
         ]
-        if not found and model is not None:
+        if axis == LAYERS:
+            positions = self.rows(model, tokens=tokens)
+        elif found or model is None:
+            positions = np.array(found, np.intp)
+        else:
             known = ", ".join(dict.fromkeys(f"{at.model} ({at.tokens})" for at in entries))
             what = f"{readout} attention maps" if axis == "attention" else axis
             raise ResultError(f"no {what} of {model!r} in this result; it holds {known}")
-        return np.array(found, np.intp)
+        return positions, np.array([entries[position].depth for position in positions])
 
     def _by_fold(
         self, measure: str, model: str, tokens: str | None, maps: str
-    ) -> tuple[Array, Array, Array]:
-        """Return a measure's sums and images in each fold, and the depth, at the layers where it is defined."""
+    ) -> tuple[Array, Array]:
+        """Return a measure's sums and images in each fold `(g, 2, L)`, and the depth, where it is defined."""
         positions, depth = self._places(measure, model, tokens, maps)
-        total, counts = (self._sum(measure, part) for part in ("total", "images"))
-        filled = counts.reshape(len(counts), -1).any(1)
-        total, images = total[:, positions], counts[:, positions]
-        measured = np.isfinite(total.sum(0)) & (images.sum(0) > 0)
+        total, images = (self._sum(measure, part) for part in ("total", "images"))
+        filled = images.reshape(len(images), -1).any(1)
+        sums = np.stack([total, images], 1)[..., positions]
+        measured = np.isfinite(sums[:, 0].sum(0)) & (sums[:, 1].sum(0) > 0)
         if not measured.any():
             raise ResultError(f"{measure} is defined at no layer")
-        return total[filled][:, measured], images[filled][:, measured], depth[measured]
+        return sums[filled][..., measured], depth[measured]

@@ -162,8 +162,8 @@ def curve(sums: Array, normalize: Normalize) -> Estimate:
     found = interval(curve_values(sums.sum(0), normalize), se, depth, len(sums))
     if normalize != "first-last":
         return found
-    raw, *_ = values = _replicates(sums, lambda products: curve_values(products, "none"))
-    covariance = jackknife_covariance(values[1:])
+    replicates = _replicates(sums, lambda products: curve_values(products, "none"))
+    raw, covariance = replicates[0], jackknife_covariance(replicates[1:])
     variance = np.diagonal(covariance)
     t = float(t_quantile(len(sums)))
     lower, upper = fieller(raw, raw[0], variance, variance[0], covariance[0], t)
@@ -185,25 +185,22 @@ def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Estimate:
         First minus second at the union of both models' relative depths; between these curves are interpolated
         linearly. Resolved if both curves are.
     """
-    curves = [
-        (
-            relative_depth(sums.shape[1]),
-            _replicates(sums, lambda total: curve_values(total, normalize)),
-        )
-        for sums in (sums_a, sums_b)
-    ]
+    first, second = ((sums, relative_depth(sums.shape[1])) for sums in (sums_a, sums_b))
     resolved = all(curve(sums, normalize).resolved for sums in (sums_a, sums_b))
-    return _difference(*curves, resolved=resolved)
+    return _difference(first, second, lambda total: curve_values(total, normalize), resolved)
 
 
 def _difference(
-    first: tuple[Array, Array], second: tuple[Array, Array], *, resolved: bool = True
+    first: tuple[Array, Array],
+    second: tuple[Array, Array],
+    statistic: Callable[[Array], Array],
+    resolved: bool = True,
 ) -> Estimate:
-    """Return the difference, with its paired error, of two curves: each its depth and its `_replicates`."""
-    depth = np.union1d(first[0], second[0])
+    """Return the paired difference of a statistic of two models, each given by its sums and its depths."""
+    depth = np.union1d(first[1], second[1])
     one, two = (
-        np.array([np.interp(depth, own, values) for values in replicates])
-        for own, replicates in (first, second)
+        np.array([np.interp(depth, own, values) for values in _replicates(sums, statistic)])
+        for sums, own in (first, second)
     )
     values, replicates = (one - two)[0], (one - two)[1:]
     se = np.sqrt(np.diagonal(jackknife_covariance(replicates)))
@@ -227,24 +224,12 @@ def means(total: Array, squares: Array, images: Array, depth: Array) -> Estimate
     return Estimate(values, se, values - margin, values + margin, depth, images=images)
 
 
-def mean_contrast(
-    first: tuple[Array, Array, Array], second: tuple[Array, Array, Array]
-) -> Estimate:
+def mean_contrast(first: tuple[Array, Array], second: tuple[Array, Array]) -> Estimate:
     """Return the difference of two means over the same images along depth, with its paired jackknife error.
 
     Args:
-        first: sums of the values `(g, L)` and images `(g, L)` per fold, and relative depth `(L,)`; folds
+        first: per fold the sums of the values and of the images `(g, 2, L)`, and relative depth `(L,)`; folds
             and layers without images left out.
         second: the same, of what is taken away, in the same folds.
     """
-    curves = [
-        (
-            depth,
-            _replicates(
-                np.stack([total, images], 1),
-                lambda sums: sums[0] / np.where(sums[1] > 0, sums[1], np.nan),
-            ),
-        )
-        for total, images, depth in (first, second)
-    ]
-    return _difference(*curves)
+    return _difference(first, second, lambda sums: sums[0] / np.where(sums[1] > 0, sums[1], np.nan))
