@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
 from ..results.result import Result
+from ..sums import Array, Layer
 from .style import COLUMN, SMALL, new_figure, note, paper, shortened
 
 COLOUR_MAP = "magma"
@@ -52,14 +53,14 @@ def heatmap(
     with paper():
         ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
         draw_cells(ax, matrix, result.quantity(index).label or index)
-        _name(ax, ax.yaxis, result, rows)
-        _name(ax, ax.xaxis, result, columns)
+        for axis, shown in ((ax.yaxis, rows), (ax.xaxis, columns)):
+            _name(ax, axis, [result.layers[row] for row in shown])
         if np.isnan(matrix).any():
             note(ax, "hatched: undefined")
     return ax
 
 
-def draw_cells(ax: Axes, matrix: npt.NDArray[np.float64], label: str) -> None:
+def draw_cells(ax: Axes, matrix: Array, label: str) -> None:
     """Draw a matrix on the scale 0 to 1, what is undefined hatched."""
     image = ax.imshow(
         np.ma.masked_invalid(matrix),
@@ -79,12 +80,11 @@ def draw_cells(ax: Axes, matrix: npt.NDArray[np.float64], label: str) -> None:
     ax.figure.colorbar(image, cax=bar, label=label, ticks=[0.0, 0.5, 1.0])
 
 
-def _name(ax: Axes, axis: Axis, result: Result, rows: npt.NDArray[np.intp]) -> None:
+def _name(ax: Axes, axis: Axis, layers: Sequence[Layer]) -> None:
     """Label one axis with the blocks of its model, or with the models if it holds several."""
-    layers = [result.layers[row] for row in rows]
-    models = list(dict.fromkeys(layer.model for layer in layers))
-    if len(models) > 1:
-        _name_models(ax, axis, [layer.model for layer in layers])
+    models = [layer.model for layer in layers]
+    if len(set(models)) > 1:
+        _name_models(ax, axis, models)
     else:
         name_layers(ax, axis, models[0], [layer.path for layer in layers])
 
@@ -136,10 +136,8 @@ def common_path(paths: Sequence[str]) -> tuple[str, list[str]]:
 
 def _shared(parts: Sequence[Sequence[str]], most: int) -> int:
     """Return how many components from the front all have in common, at most `most`."""
-    for count in range(most):
-        if len({part[count] for part in parts}) > 1:
-            return count
-    return most
+    alike = (len(set(column)) == 1 for column in zip(*parts, strict=False))
+    return min(most, sum(itertools.takewhile(bool, alike)))
 
 
 def thinned(labels: Sequence[str], room: int) -> tuple[list[int], list[str]]:

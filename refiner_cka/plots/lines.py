@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -210,7 +209,7 @@ def draw_line(ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: 
 def _limits(drawn: Sequence[Estimate], normalize: Normalize) -> tuple[float, float]:
     """Return limits of the vertical axis that show all that is resolved, or else at least the values."""
     resolved = [curve for curve in drawn if curve.resolved]
-    shown: list[npt.NDArray[np.float64]] = [curve.values for curve in resolved or drawn]
+    shown = [curve.values for curve in resolved or drawn]
     shown += [bound for curve in resolved for bound in (curve.lower, curve.upper)]
     # Raw CKA keeps its whole scale, whatever part of it the curves use.
     everything = np.concatenate([*shown, [1.0] if normalize == "first-last" else [0.0, 1.0]])

@@ -59,21 +59,19 @@ def curves_csv(result: Result) -> bytes:
 def pairs_csv(result: Result) -> bytes:
     """Return one row per ordered pair of layers, models and readouts: each index and its standard error."""
     matrices = _matrices(result)
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for i, layer in enumerate(result.layers):
-            for j, other in enumerate(result.layers):
-                yield {
-                    "model": layer.model,
-                    "tokens": layer.tokens,
-                    "path": layer.path,
-                    "other_model": other.model,
-                    "other_tokens": other.tokens,
-                    "other_path": other.path,
-                    **{name: float(matrix[i, j]) for name, matrix in matrices.items()},
-                }
-
-    return _csv(rows())
+    return _csv(
+        {
+            "model": layer.model,
+            "tokens": layer.tokens,
+            "path": layer.path,
+            "other_model": other.model,
+            "other_tokens": other.tokens,
+            "other_path": other.path,
+            **{name: float(matrix[i, j]) for name, matrix in matrices.items()},
+        }
+        for i, layer in enumerate(result.layers)
+        for j, other in enumerate(result.layers)
+    )
 
 
 def document_json(result: Result) -> bytes:
