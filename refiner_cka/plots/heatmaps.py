@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -103,21 +104,16 @@ def name_layers(ax: Axes, axis: Axis, model: str, paths: Sequence[str]) -> None:
 
 
 def _name_models(ax: Axes, axis: Axis, models: Sequence[str]) -> None:
-    names = shortened(list(dict.fromkeys(models)), 18)
-    starts = [i for i, model in enumerate(models) if i == 0 or model != models[i - 1]]
-    ends = [*starts[1:], len(models)]
-    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    """Label one axis with models, whose layers come one model after the other."""
+    names, sizes = shortened([*Counter(models)], 18), np.array([*Counter(models).values()])
     cell = _length(ax, axis, max(map(len, names))) / len(models)
-    widths = [0.65 * SMALL * len(name) for name in names]
-    tight = any(
-        width > (end - start) * cell for width, start, end in zip(widths, starts, ends, strict=True)
-    )
-    axis.set_ticks(
-        middles, names, rotation=90 if tight and axis is ax.xaxis else 0, parse_math=False
-    )
-    for start in starts[1:]:
+    tight = (0.65 * SMALL * np.array([*map(len, names)]) > sizes * cell).any()
+    ends = sizes.cumsum()
+    rotation = 90 if tight and axis is ax.xaxis else 0
+    axis.set_ticks(ends - (sizes + 1) / 2, names, rotation=rotation, parse_math=False)
+    for end in ends[:-1]:
         line = ax.axvline if axis is ax.xaxis else ax.axhline
-        line(start - 0.5, color="white", linewidth=0.8)
+        line(end - 0.5, color="white", linewidth=0.8)
 
 
 def common_path(paths: Sequence[str]) -> tuple[str, list[str]]:

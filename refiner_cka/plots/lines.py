@@ -146,12 +146,14 @@ def contrast(
     return ax
 
 
-def caption(result: Result) -> str:
-    """Return in one line what the numbers of a figure rest on."""
+def caption(result: Result, *, means: bool = False) -> str:
+    """Return in one line what the numbers of a figure rest on: CKA, or means over images."""
     parts = [plural(result.images, "image")]
     if "batch_size" in result.provenance:
-        parts.append(f"CKA batches of {result.provenance['batch_size']}")
-    if result.folds < MIN_FOLDS:
+        parts.append(f"{'' if means else 'CKA '}batches of {result.provenance['batch_size']}")
+    if means:
+        parts.append("95 % bands over images")
+    elif result.folds < MIN_FOLDS:
         parts.append(f"no error bands: fewer than {MIN_FOLDS} folds of batches")
     else:
         parts.append(f"95 % bands, jackknife over {plural(result.folds, 'fold')} of batches")
