@@ -92,11 +92,9 @@ class Smoothing:
 
 def findings(result: Result) -> tuple[Finding, ...]:
     """Return what is found of each model, readout by readout."""
-    present = {(layer.tokens, layer.model) for layer in result.layers}
-    asked = itertools.product(result.tokens, result.models)
-    return tuple(
-        _finding(result, model, tokens) for tokens, model in asked if (tokens, model) in present
-    )
+    present = dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
+    by_readout = sorted(present, key=lambda of: result.tokens.index(of[1]))
+    return tuple(_finding(result, *of) for of in by_readout)
 
 
 def comparisons(result: Result) -> tuple[Comparison, ...]:
