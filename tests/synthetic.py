@@ -15,32 +15,17 @@ from refiner_cka.sums import FOLDS, Layer, Quantity, along_depth
 
 Array = npt.NDArray[np.float64]
 
+WIDTH = 24
+"""Features per layer, and latent factors per image."""
+
 CKA = Quantity("cka", "similarity/cka", "cosine", ("layers", "layers"), "CKA")
 TOP1 = Quantity("top1", "top1", "share", ("models",), "Top-1 accuracy")
 
 
-def mean(
-    name: str,
-    label: str,
-    axes: tuple[str, ...],
-    least: float | None,
-    most: float | None,
-    smoother: Any = None,
-    **others: Any,
-) -> Quantity:
+def mean(name, label, axes, least, most, smoother=None, few=False):
     """A measure that is a mean over images."""
-    return Quantity(
-        name,
-        f"smoothing/{name}",
-        "mean",
-        axes,
-        label,
-        f"what {label} is",
-        (least, most),
-        smoother,
-        "a paper",
-        **others,
-    )
+    about, path = f"what {label} is", f"smoothing/{name}"
+    return Quantity(name, path, "mean", axes, label, about, (least, most), smoother, "a paper", few)
 
 
 TOKENS = (
@@ -86,7 +71,6 @@ def synthetic_result(
     batches: int = 40,
     total_batches: int | None = None,
     batch_size: int = 16,
-    width: int = 24,
     constant: Collection[tuple[str, int]] = (),
     unresolved: Collection[str] = (),
     unreadable: Sequence[Unreadable] = (),
@@ -105,7 +89,6 @@ def synthetic_result(
         batches: batches held, numbered from 0.
         total_batches: batches of the run; as many as are held by default.
         batch_size: images per batch.
-        width: features per layer, and latent factors per image.
         constant: `(model, index)` of layers whose features are constant: NaN in the matrix.
         unresolved: models whose first layer has nothing to do with the images.
         unreadable: images left out.
@@ -113,28 +96,23 @@ def synthetic_result(
         provenance: what the run recorded; batch size and seed by default.
         seed: of everything random.
     """
-    models = {"vit_s": 12} if models is None else models
     paths = {
-        name: [f"blocks.{index}" for index in range(value)]
-        if isinstance(value, int)
-        else list(value)
-        for name, value in models.items()
+        name: [f"blocks.{i}" for i in range(value)] if isinstance(value, int) else list(value)
+        for name, value in ({"vit_s": 12} if models is None else models).items()
     }
     layers = along_depth(
         [(name, path, readout) for name, own in paths.items() for readout in tokens for path in own]
     )
     rng = np.random.default_rng(seed)
-    common = rng.normal(size=(width, width))
+    common = rng.normal(size=(WIDTH, WIDTH))
     ends = {
-        (name, readout): (rng.normal(size=(width, width)), rng.normal(size=(width, width)))
-        for name in paths
-        for readout in tokens
+        (name, readout): rng.normal(size=(2, WIDTH, WIDTH)) for name in paths for readout in tokens
     }
     names = list(paths)
 
     def features(layer: Layer, latent: Array) -> Array:
         if (layer.model, layer.index) in constant:
-            return np.zeros((len(latent), width))
+            return np.zeros((len(latent), WIDTH))
         first, last = ends[layer.model, layer.tokens]
         angle = layer.depth * np.pi / 2
         if layer.model in unresolved:
@@ -147,15 +125,13 @@ def synthetic_result(
         return result
 
     products = np.zeros((FOLDS, len(layers), len(layers)))
-    images, trials = np.zeros(FOLDS), np.zeros((FOLDS, len(paths)))
-    hits = np.zeros_like(trials)
+    images, hits = np.zeros(FOLDS), np.zeros((FOLDS, len(paths)))
     for batch in range(batches):
-        latent = rng.normal(size=(batch_size, width))
+        latent = rng.normal(size=(batch_size, WIDTH))
         stack = np.stack([u_centred_gram(features(layer, latent)).ravel() for layer in layers])
         fold = batch % FOLDS
         products[fold] += stack @ stack.T
         images[fold] += batch_size
-        trials[fold] += batch_size
         hits[fold] += rng.binomial(batch_size, 0.8, size=len(paths))
     return Result(
         axes={"layers": layers},
@@ -164,7 +140,7 @@ def synthetic_result(
             "images": images,
             "similarity/cka/products": products,
             "top1/hits": hits,
-            "top1/trials": trials,
+            "top1/trials": np.repeat(images[:, None], len(paths), 1),
         },
         batches=np.arange(batches, dtype=np.int64),
         batch_planned=np.full(batches, batch_size, np.int64),
@@ -178,15 +154,14 @@ def synthetic_result(
     )
 
 
-def with_smoothing(result: Result, *, refined: Collection[str] = (), seed: int = 0) -> Result:
+def with_smoothing(result: Result, *, refined: Collection[str] = ()) -> Result:
     """Return the result with random over-smoothing sums: every measure, and attention of every model.
 
     Args:
         result: from `synthetic_result`.
         refined: models whose refined maps are measured too.
-        seed: of the values.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = result.rows(tokens=result.tokens[0])
     blocks = along_depth(
         [

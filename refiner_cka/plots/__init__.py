@@ -24,26 +24,8 @@ from .smoothing import attention_blocks as attention_blocks
 from .smoothing import smoothing as smoothing
 from .smoothing import token_maps as token_maps
 from .style import NothingToDraw as NothingToDraw
-from .style import holders
+from .style import checked_models
 from .style import save_figure as save_figure
-
-__all__ = [
-    "PLOTS",
-    "Case",
-    "NothingToDraw",
-    "Plot",
-    "attention",
-    "attention_blocks",
-    "compare",
-    "contrast",
-    "curves",
-    "draw",
-    "figures",
-    "heatmap",
-    "save_figure",
-    "smoothing",
-    "token_maps",
-]
 
 
 class Case(NamedTuple):
@@ -77,7 +59,7 @@ def each_readout(result: Result) -> Iterator[Case]:
 def each_pair(result: Result) -> Iterator[Case]:
     """One figure of each model and of each two, for each readout and similarity index."""
     for readout in each_readout(result):
-        models = holders(result, readout.options["tokens"])
+        models = checked_models(result, None, readout.options["tokens"])
         pairs = [*((model,) for model in models), *itertools.combinations(models, 2)]
         for index, pair in itertools.product(result.indices, pairs):
             yield Case(pair, {**readout.options, "index": index}, index, readout.ending)

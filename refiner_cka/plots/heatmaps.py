@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
 from ..results.result import Result
+from ..sums import Array, Layer
 from .style import COLUMN, SMALL, new_figure, note, paper, shortened
 
 COLOUR_MAP = "magma"
@@ -52,14 +54,14 @@ def heatmap(
     with paper():
         ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
         draw_cells(ax, matrix, result.quantity(index).label or index)
-        _name(ax, ax.yaxis, result, rows)
-        _name(ax, ax.xaxis, result, columns)
+        for axis, shown in ((ax.yaxis, rows), (ax.xaxis, columns)):
+            _name(ax, axis, [result.layers[row] for row in shown])
         if np.isnan(matrix).any():
             note(ax, "hatched: undefined")
     return ax
 
 
-def draw_cells(ax: Axes, matrix: npt.NDArray[np.float64], label: str) -> None:
+def draw_cells(ax: Axes, matrix: Array, label: str) -> None:
     """Draw a matrix on the scale 0 to 1, what is undefined hatched."""
     image = ax.imshow(
         np.ma.masked_invalid(matrix),
@@ -79,12 +81,11 @@ def draw_cells(ax: Axes, matrix: npt.NDArray[np.float64], label: str) -> None:
     ax.figure.colorbar(image, cax=bar, label=label, ticks=[0.0, 0.5, 1.0])
 
 
-def _name(ax: Axes, axis: Axis, result: Result, rows: npt.NDArray[np.intp]) -> None:
+def _name(ax: Axes, axis: Axis, layers: Sequence[Layer]) -> None:
     """Label one axis with the blocks of its model, or with the models if it holds several."""
-    layers = [result.layers[row] for row in rows]
-    models = list(dict.fromkeys(layer.model for layer in layers))
-    if len(models) > 1:
-        _name_models(ax, axis, [layer.model for layer in layers])
+    models = [layer.model for layer in layers]
+    if len(set(models)) > 1:
+        _name_models(ax, axis, models)
     else:
         name_layers(ax, axis, models[0], [layer.path for layer in layers])
 
@@ -103,21 +104,16 @@ def name_layers(ax: Axes, axis: Axis, model: str, paths: Sequence[str]) -> None:
 
 
 def _name_models(ax: Axes, axis: Axis, models: Sequence[str]) -> None:
-    names = shortened(list(dict.fromkeys(models)), 18)
-    starts = [i for i, model in enumerate(models) if i == 0 or model != models[i - 1]]
-    ends = [*starts[1:], len(models)]
-    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    """Label one axis with models, whose layers come one model after the other."""
+    names, sizes = shortened([*Counter(models)], 18), np.array([*Counter(models).values()])
     cell = _length(ax, axis, max(map(len, names))) / len(models)
-    widths = [0.65 * SMALL * len(name) for name in names]
-    tight = any(
-        width > (end - start) * cell for width, start, end in zip(widths, starts, ends, strict=True)
-    )
-    axis.set_ticks(
-        middles, names, rotation=90 if tight and axis is ax.xaxis else 0, parse_math=False
-    )
-    for start in starts[1:]:
+    tight = (0.65 * SMALL * np.array([*map(len, names)]) > sizes * cell).any()
+    ends = sizes.cumsum()
+    rotation = 90 if tight and axis is ax.xaxis else 0
+    axis.set_ticks(ends - (sizes + 1) / 2, names, rotation=rotation, parse_math=False)
+    for end in ends[:-1]:
         line = ax.axvline if axis is ax.xaxis else ax.axhline
-        line(start - 0.5, color="white", linewidth=0.8)
+        line(end - 0.5, color="white", linewidth=0.8)
 
 
 def common_path(paths: Sequence[str]) -> tuple[str, list[str]]:
@@ -136,10 +132,8 @@ def common_path(paths: Sequence[str]) -> tuple[str, list[str]]:
 
 def _shared(parts: Sequence[Sequence[str]], most: int) -> int:
     """Return how many components from the front all have in common, at most `most`."""
-    for count in range(most):
-        if len({part[count] for part in parts}) > 1:
-            return count
-    return most
+    alike = (len(set(column)) == 1 for column in zip(*parts, strict=False))
+    return min(most, sum(itertools.takewhile(bool, alike)))
 
 
 def thinned(labels: Sequence[str], room: int) -> tuple[list[int], list[str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
@@ -14,9 +13,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox, IdentityTransform
 from scipy.optimize import isotonic_regression
 
+from ..sums import Array
 from .style import SMALL
-
-Array = npt.NDArray[np.float64]
 
 _MARKER, _TEXT, _STUB = 9.0, 14.0, 6.0
 """Points from the right edge of the axes to a label's marker, and to its text; length of a lone sample."""
@@ -90,13 +88,9 @@ class EndLabels(Artist):
         self.stale = False
 
     def get_window_extent(self, renderer: RendererBase | None = None) -> Bbox:
-        """Return the box around all names, in pixels."""
+        """Return the box around all names, in pixels: the room that the layout leaves for them."""
         self._place(renderer)
         return Bbox.union([text.get_window_extent(renderer) for text in self.texts])
-
-    def get_tightbbox(self, renderer: RendererBase | None = None) -> Bbox:
-        """Return the room that the layout has to leave for the names, in pixels."""
-        return self.get_window_extent(renderer)
 
     def _place(self, renderer: RendererBase | None) -> None:
         assert self.axes is not None

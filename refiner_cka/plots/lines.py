@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -147,12 +146,14 @@ def contrast(
     return ax
 
 
-def caption(result: Result) -> str:
-    """Return in one line what the numbers of a figure rest on."""
+def caption(result: Result, *, means: bool = False) -> str:
+    """Return in one line what the numbers of a figure rest on: CKA, or means over images."""
     parts = [plural(result.images, "image")]
     if "batch_size" in result.provenance:
-        parts.append(f"CKA batches of {result.provenance['batch_size']}")
-    if result.folds < MIN_FOLDS:
+        parts.append(f"{'' if means else 'CKA '}batches of {result.provenance['batch_size']}")
+    if means:
+        parts.append("95 % bands over images")
+    elif result.folds < MIN_FOLDS:
         parts.append(f"no error bands: fewer than {MIN_FOLDS} folds of batches")
     else:
         parts.append(f"95 % bands, jackknife over {plural(result.folds, 'fold')} of batches")
@@ -210,7 +211,7 @@ def draw_line(ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: 
 def _limits(drawn: Sequence[Estimate], normalize: Normalize) -> tuple[float, float]:
     """Return limits of the vertical axis that show all that is resolved, or else at least the values."""
     resolved = [curve for curve in drawn if curve.resolved]
-    shown: list[npt.NDArray[np.float64]] = [curve.values for curve in resolved or drawn]
+    shown = [curve.values for curve in resolved or drawn]
     shown += [bound for curve in resolved for bound in (curve.lower, curve.upper)]
     # Raw CKA keeps its whole scale, whatever part of it the curves use.
     everything = np.concatenate([*shown, [1.0] if normalize == "first-last" else [0.0, 1.0]])

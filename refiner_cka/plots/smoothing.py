@@ -15,7 +15,7 @@ from ..results.maps import TokenMaps
 from ..results.result import Result
 from ..sums import LAYERS, Quantity
 from .heatmaps import COLOUR_MAP, draw_cells, name_layers
-from .lines import depth_axis, draw_line
+from .lines import caption, depth_axis, draw_line
 from .style import (
     COLUMN,
     GREY,
@@ -202,14 +202,13 @@ def _small_multiples(
         width = PAGE if columns == _COLUMNS else COLUMN * columns
         figure = new_figure(width, _HEIGHT * rows + 0.55)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-        for ax, (quantity, lines) in zip(axes, drawn.items(), strict=False):
+        for number, (ax, (quantity, lines)) in enumerate(zip(axes, drawn.items(), strict=False)):
             _panel(ax, quantity, list(lines.values()), looks)
-        for number, ax in enumerate(axes):
-            if number >= len(drawn):
-                ax.set_axis_off()
             below = number + columns >= len(drawn)
             ax.tick_params(labelbottom=below)
-            ax.set_xlabel("Relative depth" if below and number < len(drawn) else "")
+            ax.set_xlabel("Relative depth" if below else "")
+        for ax in axes[len(drawn) :]:
+            ax.set_axis_off()
         figure.legend(
             handles=axes[0].get_lines(),
             labels=shortened(names, 28),
@@ -218,7 +217,7 @@ def _small_multiples(
             frameon=False,
             fontsize=SMALL,
         )
-        figure.supxlabel(_caption(result), fontsize=SMALL, color=GREY)
+        figure.supxlabel(caption(result, means=True), fontsize=SMALL, color=GREY)
     return figure
 
 
@@ -264,10 +263,3 @@ def _arrow(ax: Axes, *, up: bool) -> None:
         color=GREY,
         arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 0.7, "shrinkA": 1.0},
     )
-
-
-def _caption(result: Result) -> str:
-    parts = [plural(result.images, "image"), "95 % bands over images"]
-    if "batch_size" in result.provenance:
-        parts.insert(1, f"batches of {result.provenance['batch_size']}")
-    return "; ".join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ COLOURS = (
 al. 2009), and the first four far apart in lightness for grey print. Markers tell the rest apart."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*")
-
 
 SEQUENTIAL = ("viridis_r", "magma_r", "cividis_r")
 """Colour maps for the states of one training, light to dark; one for each training in a figure."""
@@ -110,15 +109,12 @@ def palette(result: Result, models: Sequence[str]) -> list[dict[str, Any]]:
         shades = mpl.colormaps[SEQUENTIAL[family % len(SEQUENTIAL)]]
         for share, model in zip(np.linspace(0.1, 1.0, len(states)), states, strict=True):
             looks[model] = {"color": shades(share), "marker": MARKERS[family % len(MARKERS)]}
-    return [
-        _hollow(looks[model]) if model in models[:number] else looks[model]
-        for number, model in enumerate(models)
-    ]
-
-
-def _hollow(look: dict[str, Any]) -> dict[str, Any]:
-    following = MARKERS[(MARKERS.index(look["marker"]) + 1) % len(MARKERS)]
-    return look | {"marker": following, "markerfacecolor": "white"}
+    found = [looks[model] for model in models]
+    for number, model in enumerate(models):
+        if model in models[:number]:
+            following = MARKERS[(MARKERS.index(looks[model]["marker"]) + 1) % len(MARKERS)]
+            found[number] = looks[model] | {"marker": following, "markerfacecolor": "white"}
+    return found
 
 
 def _trajectories(result: Result) -> list[list[str]]:
@@ -127,7 +123,9 @@ def _trajectories(result: Result) -> list[list[str]]:
     trainings: dict[str, dict[str, tuple[int, ...]]] = {}
     for model in result.provenance.get("models", []):
         if moment := moments.get(model["name"]):
-            training = json.dumps([moment["run"], *_network(model["origin"])], sort_keys=True)
+            # What two states of one network have in common.
+            network = [model["origin"].get(name) for name in ("model", "arguments", "image_size")]
+            training = json.dumps([moment["run"], *network], sort_keys=True)
             trainings.setdefault(training, {})[model["name"]] = tuple(moment["time"])
     return [
         sorted(times, key=times.__getitem__)
@@ -136,24 +134,9 @@ def _trajectories(result: Result) -> list[list[str]]:
     ]
 
 
-def _network(origin: Mapping[str, Any]) -> list[Any]:
-    """Return what two states of one network have in common."""
-    return [origin.get("model"), origin.get("arguments"), origin.get("image_size")]
-
-
 def note(ax: Axes, text: str) -> None:
     """Write a small remark above the axes."""
     ax.set_title(text, loc="left", fontsize=SMALL, color=GREY, parse_math=False)
-
-
-def holders(result: Result, tokens: str | None) -> tuple[str, ...]:
-    """Return the models that have layers under a readout, the first of the run by default.
-
-    Raises:
-        ResultError: no such readout.
-    """
-    rows = result.rows(tokens=tokens or result.tokens[0])
-    return tuple(dict.fromkeys(result.layers[row].model for row in rows))
 
 
 def shortened(names: Sequence[str], limit: int) -> list[str]:
@@ -178,29 +161,25 @@ def save_figure(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
     Raises:
         ResultFileError: a file cannot be written.
     """
-    pdf, png = Path(f"{stem}.pdf"), Path(f"{stem}.png")
     # Without dates, versions of matplotlib or anything else that changes from run to run.
-    blank = {"Creator": None, "Producer": None, "CreationDate": None}
-    write_whole(pdf, _rendered(figure, "pdf", blank))
-    write_whole(png, _rendered(figure, "png", {"Software": None}))
-    return pdf, png
-
-
-def _rendered(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    with paper():
-        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata)
-    return buffer.getvalue()
+    changing = {"pdf": ("Creator", "Producer", "CreationDate"), "png": ("Software",)}
+    for kind, names in changing.items():
+        buffer = io.BytesIO()
+        with paper():
+            figure.savefig(buffer, format=kind, dpi=300, metadata=dict.fromkeys(names))
+        write_whole(f"{stem}.{kind}", buffer.getvalue())
+    return Path(f"{stem}.pdf"), Path(f"{stem}.png")
 
 
 def checked_models(result: Result, models: Sequence[str] | None, tokens: str | None) -> list[str]:
-    """Return the models to draw: those named, or all that have the readout.
+    """Return the models to draw: those named, or all that have the readout, the first of the run by default.
 
     Raises:
         ResultError: none named; a model or readout that the result does not hold.
     """
     if models is None:
-        return list(holders(result, tokens))
+        rows = result.rows(tokens=tokens or result.tokens[0])
+        return list(dict.fromkeys(result.layers[row].model for row in rows))
     if not models:
         raise ResultError("no model to draw: name at least one of " + ", ".join(result.models))
     for model in models:

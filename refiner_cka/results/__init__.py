@@ -7,7 +7,5 @@ from .statistics import Normalize as Normalize
 from .tables import WRITERS as WRITERS
 from .tables import export as export
 
-__all__ = ["WRITERS", "Estimate", "Normalize", "check_writable", "export", "load", "save"]
-
 load = Result.load
 save = Result.save

@@ -32,14 +32,10 @@ def write_whole(path: str | Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ResultFileError(
-            f"cannot write {path}: {error.filename} is a file, not a folder; choose another place"
-        ) from error
     except OSError as error:
-        raise ResultFileError(
-            f"cannot write {path}: {one_line(error)}; choose another place"
-        ) from error
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        why = f"{error.filename} is a file, not a folder" if blocked else one_line(error)
+        raise ResultFileError(f"cannot write {path}: {why}; choose another place") from error
     finally:
         # It is gone already if it took its name.
         with contextlib.suppress(OSError):

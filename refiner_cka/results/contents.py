@@ -87,10 +87,8 @@ class Contents:
     @property
     def lengths(self) -> dict[str, int]:
         """Length of each axis, also of that of the models."""
-        return {
-            **{axis: len(entries) for axis, entries in self.axes.items()},
-            MODELS: len(self.models),
-        }
+        lengths = {axis: len(entries) for axis, entries in self.axes.items()}
+        return lengths | {MODELS: len(self.models)}
 
     @property
     def complete(self) -> bool:
@@ -122,8 +120,7 @@ class Contents:
         batches, count = self.batches, self.batches.size
         shapes = dict.fromkeys(("batches", "batch_planned", "batch_images"), (count,))
         for name, shape in {**shapes, "batch_digests": (count, len(self.models), 32)}.items():
-            found = getattr(self, name).shape
-            if found != shape:
+            if (found := getattr(self, name).shape) != shape:
                 raise ResultError(
                     f"{name} has shape {found}, not {shape} as the batches and models have"
                 )

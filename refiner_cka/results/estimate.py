@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..sums import Array
-
-_ARRAYS = ("values", "se", "lower", "upper", "depth")
-
-
-@dataclass(frozen=True, eq=False)
-class Basis:
-    """What an estimate rests on.
-
-    Attributes:
-        folds: number of non-empty folds, of which one at a time was left out; `None` if the error is over images.
-        images: the shape of the values, how many images have one; `None` if the error is over folds.
-        resolved: false if it divides by a number not clearly above 0: the values then mean little.
-    """
-
-    folds: int | None = None
-    images: Array | None = None
-    resolved: bool = True
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,7 +21,9 @@ class Estimate:
         lower: the same shape, lower end of the 95 % interval.
         upper: the same shape, upper end.
         depth: `(L,)`, relative depth, 0 the first layer and 1 the last.
-        basis: what it rests on.
+        folds: number of non-empty folds, left out one at a time; `None` if the errors are over images.
+        images: the shape of the values, how many images have one; `None` if the errors are over folds.
+        resolved: false if it divides by a number not clearly above 0: the values then mean little.
     """
 
     values: Array
@@ -46,7 +31,9 @@ class Estimate:
     lower: Array
     upper: Array
     depth: Array
-    basis: Basis = field(default_factory=Basis)
+    folds: int | None = None
+    images: Array | None = None
+    resolved: bool = True
 
     def __repr__(self) -> str:
         """Tell the first and the last value; an array of them would fill pages."""
@@ -58,34 +45,18 @@ class Estimate:
         rests = "images" if self.folds is None else f"{self.folds} folds"
         return f"<Estimate: {told}; errors over {rests}{'' if self.resolved else '; unresolved'}>"
 
-    @property
-    def resolved(self) -> bool:
-        """False if it divides by a number not clearly above 0: the values then mean little."""
-        return self.basis.resolved
-
-    @property
-    def folds(self) -> int | None:
-        """Number of non-empty folds behind the errors; `None` if they are over images."""
-        return self.basis.folds
-
-    @property
-    def images(self) -> Array | None:
-        """How many images have a value, the shape of the values; `None` if the errors are over folds."""
-        return self.basis.images
-
     def at(self, place: int) -> Estimate:
         """Return the estimate of one layer of a curve."""
-        images = None if self.images is None else self.images[place]
-        basis = Basis(self.folds, images, self.resolved)
-        arrays = {name: np.asarray(getattr(self, name)[place]) for name in _ARRAYS}
-        return Estimate(**arrays, basis=basis)
+        arrays: dict[str, Any] = {
+            name: None if value is None else np.asarray(value[place])
+            for name, value in vars(self).items()
+            if name not in ("folds", "resolved")
+        }
+        return replace(self, **arrays)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON types; numbers that are undefined are None."""
-        arrays = {name: as_json(getattr(self, name)) for name in _ARRAYS}
-        return arrays | {
-            name: as_json(value) for name, value in vars(self.basis).items() if value is not None
-        }
+        return {name: as_json(value) for name, value in vars(self).items() if value is not None}
 
 
 def with_se(value: float | Array, se: float | Array) -> str:

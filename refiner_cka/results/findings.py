@@ -92,11 +92,9 @@ class Smoothing:
 
 def findings(result: Result) -> tuple[Finding, ...]:
     """Return what is found of each model, readout by readout."""
-    present = {(layer.tokens, layer.model) for layer in result.layers}
-    asked = itertools.product(result.tokens, result.models)
-    return tuple(
-        _finding(result, model, tokens) for tokens, model in asked if (tokens, model) in present
-    )
+    present = dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
+    by_readout = sorted(present, key=lambda of: result.tokens.index(of[1]))
+    return tuple(_finding(result, *of) for of in by_readout)
 
 
 def comparisons(result: Result) -> tuple[Comparison, ...]:
@@ -132,21 +130,20 @@ def smoothing_comparisons(
     result: Result, smoothed: tuple[Smoothing, ...]
 ) -> tuple[Comparison, ...]:
     """Return the difference of the headline measure at the last layers of any two models."""
-    return tuple(
-        Comparison(
-            first.model,
-            second.model,
-            first.measure,
-            result.smoothing_contrast(first.measure, first.model, second.model).at(-1),
-        )
-        for first, second in itertools.combinations(smoothed, 2)
-    )
+    found = []
+    for one, two in itertools.combinations(smoothed, 2):
+        contrast = result.smoothing_contrast(one.measure, one.model, two.model)
+        found.append(Comparison(one.model, two.model, one.measure, contrast.at(-1)))
+    return tuple(found)
 
 
 def _finding(result: Result, model: str, tokens: str) -> Finding:
     raw = result.curve(model, normalize="none", tokens=tokens)
     paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
-    similar = _similar_from(raw)
+    # The first layer from which on every defined value is at least `SIMILAR`.
+    below = np.flatnonzero(raw.values < SIMILAR)
+    start = int(below[-1]) + 1 if len(below) else 0
+    similar = start if start < len(paths) and np.isfinite(raw.values[-1]) else None
     return Finding(
         model=model,
         tokens=tokens,
@@ -159,10 +156,3 @@ def _finding(result: Result, model: str, tokens: str) -> Finding:
         similar_depth=None if similar is None else float(raw.depth[similar]),
         top1=result.top1(model),
     )
-
-
-def _similar_from(curve: Estimate) -> int | None:
-    """Return the first layer from which on every defined value is at least `SIMILAR`."""
-    below = np.flatnonzero(curve.values < SIMILAR)
-    start = int(below[-1]) + 1 if len(below) else 0
-    return start if start < len(curve.values) and np.isfinite(curve.values[-1]) else None

@@ -10,17 +10,7 @@ import h5py
 import numpy as np
 
 from ..errors import ResultFileError
-from ..sums import (
-    LAYERS,
-    MODELS,
-    Array,
-    Estimator,
-    Folds,
-    Layer,
-    Quantity,
-    all_sums,
-    cosine,
-)
+from ..sums import LAYERS, MODELS, Array, Estimator, Folds, Layer, Quantity, all_sums, cosine
 from .checks import AGREEMENT
 from .contents import Contents, Unreadable
 from .store import Store, encoded, opened, to_attribute, write
@@ -190,10 +180,6 @@ def _quantity(file: Store, path: str, axes: set[str]) -> Quantity:
     return Quantity(path=path, **told)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _are(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(type(each) is kind for each in value)
 
@@ -204,7 +190,10 @@ def _is_range(value: Any) -> bool:
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("name", "estimator", "label", "about", "source", "folds"), _is_text),
+    **dict.fromkeys(
+        ("name", "estimator", "label", "about", "source", "folds"),
+        lambda text: isinstance(text, str),
+    ),
     "axes": lambda value: _are(str)(value) and len(value) in (1, 2),
     "range": _is_range,
     "smoother": lambda value: value in ("higher", "lower", None),

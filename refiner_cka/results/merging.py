@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import ResultError
 from .contents import Unreadable
+from .hdf5 import BATCHES
 from .remarks import derived_lines
 from .result import Result
 
@@ -25,29 +26,16 @@ def merge(results: Sequence[Result]) -> Result:
     """
     if not results:
         raise ResultError("nothing to merge: give at least one result")
+    _check_parts(results)
     first = results[0]
-    for other in results[1:]:
-        if other.fingerprint != first.fingerprint:
-            found = differences(first.provenance, other.provenance)
-            raise ResultError(
-                f"the results are of different analyses: {found or 'their fingerprints differ'}; "
-                "use the same command for every shard"
-            )
-        if _shapes(other) != _shapes(first):
-            raise ResultError(
-                "the results hold different sums; measure every shard with one version of refiner-cka"
-            )
-    for one, two in itertools.combinations(results, 2):
-        _check_disjoint(one, two)
-    batches = np.concatenate([result.batches for result in results])
-    order = np.argsort(batches)
+    order = np.argsort(np.concatenate([r.batches for r in results]))
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(r, name) for r in results])[order] for name in BATCHES
+    }
     merged = replace(
         first,
         sums={name: np.sum([r.sums[name] for r in results], axis=0) for name in first.sums},
-        batches=batches[order],
-        batch_planned=np.concatenate([r.batch_planned for r in results])[order],
-        batch_images=np.concatenate([r.batch_images for r in results])[order],
-        batch_digests=np.concatenate([r.batch_digests for r in results])[order],
+        **joined,
         unreadable=unique_images(image for r in results for image in r.unreadable),
         provenance={
             **first.provenance,
@@ -61,30 +49,37 @@ def merge(results: Sequence[Result]) -> Result:
     return replace(merged, warnings=tuple(dict.fromkeys([*lasting, *derived_lines(merged)])))
 
 
+def _check_parts(results: Sequence[Result]) -> None:
+    """Refuse results of different analyses, and a batch held twice, whether its pixels were the same or not."""
+    first = results[0]
+    shapes = [{name: values.shape for name, values in each.sums.items()} for each in results]
+    for other, shape in zip(results, shapes, strict=True):
+        if other.fingerprint != first.fingerprint:
+            found = differences(first.provenance, other.provenance)
+            raise ResultError(
+                f"the results are of different analyses: {found or 'their fingerprints differ'}; "
+                "use the same command for every shard"
+            )
+        if shape != shapes[0]:
+            raise ResultError(
+                "the results hold different sums; measure every shard with one version of refiner-cka"
+            )
+    for one, two in itertools.combinations(results, 2):
+        if differing := one.other_pixels(two):
+            raise ResultError(
+                f"{differing} in two of the results: the images, or what decodes them, changed in between; "
+                "measure all parts from the same images"
+            )
+        if (both := np.intersect1d(one.batches, two.batches)).size:
+            raise ResultError(
+                f"batch {both[0]} is in two of the results, of the same pixels; merge each shard once"
+            )
+
+
 def unique_images(unreadable: Iterable[Unreadable]) -> tuple[Unreadable, ...]:
     """Return each image once, by name, with the first reason given."""
-    found: dict[str, Unreadable] = {}
-    for entry in unreadable:
-        found.setdefault(entry.image, entry)
-    return tuple(found[image] for image in sorted(found))
-
-
-def _shapes(result: Result) -> dict[str, tuple[int, ...]]:
-    return {name: values.shape for name, values in result.sums.items()}
-
-
-def _check_disjoint(one: Result, two: Result) -> None:
-    """Refuse a batch in two results, and say whether both saw the same pixels in it."""
-    if other := one.other_pixels(two):
-        raise ResultError(
-            f"{other} in two of the results: the images, or what decodes them, changed in between; "
-            "measure all parts from the same images"
-        )
-    both = np.intersect1d(one.batches, two.batches)
-    if len(both):
-        raise ResultError(
-            f"batch {both[0]} is in two of the results, of the same pixels; merge each shard once"
-        )
+    first = {entry.image: entry for entry in reversed([*unreadable])}
+    return tuple(first[image] for image in sorted(first))
 
 
 def differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:

@@ -142,8 +142,8 @@ class Result(Contents):
         rows, depth = self._places(index, model, tokens)
         columns = rows if other is None else self._places(index, other, tokens)[0]
         block = np.ix_(rows, columns)
-        values, errors = self._matrix(index)[block], self._matrix_se(index)[block]
-        return statistics.interval(values, errors, depth, len(self._filled(index, "products")))
+        values, errors = self._matrix(index)[block], self._matrix(index, errors=True)[block]
+        return statistics.interval(values, errors, depth, len(self._filled(index)))
 
     def cka(
         self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
@@ -169,14 +169,14 @@ class Result(Contents):
             normalize: `first-last` s(l) = CKA(l, last) / CKA(first, last); `min-max`; `none`.
             tokens: readout; the first of the run if none is named.
         """
-        return statistics.curve(self._products(model, tokens), _checked(normalize))
+        return statistics.curve(self._products(model, tokens), normalize)
 
     def contrast(
         self, model: str, other: str, *, normalize: Normalize = "none", tokens: str | None = None
     ) -> Estimate:
         """Return the curve of `model` minus that of `other` over relative depth, with its paired error."""
         first, second = (self._products(each, tokens) for each in (model, other))
-        return statistics.contrast(first, second, _checked(normalize))
+        return statistics.contrast(first, second, normalize)
 
     def smoothing(
         self,
@@ -214,21 +214,16 @@ class Result(Contents):
         maps: str = "softmax",
     ) -> Estimate:
         """Return a measure of `model` minus that of `other` over relative depth, with its paired error."""
-        first, second = (
-            self._by_fold(measure, *self._places(measure, each, tokens, maps))
-            for each in (model, other)
-        )
-        return statistics.mean_contrast(first, second)
+        parts = [self._by_fold(measure, each, tokens, maps) for each in (model, other)]
+        return statistics.mean_contrast(*parts)
 
     def smoothing_change(
         self, measure: str, model: str, *, tokens: str | None = None, maps: str = "softmax"
     ) -> Estimate:
         """Return a measure at a model's last layer minus that at its first, with its paired error."""
-        total, images, _ = self._by_fold(measure, *self._places(measure, model, tokens, maps))
+        sums, _ = self._by_fold(measure, model, tokens, maps)
         end = np.ones(1)
-        return statistics.mean_contrast(
-            (total[:, -1:], images[:, -1:], end), (total[:, :1], images[:, :1], end)
-        )
+        return statistics.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
 
     def top1(self, model: str) -> float | None:
         """Return the fraction of images whose class the model predicted, or `None` if classes are unknown."""
@@ -292,32 +287,29 @@ class Result(Contents):
             raise ResultError(f"{name} is no measure of this kind: it has no {part}")
         return self.sums[path]
 
-    def _filled(self, name: str, part: str) -> Array:
-        """Return one sum of a quantity in the folds to which anything was added."""
-        values = self._sum(name, part)
-        added = values if self.quantity(name).folds == "images" else self.sums[IMAGES.path]
+    def _filled(self, index: str) -> Array:
+        """Return the products of an index in the folds to which anything was added."""
+        values = self._sum(index, "products")
+        added = values if self.quantity(index).folds == "images" else self.sums[IMAGES.path]
         filled = added.reshape(len(added), -1).any(1)
         return values if filled.all() else values[filled]
 
     @functools.cached_property
-    def _computed(self) -> dict[tuple[str, str], Array]:
+    def _computed(self) -> dict[tuple[str, bool], Array]:
         return {}
 
-    def _matrix(self, index: str) -> Array:
-        key = (index, "values")
-        if key not in self._computed:
-            self._computed[key] = cosine(self._filled(index, "products").sum(0))
-        return self._computed[key]
-
-    def _matrix_se(self, index: str) -> Array:
-        key = (index, "se")
-        if key not in self._computed:
-            self._computed[key] = statistics.jackknife_se(self._filled(index, "products"), cosine)
-        return self._computed[key]
+    def _matrix(self, index: str, *, errors: bool = False) -> Array:
+        """Return an index of all pairs of layers, or its errors; computed once."""
+        if (index, errors) not in self._computed:
+            products = self._filled(index)
+            self._computed[index, errors] = (
+                statistics.jackknife_se(products, cosine) if errors else cosine(products.sum(0))
+            )
+        return self._computed[index, errors]
 
     def _products(self, model: str, tokens: str | None) -> Array:
         rows = self.rows(model, tokens=tokens)
-        return self._filled("cka", "products")[:, rows[:, None], rows]
+        return self._filled("cka")[:, rows[:, None], rows]
 
     def _places(
         self, name: str, model: str | None, tokens: str | None, maps: str | None = None
@@ -328,40 +320,31 @@ class Result(Contents):
             models = range(len(self.models)) if model is None else [self._position_of(model)]
             return np.array(models), np.ones(len(models))
         entries = self.axes[axis]
-        if axis == LAYERS:
-            positions = self.rows(model, tokens=tokens)
-        else:
-            positions = self._entries(axis, model, maps if axis == "attention" else tokens)
-        return positions, np.array([entries[position].depth for position in positions])
-
-    def _entries(self, axis: str, model: str | None, readout: str | None) -> npt.NDArray[np.intp]:
-        entries = self.axes[axis]
+        readout = maps if axis == "attention" else tokens
         found = [
             position
             for position, entry in enumerate(entries)
             if model is None or (entry.model == model and readout in (None, entry.tokens))
         ]
-        if not found and model is not None:
+        if axis == LAYERS:
+            positions = self.rows(model, tokens=tokens)
+        elif found or model is None:
+            positions = np.array(found, np.intp)
+        else:
             known = ", ".join(dict.fromkeys(f"{at.model} ({at.tokens})" for at in entries))
             what = f"{readout} attention maps" if axis == "attention" else axis
             raise ResultError(f"no {what} of {model!r} in this result; it holds {known}")
-        return np.array(found, np.intp)
+        return positions, np.array([entries[position].depth for position in positions])
 
     def _by_fold(
-        self, measure: str, positions: npt.NDArray[np.intp], depth: Array
-    ) -> tuple[Array, Array, Array]:
-        """Return a measure's sums and images in each fold at the layers where it is defined."""
-        total, counts = (self._sum(measure, part) for part in ("total", "images"))
-        filled = counts.reshape(len(counts), -1).any(1)
-        total, images = total[:, positions], counts[:, positions]
-        measured = np.isfinite(total.sum(0)) & (images.sum(0) > 0)
+        self, measure: str, model: str, tokens: str | None, maps: str
+    ) -> tuple[Array, Array]:
+        """Return a measure's sums and images in each fold `(g, 2, L)`, and the depth, where it is defined."""
+        positions, depth = self._places(measure, model, tokens, maps)
+        total, images = (self._sum(measure, part) for part in ("total", "images"))
+        filled = images.reshape(len(images), -1).any(1)
+        sums = np.stack([total, images], 1)[..., positions]
+        measured = np.isfinite(sums[:, 0].sum(0)) & (sums[:, 1].sum(0) > 0)
         if not measured.any():
             raise ResultError(f"{measure} is defined at no layer")
-        return total[filled][:, measured], images[filled][:, measured], depth[measured]
-
-
-def _checked(normalize: Normalize) -> Normalize:
-    if normalize not in statistics.NORMALIZATIONS:
-        known = ", ".join(statistics.NORMALIZATIONS)
-        raise ResultError(f"unknown normalisation {normalize!r}; choose one of {known}")
-    return normalize
+        return sums[filled][..., measured], depth[measured]

@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 
+from ..errors import ResultError
 from ..sums import Array, cosine, relative_depth
-from .estimate import Basis, Estimate
+from .estimate import Estimate
 
 Normalize = Literal["first-last", "min-max", "none"]
 NORMALIZATIONS: tuple[Normalize, ...] = ("first-last", "min-max", "none")
@@ -87,7 +88,7 @@ def interval(values: Array, se: Array, depth: Array, folds: int, resolved: bool 
     """Return an estimate with Student's interval of an error that rests on so many folds."""
     margin = t_quantile(folds) * se
     return Estimate(
-        values, se, values - margin, values + margin, depth, Basis(folds, resolved=resolved)
+        values, se, values - margin, values + margin, depth, folds=folds, resolved=resolved
     )
 
 
@@ -125,26 +126,28 @@ def curve_values(products: Array, normalize: Normalize) -> Array:
 
     `first-last` divides by CKA(first, last), so the curve starts at 1 (arXiv 2106.03714, fig. 2); `min-max`
     maps the least value to 0 and the greatest to 1; `none` leaves CKA as it is.
+
+    Raises:
+        ResultError: no such normalisation.
     """
     values: Array = cosine(products)[:, -1]
     if normalize == "first-last":
-        ratio: Array = values / (values[0] or np.nan)
-        return ratio
-    if normalize == "min-max":
+        values = values / (values[0] or np.nan)
+    elif normalize == "min-max":
         # A degenerate layer in between is NaN itself and must not take the others with it.
         finite = values[np.isfinite(values)]
         spread = np.ptp(finite) if len(finite) else 0.0
-        least = finite.min() if spread > 0 else np.nan
-        result: Array = (values - least) / (spread or np.nan)
-        return result
+        values = (values - finite.min()) / spread if spread else np.full_like(values, np.nan)
+    elif normalize != "none":
+        known = ", ".join(NORMALIZATIONS)
+        raise ResultError(f"unknown normalisation {normalize!r}; choose one of {known}")
     return values
 
 
 def _replicates(sums: Array, statistic: Callable[[Array], Array]) -> Array:
-    """Return the statistic `(K,)` without each fold in turn, `(g, K)`."""
+    """Return the statistic `(K,)` of the total, then without each fold in turn: `(1 + g, K)`."""
     total = sums.sum(0)
-    replicates = [statistic(total - fold) for fold in sums]
-    return np.stack(replicates) if replicates else np.empty((0, *statistic(total).shape))
+    return np.stack([statistic(total - fold) for fold in (0.0, *sums)])
 
 
 def curve(sums: Array, normalize: Normalize) -> Estimate:
@@ -154,18 +157,18 @@ def curve(sums: Array, normalize: Normalize) -> Estimate:
         sums: `(g, L, L)`, the model's own block of the products, non-empty folds only.
         normalize: see `curve_values`.
     """
-    total, depth = sums.sum(0), relative_depth(sums.shape[1])
+    depth = relative_depth(sums.shape[1])
     se = jackknife_se(sums, lambda products: curve_values(products, normalize))
-    found = interval(curve_values(total, normalize), se, depth, len(sums))
+    found = interval(curve_values(sums.sum(0), normalize), se, depth, len(sums))
     if normalize != "first-last":
         return found
-    raw = curve_values(total, "none")
-    covariance = jackknife_covariance(_replicates(sums, lambda s: curve_values(s, "none")))
+    replicates = _replicates(sums, lambda products: curve_values(products, "none"))
+    raw, covariance = replicates[0], jackknife_covariance(replicates[1:])
     variance = np.diagonal(covariance)
     t = float(t_quantile(len(sums)))
     lower, upper = fieller(raw, raw[0], variance, variance[0], covariance[0], t)
     resolved = bool(raw[0] >= RESOLVED * np.sqrt(variance[0]))
-    return replace(found, lower=lower, upper=upper, basis=Basis(len(sums), resolved=resolved))
+    return replace(found, lower=lower, upper=upper, resolved=resolved)
 
 
 def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Estimate:
@@ -182,22 +185,26 @@ def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Estimate:
         First minus second at the union of both models' relative depths; between these curves are interpolated
         linearly. Resolved if both curves are.
     """
-    depth_a, depth_b = relative_depth(sums_a.shape[1]), relative_depth(sums_b.shape[1])
-    depth = np.union1d(depth_a, depth_b)
-
-    def on_grid(sums: Array, own_depth: Array) -> tuple[Array, Array]:
-        """Return the interpolated curve and its leave-one-out replicates."""
-
-        def statistic(products: Array) -> Array:
-            return np.interp(depth, own_depth, curve_values(products, normalize))
-
-        return statistic(sums.sum(0)), _replicates(sums, statistic)
-
-    values_a, replicates_a = on_grid(sums_a, depth_a)
-    values_b, replicates_b = on_grid(sums_b, depth_b)
-    se = np.sqrt(np.diagonal(jackknife_covariance(replicates_a - replicates_b)))
+    first, second = ((sums, relative_depth(sums.shape[1])) for sums in (sums_a, sums_b))
     resolved = all(curve(sums, normalize).resolved for sums in (sums_a, sums_b))
-    return interval(values_a - values_b, se, depth, len(sums_a), resolved)
+    return _difference(first, second, lambda total: curve_values(total, normalize), resolved)
+
+
+def _difference(
+    first: tuple[Array, Array],
+    second: tuple[Array, Array],
+    statistic: Callable[[Array], Array],
+    resolved: bool = True,
+) -> Estimate:
+    """Return the paired difference of a statistic of two models, each given by its sums and its depths."""
+    depth = np.union1d(first[1], second[1])
+    one, two = (
+        np.array([np.interp(depth, own, values) for values in _replicates(sums, statistic)])
+        for sums, own in (first, second)
+    )
+    values, replicates = (one - two)[0], (one - two)[1:]
+    se = np.sqrt(np.diagonal(jackknife_covariance(replicates)))
+    return interval(values, se, depth, len(replicates), resolved)
 
 
 def means(total: Array, squares: Array, images: Array, depth: Array) -> Estimate:
@@ -214,32 +221,15 @@ def means(total: Array, squares: Array, images: Array, depth: Array) -> Estimate
     variance = np.maximum(squares - some * values**2, 0.0) / (several - 1)
     se = np.sqrt(variance / several)
     margin = t_quantile(images) * se
-    return Estimate(values, se, values - margin, values + margin, depth, Basis(images=images))
+    return Estimate(values, se, values - margin, values + margin, depth, images=images)
 
 
-def mean_contrast(
-    first: tuple[Array, Array, Array], second: tuple[Array, Array, Array]
-) -> Estimate:
+def mean_contrast(first: tuple[Array, Array], second: tuple[Array, Array]) -> Estimate:
     """Return the difference of two means over the same images along depth, with its paired jackknife error.
 
     Args:
-        first: sums of the values `(g, L)` and images `(g, L)` per fold, and relative depth `(L,)`; folds
+        first: per fold the sums of the values and of the images `(g, 2, L)`, and relative depth `(L,)`; folds
             and layers without images left out.
         second: the same, of what is taken away, in the same folds.
     """
-    depth = np.union1d(first[2], second[2])
-
-    def on_grid(part: tuple[Array, Array, Array], sums: Array) -> Array:
-        total, images = np.split(sums, 2)
-        mean = total / np.where(images > 0, images, np.nan)
-        result: Array = np.interp(depth, part[2], mean)
-        return result
-
-    stacks = [np.concatenate(part[:2], 1) for part in (first, second)]
-    width = stacks[0].shape[1]
-
-    def difference(sums: Array) -> Array:
-        return on_grid(first, sums[:width]) - on_grid(second, sums[width:])
-
-    folds = np.concatenate(stacks, 1)
-    return interval(difference(folds.sum(0)), jackknife_se(folds, difference), depth, len(folds))
+    return _difference(first, second, lambda sums: sums[0] / np.where(sums[1] > 0, sums[1], np.nan))

@@ -75,14 +75,9 @@ class Store:
 
     def marked(self, attribute: str) -> list[str]:
         """Return the paths of the groups and datasets that have an attribute, in ascending order."""
-        found: list[str] = []
-
-        def visit(path: str, node: h5py.Dataset | h5py.Group) -> None:
-            if attribute in node.attrs:
-                found.append(path)
-
-        self._file.visititems(visit)  # takes hard links only
-        return sorted(found)
+        paths: list[str] = []
+        self._file.visit(paths.append)  # takes hard links only
+        return sorted(path for path in paths if attribute in self._file[path].attrs)
 
     def numbers(
         self, path: str, dtype: type[np.generic], shape: tuple[int, ...] | None = None

@@ -69,10 +69,8 @@ class Summary:
         rows = []
         for finding in self.findings:
             row = [self._named(finding), str(finding.layers), _told(finding.first_last)]
-            row += [
-                _ratio(finding.s_last),
-                "-" if finding.similar_from is None else finding.similar_from,
-            ]
+            similar = "-" if finding.similar_from is None else finding.similar_from
+            row += [_ratio(finding.s_last), similar]
             if self._has_top1:
                 row.append("-" if finding.top1 is None else f"{100 * finding.top1:.1f} %")
             rows.append(row)
@@ -92,7 +90,7 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """Return JSON types; numbers that are undefined are None."""
         result = self.result
-        document: dict[str, Any] = {
+        document = {
             "images": result.images,
             "batches": len(result.batches),
             "total_batches": result.total_batches,
@@ -107,17 +105,14 @@ class Summary:
             "warnings": list(result.warnings),
             "fingerprint": result.fingerprint,
         }
-        converted: dict[str, Any] = as_json(document)
-        return converted
+        return {name: as_json(value) for name, value in document.items()}
 
     @property
     def too_small(self) -> int:
         """Readable images whose batches were too small for the estimator; 0 while a run is incomplete."""
         result = self.result
-        if not result.complete:
-            return 0
         planned = int(result.batch_planned.sum()) + int(result.provenance.get("left_out", 0))
-        return planned - len(result.unreadable) - result.images
+        return planned - len(result.unreadable) - result.images if result.complete else 0
 
     @property
     def _has_top1(self) -> bool:
@@ -137,11 +132,9 @@ class Summary:
             yield f"{counted}; errors are jackknife standard errors over {result.folds} folds of batches."
         else:
             yield f"{counted}; too few for errors, which take at least {MIN_FOLDS} folds of batches."
-        if result.unreadable:
-            first = result.unreadable[0]
-            yield (
-                f"{len(result.unreadable)} images could not be read, such as {first.image}: {first.reason}."
-            )
+        if unreadable := result.unreadable:
+            first = unreadable[0]
+            yield f"{len(unreadable)} images could not be read, such as {first.image}: {first.reason}."
         if self.too_small:
             yield (
                 f"{self.too_small} readable images were left out: their batches had fewer than {MIN_BATCH} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,15 @@ from .result import Result
 
 LATEX_DEPTHS = {0.0: "0", 0.25: "1/4", 0.5: "1/2", 0.75: "3/4"}
 """Relative depths at which the LaTeX table shows the raw curve, each at the nearest layer."""
+
+_ESCAPES = str.maketrans(
+    {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+)
 
 
 def export(result: Result, path: str | Path) -> None:
@@ -49,21 +59,19 @@ def curves_csv(result: Result) -> bytes:
 def pairs_csv(result: Result) -> bytes:
     """Return one row per ordered pair of layers, models and readouts: each index and its standard error."""
     matrices = _matrices(result)
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for i, layer in enumerate(result.layers):
-            for j, other in enumerate(result.layers):
-                yield {
-                    "model": layer.model,
-                    "tokens": layer.tokens,
-                    "path": layer.path,
-                    "other_model": other.model,
-                    "other_tokens": other.tokens,
-                    "other_path": other.path,
-                    **{name: float(matrix[i, j]) for name, matrix in matrices.items()},
-                }
-
-    return _csv(rows())
+    return _csv(
+        {
+            "model": layer.model,
+            "tokens": layer.tokens,
+            "path": layer.path,
+            "other_model": other.model,
+            "other_tokens": other.tokens,
+            "other_path": other.path,
+            **{name: float(matrix[i, j]) for name, matrix in matrices.items()},
+        }
+        for i, layer in enumerate(result.layers)
+        for j, other in enumerate(result.layers)
+    )
 
 
 def document_json(result: Result) -> bytes:
@@ -155,13 +163,11 @@ def _point(name: str, curve: Estimate, position: int) -> dict[str, float]:
 
 def _csv(rows: Iterable[dict[str, Any]]) -> bytes:
     """Return rows as CSV; floats with all their digits, undefined ones as `nan`."""
-    text = io.StringIO()
-    writer = None
-    for row in rows:
-        if writer is None:
-            writer = csv.DictWriter(text, list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
+    text, rows = io.StringIO(), iter(rows)
+    first = next(rows)
+    writer = csv.DictWriter(text, list(first), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(itertools.chain([first], rows))
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
@@ -189,7 +195,7 @@ def _latex_line(result: Result, model: str, tokens: str, several: bool, known: b
     nearest = [int(np.abs(raw.depth - depth).argmin()) for depth in LATEX_DEPTHS]
     top1 = result.top1(model)
     cells = [
-        _escaped(model),
+        model.translate(_ESCAPES),
         *([tokens] if several else []),
         str(len(raw.values)),
         *(_with_error(raw.values[layer], raw.se[layer]) for layer in nearest),
@@ -212,14 +218,3 @@ def _last(ratio: Estimate) -> str:
     if not ratio.resolved:
         return "\\textit{unresolved}"
     return f"${ratio.values[-1]:.2f}$ $[{ratio.lower[-1]:.2f}, {ratio.upper[-1]:.2f}]$"
-
-
-def _escaped(text: str) -> str:
-    """Return text with the characters that LaTeX gives a meaning written as themselves."""
-    special = {
-        "\\": "\\textbackslash{}",
-        "~": "\\textasciitilde{}",
-        "^": "\\textasciicircum{}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-    }
-    return "".join(special.get(character, character) for character in text)

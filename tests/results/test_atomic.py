@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import refiner_cka.results.atomic
 from refiner_cka.errors import ResultFileError
 from refiner_cka.results import load, save
 from tests.synthetic import synthetic_result
@@ -48,17 +47,13 @@ def test_failure_leaves_the_old_file_and_no_other(saved, monkeypatch, step, fail
     def fail(*_):
         raise failure
 
-    if step == "fsync":
-        monkeypatch.setattr(refiner_cka.results.atomic.os, "fsync", fail)
-    else:
-        monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr({"fsync": os, "replace": Path}[step], step, fail)
     wanted = KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else ResultFileError
     with pytest.raises(wanted) as caught:
         save(synthetic_result({"m": 2}), saved)
     if wanted is ResultFileError:
-        assert str(caught.value) == (
-            f"cannot write {saved}: No space left on device; choose another place"
-        )
+        told = f"cannot write {saved}: No space left on device; choose another place"
+        assert str(caught.value) == told
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == ["run.h5"]
 
@@ -78,18 +73,16 @@ try:
 except ResultFileError as error:
     sys.stderr.write(str(error))
 """
+    path = tmp_path / "run.h5"
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "run.h5")],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", program, str(path)],
+        capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
         env={**os.environ, "PYTHONPATH": "."},
         check=True,
     )
-    assert (
-        done.stderr == f"cannot write {tmp_path / 'run.h5'}: File too large; choose another place"
-    )
+    assert done.stderr == f"cannot write {path}: File too large; choose another place"
     assert os.listdir(tmp_path) == []
 
 

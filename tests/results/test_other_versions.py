@@ -19,9 +19,7 @@ from tests.synthetic import synthetic_result
 def test_a_measure_of_another_version_is_loaded_merged_drawn_and_said(measured, tmp_path):
     with edited(measured) as file:
         file.copy("smoothing/patch_cosine", "smoothing/novel")
-        file["smoothing/novel"].attrs["name"] = "novel"
-        file["smoothing/novel"].attrs["label"] = "Novelty"
-        file["smoothing/novel"].attrs["order"] = -1
+        file["smoothing/novel"].attrs.update({"name": "novel", "label": "Novelty", "order": -1})
     result = merge([load(measured)])
     assert result.quantity("novel").label == "Novelty"
     novel, known = (result.smoothing(name, "a") for name in ("novel", "patch_cosine"))
@@ -41,10 +39,8 @@ def test_an_index_of_another_version_is_loaded_merged_drawn_and_exported(measure
     with edited(measured) as file:
         file.copy("similarity/cka", "similarity/novel")
         file["similarity/novel"].attrs.update({"name": "novel", "label": "Novelty", "order": 99})
-        file["similarity/novel/values"], file["similarity/novel/se"] = (
-            file["cka"][()],
-            file["cka_se"][()],
-        )
+        file.copy("cka", "similarity/novel/values")
+        file.copy("cka_se", "similarity/novel/se")
     result = merge([load(measured)])
     assert result.indices == ("cka", "novel")
     for name in ("values", "se", "lower", "upper"):
@@ -80,7 +76,7 @@ def test_an_axis_of_another_version_is_loaded_and_merged(measured, tmp_path):
 
 def test_a_measure_of_models_is_loaded_and_written_again(measured, tmp_path):
     with edited(measured) as file:
-        shape, images = file["top1/trials"].shape, file["top1/trials"][()]
+        images = file["top1/trials"][()]
         file.copy("smoothing/patch_cosine", "loss")
         for part in ("total", "squares", "images", "values", "se"):
             del file[f"loss/{part}"]
@@ -89,7 +85,7 @@ def test_a_measure_of_models_is_loaded_and_written_again(measured, tmp_path):
         file["loss"].attrs.update({"name": "loss", "axes": '["models"]', "order": 99})
     save(load(measured), tmp_path / "again.h5")
     assert load(tmp_path / "again.h5").smoothing("loss", "b").values.tolist() == [1.0]
-    assert shape == (20, 2)
+    assert images.shape == (20, 2)
 
 
 @pytest.mark.parametrize(

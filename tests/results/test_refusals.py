@@ -75,10 +75,9 @@ def test_missing_misshapen_or_mistyped_dataset_is_named(saved, path):
         "scalar": np.float64(1.0),
         "empty": h5py.Empty("f8"),
     }
-    free = {"batches", "warnings"}
+    if path in ("batches", "warnings"):
+        del others["longer"]
     for change, values in others.items():
-        if change == "longer" and path in free:
-            continue
         with h5py.File(saved, "r+") as file:
             if path in file:
                 del file[path]
@@ -121,12 +120,10 @@ def test_numbers_from_elsewhere_are_not_followed(saved, tmp_path):
             "compressed": lambda: file.create_dataset(path, shape, "f8", compression="gzip"),
         }
     for name, change in changes.items():
-        file = h5py.File(saved, "r+")
-        del file[path]
-        change()
-        file.close()
-        told = refusal(saved)
-        assert f"{path} is" in told, name
+        with h5py.File(saved, "r+") as file:
+            del file[path]
+            change()
+        assert f"{path} is" in refusal(saved), name
     with h5py.File(saved, "r+") as file:
         del file["layers"]
         file["layers"] = h5py.ExternalLink(secret, "layers")
@@ -146,11 +143,8 @@ def test_additive_links_are_not_followed(saved, tmp_path):
 
 
 def test_attributes_of_the_wrong_kind(saved):
-    for name, value in {
-        "total_batches": "many",
-        "fingerprint": 5,
-        "format_version": 0,
-    }.items():
+    wrong = {"total_batches": "many", "fingerprint": 5, "format_version": 0}
+    for name, value in wrong.items():
         with h5py.File(saved, "r+") as file:
             before = file.attrs[name]
             file.attrs[name] = value

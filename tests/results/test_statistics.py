@@ -6,6 +6,7 @@ from scipy import stats
 
 from refiner_cka.results import statistics as estimate
 from refiner_cka.sums import cosine
+from tests.synthetic import u_centred_gram
 
 
 def sums(folds=20, layers=4, n=24, seed=0):
@@ -15,27 +16,17 @@ def sums(folds=20, layers=4, n=24, seed=0):
     total = []
     for _ in range(folds):
         images = rng.standard_normal((n, 10))
-        stack = []
-        for layer in range(layers):
-            turn = layer / max(layers - 1, 1)
-            features = images @ ((1 - turn) * maps[0] + turn * maps[1])
-            gram = features @ features.T
-            np.fill_diagonal(gram, 0)
-            rows = gram.sum(0)
-            centred = gram - (rows[:, None] + rows) / (n - 2) + rows.sum() / ((n - 1) * (n - 2))
-            np.fill_diagonal(centred, 0)
-            stack.append(centred.ravel())
+        stack = [
+            u_centred_gram(images @ ((1 - turn) * maps[0] + turn * maps[1])).ravel()
+            for turn in np.arange(layers) / max(layers - 1, 1)
+        ]
         total.append(np.array(stack) @ np.array(stack).T)
     return np.array(total)
 
 
-def replicates(folds, statistic):
-    return np.array([statistic(np.delete(folds, k, axis=0).sum(0)) for k in range(len(folds))])
-
-
 def brute_se(folds, statistic):
-    values = replicates(folds, statistic)
     g = len(folds)
+    values = np.array([statistic(np.delete(folds, k, axis=0).sum(0)) for k in range(g)])
     return np.sqrt((g - 1) / g * ((values - values.mean(0)) ** 2).sum(0))
 
 
@@ -56,12 +47,8 @@ def test_a_degenerate_layer_is_nan_in_its_row_and_column_only(own):
 @pytest.mark.parametrize("folds", [5, 6, 20])
 def test_the_jackknife_is_leave_one_group_out(folds):
     products = sums(folds)
-    np.testing.assert_allclose(
-        estimate.jackknife_se(products, cosine),
-        brute_se(products, cosine),
-        rtol=1e-9,
-        atol=1e-12,
-    )
+    found = estimate.jackknife_se(products, cosine)
+    np.testing.assert_allclose(found, brute_se(products, cosine), rtol=1e-9, atol=1e-12)
 
 
 def test_with_few_folds_errors_and_intervals_are_nan_and_s_is_unresolved():
@@ -101,14 +88,8 @@ def test_the_normalised_curve_has_its_own_jackknife():
 
 def test_fieller_solves_its_definition():
     """At both ends the linear combination n - r d lies exactly t standard errors from 0."""
-    n, d, var_n, var_d, cov, t = (
-        np.array([0.8]),
-        0.5,
-        np.array([0.002]),
-        0.001,
-        np.array([0.0005]),
-        2.1,
-    )
+    n, var_n, cov = np.array([0.8]), np.array([0.002]), np.array([0.0005])
+    d, var_d, t = 0.5, 0.001, 2.1
     for end in estimate.fieller(n, d, var_n, var_d, cov, t):
         deviation = (n - end * d) ** 2
         assert deviation == pytest.approx(t**2 * (var_n - 2 * end * cov + end**2 * var_d))
@@ -156,8 +137,7 @@ def test_a_contrast_is_paired_and_interpolates_over_the_union_of_depths():
     np.testing.assert_allclose(contrast.depth, [0, 1 / 3, 0.5, 2 / 3, 1])
 
     def by_hand(keep):
-        a = cosine(first[keep].sum(0))[:, -1]
-        b = cosine(second[keep].sum(0))[:, -1]
+        a, b = (cosine(sums[keep].sum(0))[:, -1] for sums in (first, second))
         return np.array(
             [
                 a[0] - b[0],
@@ -184,10 +164,10 @@ def test_intervals_cover_the_truth():
 
     The number that cover is binomial: below 181 with probability 0.4 % if coverage is 95 %.
     """
-    truth = cosine(sums(folds=4000, seed=1).sum(0))[0, -1]
+    pool = sums(folds=4000, seed=1)
+    truth = cosine(pool.sum(0))[0, -1]
     covered = 0
     rng = np.random.default_rng(0)
-    pool = sums(folds=4000, seed=1)
     for _ in range(200):
         curve = estimate.curve(pool[rng.choice(4000, 20, replace=False)], "none")
         covered += curve.lower[0] <= truth <= curve.upper[0]

@@ -43,14 +43,14 @@ def test_csv_has_one_row_per_layer_with_both_curves(result, tmp_path):
         own = [r for r in rows if (r["model"], r["tokens"]) == (model, tokens)]
         for name, normalize in (("cka_last", "none"), ("s", "first-last")):
             curve = result.curve(model, normalize=normalize, tokens=tokens)
-            for ending, values in (
-                ("", curve.values),
-                ("_se", curve.se),
-                ("_lower", curve.lower),
-                ("_upper", curve.upper),
+            for part, ending in (
+                ("values", ""),
+                ("se", "_se"),
+                ("lower", "_lower"),
+                ("upper", "_upper"),
             ):
                 found = np.array([float(r[name + ending]) for r in own])
-                np.testing.assert_array_equal(found, values)
+                np.testing.assert_array_equal(found, getattr(curve, part))
         assert {r["s_resolved"] for r in own} == {str(result.curve(model, tokens=tokens).resolved)}
 
 
