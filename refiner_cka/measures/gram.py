@@ -17,16 +17,7 @@ from .scaling import sums_device
 
 
 class GramStack:
-    """Gram matrices of all layers of all models for one batch.
-
-    One stack for everything: its product with itself holds each model's own similarities in its diagonal
-    blocks and those between models beside them.
-
-    Args:
-        layers: number of rows of the final matrix, over all models and readouts.
-        batch_size: images of a full batch.
-        device: where features live.
-    """
+    """Gram matrices of all layers of all models for one batch, of at most `batch_size` images."""
 
     def __init__(self, layers: int, batch_size: int, device: torch.device) -> None:
         self._buffer = torch.zeros(layers * batch_size**2, dtype=torch.float32, device=device)
@@ -67,7 +58,6 @@ class Similarity(Meter):
         self.setting = setting
         self._indices = tuple(INDICES.values())
         self.quantities = tuple(index.quantity for index in self._indices)
-        self._layers = 0
         self._stack: GramStack | None = None
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:

@@ -6,16 +6,15 @@ Every measure is a function from the tokens of a CKA batch to one number per ima
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from functools import partial
 
 import torch
 
 from ..errors import LayerError
-from ..sums import LAYERS, Quantity
+from ..sums import LAYERS
 from .meter import Setting
 from .scaling import lengths, median_of_three
-from .tally import Measure, table
+from .tally import row, table
 from .tokens import TokenMeter, Tokens
 
 EFFECTIVE_RANK_IMAGES = 32
@@ -117,24 +116,7 @@ def token_norm_ratio(tokens: Tokens) -> torch.Tensor:
     return (norms.amax(1) / median).where(median > 0, float("nan"))
 
 
-def _row(
-    function: Callable[[Tokens], torch.Tensor],
-    label: str,
-    about: str,
-    range_: tuple[float | None, float | None],
-    smoother: Literal["higher", "lower"] | None,
-    source: str,
-    *,
-    default: bool = False,
-    on_grid: bool = False,
-    few: bool = False,
-) -> Measure:
-    """Return a row of the table; the measure is called as its function is."""
-    name = function.__name__
-    path = f"smoothing/{name}"
-    quantity = Quantity(name, path, "mean", (LAYERS,), label, about, range_, smoother, source, few)
-    return Measure(function, quantity, default, on_grid)
-
+_row = partial(row, LAYERS)
 
 MEASURES = table(
     _row(

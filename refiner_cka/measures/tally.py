@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -50,7 +50,6 @@ class Tally:
         images: int,
         device: torch.device,
     ) -> None:
-        # Apple's MPS has no float64.
         self._quantities = {quantity.name: quantity for quantity in shapes}
         self._values = {
             quantity.name: torch.empty(*shape, images, dtype=exact_dtype(device), device=device)
@@ -113,6 +112,27 @@ def share(images: int, batch: int, plan: Plan) -> int:
     if batch >= over:
         return 0
     return min(images // over + (batch < images % over), max(map(len, plan.batches)))
+
+
+def row(
+    axis: str,
+    function: Callable[[Any], torch.Tensor],
+    label: str,
+    about: str,
+    range_: tuple[float | None, float | None],
+    smoother: Literal["higher", "lower"] | None,
+    source: str,
+    *,
+    prefix: str = "",
+    default: bool = False,
+    on_grid: bool = False,
+    few: bool = False,
+) -> Measure:
+    """Return a measure called as its function is, after `prefix`. For the rest see `Measure` and `Quantity`."""
+    name = prefix + function.__name__
+    path = f"smoothing/{name}"
+    quantity = Quantity(name, path, "mean", (axis,), label, about, range_, smoother, source, few)
+    return Measure(function, quantity, default, on_grid)
 
 
 def table(*measures: Measure) -> dict[str, Measure]:
