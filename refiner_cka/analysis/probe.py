@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
+from ..options import Precision
 from ..subjects import Subject
 from ..subjects.failing import why_it_fails
 from ..subjects.hooks import capture, first_outputs
 from ..subjects.readout import place_of, tensor_at, tensor_of
 from . import process
 from .lockstep import Diverged, Lockstep
-from .runtime import Precision, Runtime
+from .runtime import Runtime
 
 PROBE_IMAGES = 3
 """Images of the pass that finds out which layers are called. Not 1 or 2: such an axis may be there by chance."""
@@ -129,13 +130,17 @@ def watch(
     subject: Subject, paths: Sequence[str], shape: Sequence[int], here: Runtime
 ) -> Mapping[str, list[torch.Tensor | None]]:
     """Return what modules return for the images of the probe, on the meta device."""
-
-    def shape_of(output: Any) -> torch.Tensor | None:
-        tensor = tensor_of(output, PROBE_IMAGES)
-        return None if tensor is None else torch.empty_like(tensor, device="meta")
-
     images = noise(shape, here)
-    return first_outputs(subject.module, paths, lambda: subject.module(images), shape_of)[0]
+    return first_outputs(
+        subject.module,
+        paths,
+        lambda: subject.module(images),
+        lambda output: _on_meta(tensor_of(output, PROBE_IMAGES)),
+    )[0]
+
+
+def _on_meta(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else torch.empty_like(tensor, device="meta")
 
 
 def _faint(subject: Subject) -> str:
@@ -146,34 +151,27 @@ def _faint(subject: Subject) -> str:
     found: dict[str, float] = {}
     for path in subject.layers:
         for name, value in subject.module.get_submodule(path).named_parameters():
-            if (
-                name.endswith("bias")
-                or not value.numel()
-                or value.numel() != max(value.shape, default=1)
-            ):
-                continue
-            greatest = float(value.detach().abs().max())
-            if greatest <= _FAINT:
-                found[name] = max(greatest, found.get(name, 0.0))
+            is_vector = 0 < value.numel() == max(value.shape, default=1)
+            if is_vector and not name.endswith("bias"):
+                greatest = float(value.detach().abs().max())
+                if greatest <= _FAINT:
+                    found[name] = max(greatest, found.get(name, 0.0))
     if not found:
         return ""
     names = ", ".join(list(found)[:4]) + (", ..." if len(found) > 4 else "")
     greatest = max(found.values())
-    return (
-        f"{names} in its layers {'is at most ' + format(greatest, '.0e') if greatest else 'is 0'}"
-    )
+    return f"{names} in its layers is {f'at most {greatest:.0e}' if greatest else '0'}"
 
 
 class _Output:
     """What is kept of a layer's output for some images: its shape, its digest and a sample of its features."""
 
     def __init__(self, tensor: torch.Tensor | None) -> None:
-        self.shape: torch.Tensor | None = None
+        self.shape = _on_meta(tensor)
         self.digest = b""
         self.sample = torch.empty(0)
         if tensor is None:
             return
-        self.shape = torch.empty_like(tensor, device="meta")
         plain = tensor.detach().cpu().contiguous()
         self.digest = hashlib.sha256(plain.flatten().view(torch.uint8).numpy().data).digest()
         if plain.ndim and plain.shape[0]:
@@ -263,12 +261,9 @@ def _pass(subject: Subject, images: torch.Tensor, places: dict[str, int] | None 
         # A tensor that is still there, at the same place and of the same content, is the same tensor.
         for reference, name in alive:
             before = reference()
-            if (
-                before is not None
-                and name != path
-                and before.data_ptr() == tensor.data_ptr()
-                and seen.calls[name][-1].digest == kept.digest
-            ):
+            if before is None or name == path or before.data_ptr() != tensor.data_ptr():
+                continue
+            if seen.calls[name][-1].digest == kept.digest:
                 seen.repeats.setdefault(path, seen.repeats.get(name, name))
         alive.append((weakref.ref(tensor), path))
 
@@ -295,10 +290,8 @@ def _obstacle_to_splitting(
             reason = (
                 f"an image's features depend on the others of its pass, or on its place ({layer})"
             )
-            return reason, [
-                f"{subject.name}: {reason}; so its numbers depend on the batch size, and each batch goes through "
-                "it whole"
-            ]
+            so = "so its numbers depend on the batch size, and each batch goes through it whole"
+            return reason, [f"{subject.name}: {reason}; {so}"]
     with process.preserved(here.device):
         before = process.read(settings)
         together = _taking_turns(subject, chunks, first.places)
@@ -348,8 +341,7 @@ def _taking_turns(
             returned = lockstep.run(subject.module, chunks)
     except Diverged:
         return "they call different layers"
-    except Exception as error:
-        # One after the other the same passes worked.
+    except Exception as error:  # one after the other the same passes worked
         return type(error).__name__
     for one, output in zip(seen, returned, strict=True):
         one.returned = _Output(tensor_at(output, places[""]))

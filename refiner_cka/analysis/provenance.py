@@ -8,7 +8,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..images import Digest, ImageSource, Plan
@@ -38,21 +42,9 @@ ESTIMATOR: Mapping[str, Any] = {
 
 
 def identity(
-    models: Sequence[Model],
-    source: ImageSource,
-    plan: Plan,
-    digest: Digest,
-    here: Runtime,
+    models: Sequence[Model], source: ImageSource, plan: Plan, digest: Digest, here: Runtime
 ) -> dict[str, Any]:
-    """Return what determines the numbers whatever is measured, as JSON types; meters add what theirs depend on.
-
-    Args:
-        models: the models.
-        source: the images.
-        plan: their batches.
-        digest: of the images of the plan.
-        here: the process, for its precision.
-    """
+    """Return what determines the numbers whatever is measured, as JSON types; meters add what theirs depend on."""
     order = list(itertools.chain.from_iterable(plan.batches))
     return {
         "estimator": dict(ESTIMATOR),
@@ -101,10 +93,6 @@ def circumstances(
 ) -> dict[str, Any]:
     """Return what is worth recording and does not determine the numbers."""
     subjects = [model.subject for model in models]
-    import platform
-    from datetime import UTC, datetime
-    from importlib.metadata import PackageNotFoundError, version
-
     versions = {"python": platform.python_version()}
     for package in ("refiner-cka", "torch", "timm", "numpy"):
         try:
@@ -144,14 +132,9 @@ def _preprocessing(value: Preprocessing, source: ImageSource) -> dict[str, Any]:
     """Return what becomes of an image before the model is given it."""
     if source.input_shape is not None:
         return {"input_size": list(source.input_shape), "inputs": "floating, fed as they are"}
-    return {
-        "input_size": list(value.input_size),
-        "mean": list(value.mean),
-        "std": list(value.std),
-        "interpolation": value.interpolation,
-        "crop_pct": value.crop_pct,
-        "crop_mode": value.crop_mode,
-    }
+    stated = {name: list(of) if isinstance(of, tuple) else of for name, of in asdict(value).items()}
+    del stated["assumed"]
+    return stated
 
 
 def _labels(source: ImageSource, order: Sequence[int]) -> str | None:
