@@ -150,8 +150,6 @@ class AttentionMeter(Meter):
         self._measures = measures
         self.quantities = (*(measure.quantity for measure in measures), BLOCK_SIMILARITY)
         self._blocks: dict[Model, list[Block]] = {}
-        self._tally: Tally | None = None
-        self._compared = 0
         self._columns: dict[Block, list[torch.Tensor]] = {}
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
@@ -185,15 +183,12 @@ class AttentionMeter(Meter):
         return unfused(model.subject.module) if self._blocks[model] else nullcontext()
 
     def begin(self, batch: Batch) -> None:
-        """Make room for the batch; the memory is taken with the first one."""
-        setting = self.setting
-        if self._tally is None:
-            shapes = {quantity: (self._count,) * len(quantity.axes) for quantity in self.quantities}
-            self._tally = Tally(shapes, setting.largest, setting.device)
-        self._compared = min(
-            share(SIMILARITY_IMAGES, batch.index, setting.plan), CHUNK_IMAGES, batch.images
-        )
+        """Make room for the batch."""
+        shapes = {quantity: (self._count,) * len(quantity.axes) for quantity in self.quantities}
+        self._tally = Tally(shapes, batch.images, self.setting.device)
         self._tally.begin(batch.images)
+        taken = share(SIMILARITY_IMAGES, batch.index, self.setting.plan)
+        self._compared = min(taken, CHUNK_IMAGES, batch.images)
 
     def start(self, model: Model) -> None:
         """Forget the columns of passes that ran out of memory."""
@@ -201,7 +196,6 @@ class AttentionMeter(Meter):
 
     def _see(self, block: Block, chunks: Sequence[torch.Tensor], images: slice) -> None:
         """Measure a block's maps of some images."""
-        assert self._tally is not None
         between = distances(block.grid, block.patch, self.setting.device)
         maps = Maps(torch.cat(list(chunks)), block.prefix, block.point.kind, between)
         for measure in self._measures:
@@ -213,7 +207,6 @@ class AttentionMeter(Meter):
 
     def end(self, model: Model, outputs: Sequence[Any]) -> None:
         """Compare the maps of the model's blocks, and let them go."""
-        assert self._tally is not None
         for kind in ("softmax", "refined"):
             blocks = [block for block in self._columns if block.point.kind == kind]
             columns = [torch.cat(self._columns[block]) for block in blocks]
@@ -227,7 +220,6 @@ class AttentionMeter(Meter):
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return the sums of each measure at each block, and of the similarity of pairs of blocks."""
-        assert self._tally is not None
         return self._tally.added()
 
 

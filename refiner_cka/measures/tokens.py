@@ -199,7 +199,6 @@ class TokenMeter(Meter):
         self._measures = measures
         self._is_asked_for = is_asked_for
         self._expensive_images = expensive
-        self._tally: Tally | None = None
         on_grid = any(measure.on_grid for measure in measures)
         self.reads: Reads = "grid" if on_grid else "tokens"
         self.identity = {
@@ -268,18 +267,16 @@ class TokenMeter(Meter):
         return found, lines
 
     def begin(self, batch: Batch) -> None:
-        """Make room for the batch; the memory is taken with the first one."""
-        if self._tally is None:
-            shapes = dict.fromkeys(self.quantities, (self._layers,))
-            self._tally = Tally(shapes, self.setting.largest, self.setting.device)
-        self._expensive = share(self._expensive_images, batch.index, self.setting.plan)
+        """Make room for the batch."""
+        shapes = dict.fromkeys(self.quantities, (self._layers,))
+        self._tally = Tally(shapes, batch.images, self.setting.device)
         self._tally.begin(batch.images)
+        self._expensive = share(self._expensive_images, batch.index, self.setting.plan)
 
     def _see(
         self, rows: Sequence[int], reading: Reading, chunks: Sequence[torch.Tensor], _images: slice
     ) -> None:
         """Measure one layer; the measures do not depend on the readout of its rows."""
-        assert self._tally is not None
         patches = [patches_of(chunk, reading.layout) for chunk in chunks]
         tokens = Tokens(patches, reading.grid, self._expensive)
         for measure in self._measures:
@@ -290,7 +287,6 @@ class TokenMeter(Meter):
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return the sums of each measure at each row."""
-        assert self._tally is not None
         return self._tally.added()
 
 
