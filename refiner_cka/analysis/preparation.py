@@ -25,7 +25,7 @@ from ..subjects.subject import Subject
 from ..sums import LAYERS, Layer, Quantity, along_depth
 from . import provenance, runtime
 from .accepting import Data, Models, accepts
-from .probe import PROBE_IMAGES, probe, watch
+from .probe import PROBE_IMAGES, faint_scales, probe, watch
 from .rows import choose_rows, layout_of, readouts_of, why_unreadable
 from .runtime import Runtime
 
@@ -114,7 +114,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         sites += own
         lines += left_out
     for line in lines if here.rank == 0 else []:
-        warnings.warn(line, AnalysisWarning, stacklevel=_STACK_LEVEL)
+        warnings.warn(line, AnalysisWarning, stacklevel=3)  # points at whoever called `prepare`
     rows = [(model.name, row.path, row.readout) for model in found for row in model.rows]
     axes = {LAYERS: along_depth(rows)}
     digest = source.digest(list(itertools.chain.from_iterable(plan.batches)))
@@ -144,9 +144,6 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
 
 prepare = accepts(Options)(prepared)
 """`prepared` with the options as keyword arguments: the first half of `analyze`."""
-
-_STACK_LEVEL = 3
-"""A warning points at whoever called `prepare`."""
 
 
 def _most(reads: Sequence[Reads], readouts: Sequence[Readout]) -> Reads:
@@ -191,24 +188,25 @@ def _model(
     reads: Reads,
 ) -> tuple[Model, list[str]]:
     """Probe a subject and return it, after the models before, with a line for whatever has to be said."""
-    shown = probe(subject, source.input_shape or subject.preprocessing.input_size, here)
+    shape = tuple(source.input_shape or subject.preprocessing.input_size)
+    shown = probe(subject, shape, here)
     outputs = {
         path: output
         for path, calls in shown.calls.items()
         if why_unreadable(calls) is None and (output := calls[0]) is not None
     }
-    readings = read_tokens(subject, outputs, shown.shape, here, reads)
+    readings = read_tokens(subject, outputs, shape, here, reads)
     chosen, lines = choose_rows(subject, shown, outputs, readouts, readings)
     first_row = sum(len(model.rows) for model in before)
 
     def look(paths: Sequence[str]) -> Mapping[str, Sequence[torch.Tensor | None]]:
         with here.hosting(subject.module), here.session():
-            return watch(subject, paths, shown.shape, here)
+            return watch(subject, paths, shape, here)
 
     model = Model(
         subject=subject,
         number=len(before),
-        shape=shown.shape,
+        shape=shape,
         rows=tuple(
             Row(position, path, readout, layout_of(readings.get(path)))
             for position, (readout, path) in enumerate(chosen, first_row)
@@ -217,9 +215,9 @@ def _model(
         places=shown.places,
         readings=readings,
         classes=subject.class_map(source.classes, shown.logits),
-        logits_place=shown.logits_place,
+        logits_place=shown.places[""],
         whole=shown.whole,
-        faint=shown.faint,
+        faint=faint_scales(subject),
         watch=look,
         probe_images=PROBE_IMAGES,
     )

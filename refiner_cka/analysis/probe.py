@@ -59,13 +59,11 @@ class Probe:
 
     Attributes:
         calls: layers in the order of their first call; each call's output, on the meta device.
-        places: of each layer, which tensor of its output stands for it; see `readout.place_of`.
+        places: of each layer, which tensor of its output stands for it, of the model's under ""; see
+            `readout.place_of`.
         repeats: of a layer that returns the very tensor of a layer before it, which.
         logits: number of classes the model predicts, if its output is `(images, classes)`.
-        logits_place: which tensor of the model's output these are.
-        shape: channels, height and width of the images.
         whole: why a batch must go through the model whole; empty if it may be split.
-        faint: which scales of its layers are nearly 0, in words; empty if none are.
         warnings: what a reader of the numbers has to know, one line each.
     """
 
@@ -73,10 +71,7 @@ class Probe:
     places: Mapping[str, int]
     repeats: Mapping[str, str]
     logits: int | None
-    logits_place: int
-    shape: tuple[int, ...]
     whole: str
-    faint: str
     warnings: tuple[str, ...]
 
 
@@ -112,10 +107,7 @@ def probe(subject: Subject, shape: Sequence[int], here: Runtime) -> Probe:
         places=first.places,
         repeats=first.repeats,
         logits=logits.shape[1] if logits is not None and logits.ndim == 2 else None,
-        logits_place=first.places[""],
-        shape=tuple(shape),
         whole=whole,
-        faint=_faint(subject),
         warnings=tuple(warnings),
     )
 
@@ -143,9 +135,10 @@ def _on_meta(tensor: torch.Tensor | None) -> torch.Tensor | None:
     return None if tensor is None else torch.empty_like(tensor, device="meta")
 
 
-def _faint(subject: Subject) -> str:
-    """Return which scales in a model's layers are nearly 0: a residual branch behind one adds next to nothing.
+def faint_scales(subject: Subject) -> str:
+    """Return which scales in a model's layers are nearly 0, in words; empty if none are.
 
+    A residual branch behind one adds next to nothing.
     LayerScale and the last normalisation of a residual branch begin so, and grow in training.
     """
     found: dict[str, float] = {}
@@ -285,8 +278,8 @@ def _obstacle_to_splitting(
         return f"it fails on {len(chunks[1])} images where it takes {PROBE_IMAGES}", []
     for own, other in zip(_OTHERS, others, strict=True):
         if layer := first.strays(other, own, here.precision):
-            if varies := _varies(subject, chunks[0], first, here):
-                return "it is random in evaluation", [_random(subject, varies)]
+            if random := _random(subject, chunks[0], first, here):
+                return random
             reason = (
                 f"an image's features depend on the others of its pass, or on its place ({layer})"
             )
@@ -305,24 +298,26 @@ def _obstacle_to_splitting(
         disturbed = next((found for one, two in pairs if (found := one.differs(two))), "")
     if not disturbed:
         return "", []
-    if varies := _varies(subject, chunks[0], first, here):
-        return "it is random in evaluation", [_random(subject, varies)]
+    if random := _random(subject, chunks[0], first, here):
+        return random
     reason = f"passes that take turns disturb one another ({disturbed})"
     said = f"{subject.name}: each batch goes through the model whole, since {reason}"
     return reason, [said] if here.device.type == "cpu" else []
 
 
-def _varies(subject: Subject, images: torch.Tensor, first: _Seen, here: Runtime) -> str:
-    """Return the first layer where another pass over the same images differs by more than rounding."""
+def _random(
+    subject: Subject, images: torch.Tensor, first: _Seen, here: Runtime
+) -> tuple[str, list[str]] | None:
+    """Return as an obstacle that another pass over the same images differs by more than rounding, if so."""
     again = _pass(subject, images, first.places)
-    return first.strays(again, range(len(images)), here.precision)
-
-
-def _random(subject: Subject, layer: str) -> str:
-    return (
+    layer = first.strays(again, range(len(images)), here.precision)
+    if not layer:
+        return None
+    line = (
         f"{subject.name}: two passes over the same images differ ({layer}): the model is random in evaluation; "
         "its numbers are those of one draw, fixed by --seed: switch the randomness off to measure the model alone"
     )
+    return "it is random in evaluation", [line]
 
 
 def _taking_turns(

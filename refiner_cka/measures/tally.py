@@ -45,10 +45,7 @@ class Tally:
     """
 
     def __init__(
-        self,
-        shapes: Mapping[Quantity, tuple[int, ...]],
-        images: int,
-        device: torch.device,
+        self, shapes: Mapping[Quantity, tuple[int, ...]], images: int, device: torch.device
     ) -> None:
         self._quantities = {quantity.name: quantity for quantity in shapes}
         self._values = {
@@ -78,24 +75,17 @@ class Tally:
 
     def added(self) -> dict[str, torch.Tensor]:
         """Return what the batch adds to the sums."""
-        return {
-            path: value
-            for name, values in self._values.items()
-            for path, value in _moments(self._quantities[name], values[..., : self._images]).items()
-        }
-
-
-def _moments(quantity: Quantity, values: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the three sums of values over the last axis."""
-    values = values.to(sums_device(values.device)).to(torch.float64)
-    # NaN has no part in nansum, inf makes it inf, and inf - inf is NaN.
-    total = values.nansum(-1)
-    non_finite = total - total
-    return {
-        quantity.sum("total"): total + non_finite,
-        quantity.sum("squares"): values.square().nansum(-1) + non_finite,
-        quantity.sum("images"): (~values.isnan()).sum(-1).to(torch.float64),
-    }
+        found: dict[str, torch.Tensor] = {}
+        for name, quantity in self._quantities.items():
+            values = self._values[name][..., : self._images]
+            values = values.to(sums_device(values.device)).to(torch.float64)
+            # NaN has no part in nansum, inf makes it inf, and inf - inf is NaN.
+            total = values.nansum(-1)
+            non_finite = total - total
+            found[quantity.sum("total")] = total + non_finite
+            found[quantity.sum("squares")] = values.square().nansum(-1) + non_finite
+            found[quantity.sum("images")] = (~values.isnan()).sum(-1).to(torch.float64)
+        return found
 
 
 def marked(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
