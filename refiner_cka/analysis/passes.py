@@ -56,7 +56,6 @@ class Passes:
         self._whole = model.whole
         self._short_of_memory = False
         self._calls: Counter[str] = Counter()
-        self._images = 0
         self._lockstep = Lockstep(self._see_batch)
         self.said: list[str] = []
 

@@ -33,10 +33,7 @@ class Accuracy(Meter):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self._models = 0
         self._classes: dict[Model, torch.Tensor] = {}
-        self._counts = torch.empty(0)
-        self._labels: torch.Tensor | None = None
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
         """Look at no layer: what models return is enough."""

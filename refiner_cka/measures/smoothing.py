@@ -17,14 +17,9 @@ from .scaling import lengths, median_of_three
 from .tally import row, table
 from .tokens import TokenMeter, Tokens
 
-EFFECTIVE_RANK_IMAGES = 32
-"""Effective rank, whose decompositions are expensive, is measured on at most so many images of a run, ..."""
-
-EFFECTIVE_RANK_SHARE = 256
-"""... on one image in so many, ..."""
-
-EFFECTIVE_RANK_LEAST = 4
-"""... and on no fewer than these."""
+EFFECTIVE_RANK_SHARE, EFFECTIVE_RANK_LEAST, EFFECTIVE_RANK_MOST = 256, 4, 32
+"""Effective rank, whose decompositions are expensive, is measured on one image of a run in so many, from so many
+images to so many."""
 
 
 def patch_cosine(tokens: Tokens) -> torch.Tensor:
@@ -91,8 +86,7 @@ def effective_rank(tokens: Tokens) -> torch.Tensor:
 def dirichlet_energy(tokens: Tokens) -> torch.Tensor:
     """Squared differences of neighbours on the patch grid (4-neighbours, each edge once), over squared norm."""
     grid = tokens.grid
-    if grid is None:
-        raise ValueError("the Dirichlet energy needs the patch grid")
+    assert grid is not None  # the meter asks for nothing on the grid where there is none
 
     def energy(x: torch.Tensor) -> torch.Tensor:
         x = x[:, -grid[0] * grid[1] :].view(len(x), *grid, -1)
@@ -242,7 +236,7 @@ def choose(names: str | None) -> tuple[str, ...]:
 def expensive_images(images: int) -> int:
     """Return on how many images of a run the expensive measures are taken."""
     wanted = max(EFFECTIVE_RANK_LEAST, images // EFFECTIVE_RANK_SHARE)
-    return min(images, wanted, EFFECTIVE_RANK_IMAGES)
+    return min(images, wanted, EFFECTIVE_RANK_MOST)
 
 
 def _mean_cosine(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,6 @@ class Tally:
             quantity.name: torch.empty(*shape, images, dtype=exact_dtype(device), device=device)
             for quantity, shape in shapes.items()
         }
-        self._images = 0
 
     def begin(self, images: int) -> None:
         """Forget the batch before and make room for one of `images`."""

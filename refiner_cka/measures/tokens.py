@@ -7,6 +7,7 @@ are 0) is NaN and left out of the mean; a token of length 0 has no direction, an
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -46,11 +47,8 @@ class Tokens:
 
     def first(self, images: int) -> torch.Tensor:
         """Return the tokens of the first images as they are, float64 (on the CPU if the device has none)."""
-        parts, left = [], images
-        for chunk in self._chunks:
-            parts.append(chunk[: max(left, 0)])
-            left -= len(chunk)
-        tokens = torch.cat(parts)
+        rows = itertools.chain.from_iterable(chunk.unbind() for chunk in self._chunks)
+        tokens = torch.stack(list(itertools.islice(rows, images)))
         return (tokens.cpu() if tokens.device.type == "mps" else tokens).to(torch.float64)
 
     def each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -213,24 +211,20 @@ class TokenMeter(Meter):
         self._layers = sum(len(model.rows) for model in models)
         found: list[Site] = []
         lines: list[str] = []
-        with_tokens: set[int] = set()
-        with_grid: set[int] = set()
+        has_grid: dict[int, bool] = {}  # of rows with tokens
         for model in models:
             readings, said = self._readings(model)
             lines += said
             for path, reading in readings.items():
                 rows = [row.position for row in model.rows_by_layer()[path]]
-                with_tokens.update(rows)
-                with_grid.update(rows if reading.grid is not None else ())
+                has_grid |= dict.fromkeys(rows, reading.grid is not None)
                 see = functools.partial(self._see, rows, reading)
                 found.append(Site(model, path, see, model.places[path]))
-        everywhere = set(range(self._layers))
-        absent = {
-            on_grid: tuple(sorted(everywhere - measured))
-            for on_grid, measured in ((False, with_tokens), (True, with_grid))
-        }
+        without = tuple(row for row in range(self._layers) if row not in has_grid)
+        off_grid = tuple(row for row in range(self._layers) if not has_grid.get(row))
         self.quantities = tuple(
-            replace(measure.quantity, absent=absent[measure.on_grid]) for measure in self._measures
+            replace(measure.quantity, absent=off_grid if measure.on_grid else without)
+            for measure in self._measures
         )
         return found, lines
 
