@@ -194,13 +194,7 @@ class _Seen:
         return "" if self.returned.digest == other.returned.digest else "its output"
 
     def strays(self, other: _Seen, own: Sequence[int], precision: Precision) -> str:
-        """Return the first layer where images are not, up to rounding, what they are in another pass.
-
-        Args:
-            other: the other pass.
-            own: which images of this pass it was of.
-            precision: of both.
-        """
+        """Return the first layer where images are not, up to rounding, what they are in another pass of `own`."""
         if self.calls.keys() != other.calls.keys():
             return "which layers are called"
         pairs = [

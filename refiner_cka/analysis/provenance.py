@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
+
 from ..images import Digest, ImageSource, Plan
 from ..images.preprocessing import Preprocessing
 from ..options import Options
@@ -22,7 +24,6 @@ from ..subjects.locality import Reading
 from ..subjects.model import Model, Row
 from ..subjects.provenance import ASIDE
 from ..subjects.subject import Subject
-from . import runtime
 from .runtime import Runtime
 
 REVISION = 2
@@ -93,6 +94,8 @@ def circumstances(
 ) -> dict[str, Any]:
     """Return what is worth recording and does not determine the numbers."""
     subjects = [model.subject for model in models]
+    is_cuda = here.device.type == "cuda"
+    gpu = f" ({torch.cuda.get_device_name(here.device)})" if is_cuda else ""
     versions = {"python": platform.python_version()}
     for package in ("refiner-cka", "torch", "timm", "numpy"):
         try:
@@ -113,7 +116,7 @@ def circumstances(
             for subject in subjects
             if (known := subject.layout).stated is not None or known.stated_prefix is not None
         },
-        "device": runtime.describe(here.device),
+        "device": here.device.type + gpu,
         "processes": here.world,
         "versions": versions,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

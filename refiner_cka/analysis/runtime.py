@@ -115,13 +115,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def describe(device: torch.device) -> str:
-    """Return the device's name for the record: `cuda (NVIDIA A100-SXM4-80GB)`, `cpu`."""
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return device.type
-
-
 def _device(name: str | None) -> torch.device:
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []

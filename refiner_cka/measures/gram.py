@@ -33,12 +33,7 @@ class GramStack:
         self._scales = self._scale_buffer[:used].view(self._layers, images)
 
     def put(self, row: int, chunks: Sequence[torch.Tensor]) -> None:
-        """Reduce one layer's features to its Gram matrix.
-
-        Args:
-            row: the layer's row in the final matrix.
-            chunks: its features for the whole batch, in parts `(images, features)`.
-        """
+        """Reduce a row's features for the whole batch, in parts `(images, features)`, to its Gram matrix."""
         hsic.gram(chunks, self._grams[row], self._scales[row], self._workspace)
 
     def grams(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -90,11 +90,7 @@ def _is_sound(out: torch.Tensor, first: torch.Tensor) -> bool:
       above 2^66 tiny, less than 2^-36 sqrt(K_ii K_jj), a thousandth of a float32's rounding.
     - No image is so far out that the mean, which it draws towards itself, costs the others digits. One outlier
       of n images comes out with (n - 1)^2 times the energy of the others, however far out it is.
-    - The features vary by more than `_Variation` could take for rounding.
-
-    Args:
-        out: `(n, n)`.
-        first: the features of one image.
+    - The features, of which `first` are those of one image, vary by more than `_Variation` takes for rounding.
     """
     info, images = torch.finfo(out.dtype), len(out)
     energies = sorted(out.diagonal().tolist())
@@ -285,17 +281,10 @@ def u_centre(grams: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 
 
 def relative(gram: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Return scales that bring the largest entry of a Gram matrix off its diagonal to about 1.
+    """Return scales `(n,)` over one power of two: the largest entry off the Gram matrix' diagonal is then about 1.
 
-    For one batch, where CKA does not depend on the size of either Gram matrix: float64 features of 1e200 have
-    no Gram matrix on their own scale.
-
-    Args:
-        gram: `(n, n)`, float64.
-        scales: `(n,)`, of its images.
-
-    Returns:
-        `(n,)`: `scales` divided by one power of two.
+    For one batch, where CKA does not depend on the size of either Gram matrix, `(n, n)` in float64: features of
+    1e200 have none on their own scale.
     """
     exponents = scales.frexp().exponent
     sizes = gram.frexp().exponent + exponents + exponents.unsqueeze(-1)

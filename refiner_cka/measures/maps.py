@@ -138,12 +138,7 @@ class Block:
 
 
 class AttentionMeter(Meter):
-    """Measures of every block's attention maps, and how alike the maps of a model's blocks are.
-
-    Args:
-        setting: of the run.
-        measures: what to measure.
-    """
+    """Measures of every block's attention maps, and how alike the maps of a model's blocks are."""
 
     def __init__(self, setting: Setting, measures: Sequence[Measure]) -> None:
         self.setting = setting

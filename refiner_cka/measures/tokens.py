@@ -41,9 +41,8 @@ class Tokens:
     ) -> None:
         self._chunks = chunks
         self.grid = grid
-        self.images = sum(len(chunk) for chunk in chunks)
         self.count = chunks[0].shape[1]
-        self.expensive = min(expensive, self.images)
+        self.expensive = min(expensive, sum(map(len, chunks)))
 
     def first(self, images: int) -> torch.Tensor:
         """Return the tokens of the first images as they are, float64 (on the CPU if the device has none)."""
