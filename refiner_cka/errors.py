@@ -1,16 +1,4 @@
-"""Everything this package refuses, the one warning it gives, and what keeps their messages to one line.
-
-RefinerCkaError            a refusal; the message is one line: what is wrong and what to do
-├── DataError              images: missing, too few, unreadable, not what the models take
-├── ModelError             a model that is unknown or cannot be built or reached
-│   └── CheckpointError    weights that cannot be read or do not fit the model
-├── LayerError             layers: no match, never called, called several times, a readout that does not apply
-├── DeviceError            a device or precision that this machine lacks
-├── ResultError            a question that a result cannot answer; results that do not merge
-└── ResultFileError        a result file that cannot be read, written or replaced
-
-AnalysisWarning            the analysis goes on, and something in it is undefined, was left out or assumed
-"""
+"""Everything this package refuses, the one warning it gives, and what keeps their messages to one line."""
 
 from collections.abc import Sequence
 

@@ -7,6 +7,7 @@ A `Quantity` names what was measured, which sums it keeps and which of a few est
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -135,13 +136,7 @@ class Quantity:
     def sums(self) -> tuple[Sum, ...]:
         """The sums it is made of."""
         return tuple(
-            Sum(
-                self.sum(part),
-                self.axes,
-                kind,
-                bound and bound.format(path=self.path),
-                self.folds,
-            )
+            Sum(self.sum(part), self.axes, kind, bound and bound.format(path=self.path), self.folds)
             for part, (kind, bound) in _PARTS[self.estimator].items()
         )
 
@@ -158,17 +153,11 @@ def all_sums(quantities: Sequence[Quantity]) -> dict[str, Sum]:
 
 def along_depth(entries: Sequence[tuple[str, str, str]]) -> tuple[Layer, ...]:
     """Return an axis of `(model, path, readout)`, each with its place among those of its model and readout."""
-    own: dict[tuple[str, str], list[int]] = {}
-    for position, (model, _, tokens) in enumerate(entries):
-        own.setdefault((model, tokens), []).append(position)
-    found = {
-        position: (index, float(depth))
-        for positions in own.values()
-        for index, (position, depth) in enumerate(
-            zip(positions, relative_depth(len(positions)), strict=True)
-        )
-    }
-    return tuple(Layer(*entry, *found[position]) for position, entry in enumerate(entries))
+    counts = Counter((model, tokens) for model, _, tokens in entries)
+    places = {own: enumerate(relative_depth(count).tolist()) for own, count in counts.items()}
+    return tuple(
+        Layer(model, path, tokens, *next(places[model, tokens])) for model, path, tokens in entries
+    )
 
 
 def relative_depth(count: int) -> Array:

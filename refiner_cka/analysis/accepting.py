@@ -30,10 +30,10 @@ def accepts(
     def decorate(
         function: Callable[[Models, Data, _O], _R],
     ) -> Callable[Concatenate[Models, Data, _P], _R]:
+        @functools.wraps(function)
         def call(models: Models, data: Data, *args: _P.args, **kwargs: _P.kwargs) -> _R:
             return function(models, data, options(*args, **kwargs))
 
-        functools.update_wrapper(call, function)
         own = inspect.signature(function)
         keywords = inspect.signature(options).parameters.values()
         call.__signature__ = own.replace(  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from ..measures.tokens import has_tokens
 from ..results.maps import TokenMaps
 from ..subjects import Subject, resolve
 from ..subjects.hooks import first_outputs
-from ..subjects.layouts import readings_of
 from ..subjects.locality import Reading
 from ..subjects.readout import patches_of, tensor_of
 from . import runtime
+from .preparation import read_tokens
 
 DEPTHS = 4
 """Layers shown if none are named: the first, the last and what lies evenly between."""
@@ -68,7 +68,12 @@ def token_maps(
         outputs, _ = first_outputs(
             subject.module, layers or subject.layers, lambda: subject.module(inputs), _kept
         )
-        readings = _readings(subject, outputs, inputs)
+    tensors = {path: calls[0] for path, calls in outputs.items() if calls[0] is not None}
+    readings: dict[str, Reading | None] = {}
+    for path, reading in read_tokens(subject, tensors, inputs.shape[1:], here, "grid").items():
+        if isinstance(reading, LayerError):
+            raise LayerError(f"{subject.name}: layer {path} {reading}")
+        readings[path] = reading if has_tokens(tensors[path], reading) else None
     shown = list(layers or (path for path, reading in readings.items() if reading is not None))
     if layers is None and len(shown) > DEPTHS:
         shown = [shown[k] for k in np.linspace(0, len(shown) - 1, DEPTHS).round().astype(int)]
@@ -77,7 +82,7 @@ def token_maps(
         reading = readings.get(path)
         if reading is None or reading.grid is None:
             raise LayerError(f"{subject.name}: layer {path} has no tokens on a grid to show")
-        cosines.append(_cosines(reading, reading.grid, outputs[path][0], patch))
+        cosines.append(_cosines(reading, reading.grid, tensors[path], patch))
     if not cosines:
         raise LayerError(f"{subject.name} has no layer with tokens on a grid to show")
     return TokenMaps(subject.name, tuple(shown), _picture(pixels), patch, tuple(cosines))
@@ -98,26 +103,6 @@ def _kept(output: Any) -> torch.Tensor | None:
     """Return a copy: in-place operations may overwrite an output."""
     tensor = tensor_of(output, images=1)
     return None if tensor is None else tensor.clone()
-
-
-def _readings(
-    subject: Subject, outputs: Mapping[str, Sequence[torch.Tensor | None]], inputs: torch.Tensor
-) -> dict[str, Reading | None]:
-    tensors = {path: calls[0] for path, calls in outputs.items() if calls[0] is not None}
-    readings = readings_of(
-        subject.module,
-        tensors,
-        subject.layout,
-        lambda images: subject.module(images.to(inputs.device)),
-        inputs.shape[1:],
-        on_grid=True,
-    )
-    found: dict[str, Reading | None] = {}
-    for path, reading in readings.items():
-        if isinstance(reading, LayerError):
-            raise LayerError(f"{subject.name}: layer {path} {reading}")
-        found[path] = reading if has_tokens(tensors[path], reading) else None
-    return found
 
 
 def _cosines(

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from ..errors import AnalysisWarning, DeviceError, LayerError
-from ..measures.meter import Meter, Site
+from ..measures.meter import Site
 from ..subjects.hooks import capture
 from ..subjects.model import Model
 from ..subjects.readout import tensor_at
 from . import process, runtime
 from .lockstep import Diverged, Lockstep
-from .runtime import Runtime
+from .preparation import Analysis
 
 CPU_CHUNK = 8
 """Images of one forward pass on a CPU, whose caches then hold the activations. `make bench` shows the gain."""
@@ -33,43 +33,29 @@ class Passes:
     to use a CPU's caches and to save memory, unless the model takes different ways for different images, or its
     chunks cannot take turns.
 
-    Args:
-        model: the model.
-        watched: its sites, each with the meter that looks there.
-        meters: all that measure it.
-        here: where it runs.
-        largest: images of the largest batch.
-        seed: of a model's own randomness.
-
     Attributes:
         said: what was found on the way, one line each.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        sites: Sequence[Site],
-        meters: Sequence[Meter],
-        here: Runtime,
-        *,
-        largest: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, model: Model, analysis: Analysis) -> None:
         self._model = model
-        self._meters = meters
-        self._here = here
-        self._seed = seed
+        self._meters = analysis.meters
+        self._here = analysis.runtime
+        self._seed = analysis.plan.seed
         self._at: dict[str, list[Site]] = {}
         self._passing: dict[str, list[Site]] = {}
-        for site in sites:
-            where = self._passing if site.chunk else self._at
-            where.setdefault(site.path, []).append(site)
-        sizes = [CPU_CHUNK] if here.device.type == "cpu" else []
-        self._chunk = min([largest, *sizes, *(site.chunk for site in sites if site.chunk)])
+        sizes = [max(map(len, analysis.plan.batches))]
+        if self._here.device.type == "cpu":
+            sizes.append(CPU_CHUNK)
+        for site in analysis.sites:
+            if site.model is model:
+                where = self._passing if site.chunk else self._at
+                where.setdefault(site.path, []).append(site)
+                sizes += [site.chunk] if site.chunk else []
+        self._chunk = min(sizes)
         self._whole = model.whole
         self._short_of_memory = False
         self._calls: Counter[str] = Counter()
-        self._images = 0
         self._lockstep = Lockstep(self._see_batch)
         self.said: list[str] = []
 

@@ -25,7 +25,7 @@ from ..subjects.subject import Subject
 from ..sums import LAYERS, Layer, Quantity, along_depth
 from . import provenance, runtime
 from .accepting import Data, Models, accepts
-from .probe import PROBE_IMAGES, Probe, probe, watch
+from .probe import PROBE_IMAGES, faint_scales, probe, watch
 from .rows import choose_rows, layout_of, readouts_of, why_unreadable
 from .runtime import Runtime
 
@@ -65,8 +65,11 @@ class Analysis:
     @property
     def workers(self) -> int:
         """Loading processes; 0 loads in this one."""
-        wanted = self.options.workers
-        return _default_workers(self.runtime) if wanted is None else wanted
+        if self.options.workers is not None:
+            return self.options.workers
+        # The cores shared among this machine's processes, 8 at most.
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", str(self.runtime.world)))
+        return min(8, (os.cpu_count() or 1) // local)
 
     def wanted(self, held: frozenset[int]) -> list[int]:
         """Return the batches that are this process's to measure, without those already held."""
@@ -76,12 +79,7 @@ class Analysis:
 
 
 def prepared(models: Models, data: Data, options: Options) -> Analysis:
-    """Load the models, find the images and check that they fit, without measuring yet.
-
-    Args:
-        models: as `analyze` takes them.
-        data: as `analyze` takes it.
-        options: of the run.
+    """Load the models, find the images and check that they fit, without measuring yet. Takes what `analyze` does.
 
     Raises:
         RefinerCkaError: something cannot work; the message says what to do.
@@ -92,7 +90,13 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
     plan = plan_batches(
         source, batch_size=options.batch_size, images=options.images, seed=options.seed
     )
-    _check_shard(options.shard, plan)
+    part, parts = options.shard
+    if not 1 <= part <= parts:
+        raise DataError(f"--shard {part}/{parts}: the first number must be from 1 to the second")
+    if part > len(plan.batches):
+        raise DataError(
+            f"--shard {part}/{parts} would be empty: the run has {len(plan.batches)} batches"
+        )
     setting = Setting(options, plan, here.device)
     meters = choose_meters(setting)
     reads = _most([meter.reads for meter in meters], readouts)
@@ -101,8 +105,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
     found: list[Model] = []
     for subject in subjects:
         check_channels(source, subject.preprocessing)
-        rows_before = sum(len(model.rows) for model in found)
-        model, said = _model(subject, len(found), rows_before, source, here, readouts, reads)
+        model, said = _model(subject, found, source, here, readouts, reads)
         found.append(model)
         lines += said
     sites: list[Site] = []
@@ -111,17 +114,13 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         sites += own
         lines += left_out
     for line in lines if here.rank == 0 else []:
-        warnings.warn(line, AnalysisWarning, stacklevel=_STACK_LEVEL)
-    axes = {
-        LAYERS: along_depth(
-            [(model.name, row.path, row.readout) for model in found for row in model.rows]
-        )
-    }
-    for meter in meters:
-        axes |= {name: tuple(axis) for name, axis in meter.axes.items()}
+        warnings.warn(line, AnalysisWarning, stacklevel=3)  # points at whoever called `prepare`
+    rows = [(model.name, row.path, row.readout) for model in found for row in model.rows]
+    axes = {LAYERS: along_depth(rows)}
     digest = source.digest(list(itertools.chain.from_iterable(plan.batches)))
     determines = provenance.identity(found, source, plan, digest, here)
     for meter in meters:
+        axes |= {name: tuple(axis) for name, axis in meter.axes.items()}
         determines |= meter.identity
     return Analysis(
         options=options,
@@ -146,9 +145,6 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
 prepare = accepts(Options)(prepared)
 """`prepared` with the options as keyword arguments: the first half of `analyze`."""
 
-_STACK_LEVEL = 3
-"""A warning points at whoever called `prepare`."""
-
 
 def _most(reads: Sequence[Reads], readouts: Sequence[Readout]) -> Reads:
     """Return how well outputs have to be understood: as whatever needs it most needs it."""
@@ -165,9 +161,8 @@ def _subjects(models: Models, options: Options) -> tuple[Subject, ...]:
     """
     size = options.image_size
     size = (size, size) if isinstance(size, int) else size
-    if isinstance(models, nn.Module):
-        models = [models]  # type: ignore[list-item]  # refused below, like one in a list
-    wanted = [models] if isinstance(models, str | Subject) else list(models)
+    # A bare module is refused below, like one in a list.
+    wanted = [models] if isinstance(models, str | Subject | nn.Module) else list(models)
     if not wanted:
         raise ModelError("no model to analyse: name at least one")
     found: list[Subject] = []
@@ -186,41 +181,32 @@ def _subjects(models: Models, options: Options) -> tuple[Subject, ...]:
 
 def _model(
     subject: Subject,
-    number: int,
-    first_row: int,
+    before: Sequence[Model],
     source: ImageSource,
     here: Runtime,
     readouts: Sequence[Readout],
     reads: Reads,
 ) -> tuple[Model, list[str]]:
-    """Probe a subject and return it ready to be measured, with a line for whatever has to be said.
-
-    Args:
-        subject: the model.
-        number: its place among the models.
-        first_row: its first row in the matrix.
-        source: the images, for their shape and classes.
-        here: where it runs.
-        readouts: wanted.
-        reads: how well its outputs have to be understood.
-    """
-    shown = probe(subject, source.input_shape or subject.preprocessing.input_size, here)
+    """Probe a subject and return it, after the models before, with a line for whatever has to be said."""
+    shape = tuple(source.input_shape or subject.preprocessing.input_size)
+    shown = probe(subject, shape, here)
     outputs = {
         path: output
         for path, calls in shown.calls.items()
         if why_unreadable(calls) is None and (output := calls[0]) is not None
     }
-    readings = _readings(subject, outputs, shown, here, reads)
-    chosen, lines = choose_rows(subject, shown, readouts, readings)
+    readings = read_tokens(subject, outputs, shape, here, reads)
+    chosen, lines = choose_rows(subject, shown, outputs, readouts, readings)
+    first_row = sum(len(model.rows) for model in before)
 
     def look(paths: Sequence[str]) -> Mapping[str, Sequence[torch.Tensor | None]]:
         with here.hosting(subject.module), here.session():
-            return watch(subject, paths, shown.shape, here)
+            return watch(subject, paths, shape, here)
 
     model = Model(
         subject=subject,
-        number=number,
-        shape=shown.shape,
+        number=len(before),
+        shape=shape,
         rows=tuple(
             Row(position, path, readout, layout_of(readings.get(path)))
             for position, (readout, path) in enumerate(chosen, first_row)
@@ -229,23 +215,23 @@ def _model(
         places=shown.places,
         readings=readings,
         classes=subject.class_map(source.classes, shown.logits),
-        logits_place=shown.logits_place,
+        logits_place=shown.places[""],
         whole=shown.whole,
-        faint=shown.faint,
+        faint=faint_scales(subject),
         watch=look,
         probe_images=PROBE_IMAGES,
     )
     return model, [*shown.warnings, *lines]
 
 
-def _readings(
+def read_tokens(
     subject: Subject,
     outputs: Mapping[str, torch.Tensor],
-    shown: Probe,
+    shape: Sequence[int],
     here: Runtime,
     reads: Reads,
 ) -> Readings:
-    """Return how the layers of one subject are read; nothing if no tokens are."""
+    """Return how the tokens of layers are read, for images of a shape; nothing if no tokens are."""
     if reads == "outputs":
         return {}
     with here.hosting(subject.module), here.session():
@@ -254,22 +240,6 @@ def _readings(
             outputs,
             subject.layout,
             lambda images: subject.module(images.to(here.device)),
-            shown.shape,
+            shape,
             on_grid=reads == "grid",
         )
-
-
-def _check_shard(shard: tuple[int, int], plan: Plan) -> None:
-    index, count = shard
-    if not 1 <= index <= count:
-        raise DataError(f"--shard {index}/{count}: the first number must be from 1 to the second")
-    if index > len(plan.batches):
-        raise DataError(
-            f"--shard {index}/{count} would be empty: the run has {len(plan.batches)} batches"
-        )
-
-
-def _default_workers(here: Runtime) -> int:
-    """Return loading processes: the cores shared among this machine's processes, 8 at most."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(here.world)))
-    return min(8, (os.cpu_count() or 1) // local)

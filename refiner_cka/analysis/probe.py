@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
+from ..options import Precision
 from ..subjects import Subject
 from ..subjects.failing import why_it_fails
 from ..subjects.hooks import capture, first_outputs
 from ..subjects.readout import place_of, tensor_at, tensor_of
 from . import process
 from .lockstep import Diverged, Lockstep
-from .runtime import Precision, Runtime
+from .runtime import Runtime
 
 PROBE_IMAGES = 3
 """Images of the pass that finds out which layers are called. Not 1 or 2: such an axis may be there by chance."""
@@ -58,13 +59,11 @@ class Probe:
 
     Attributes:
         calls: layers in the order of their first call; each call's output, on the meta device.
-        places: of each layer, which tensor of its output stands for it; see `readout.place_of`.
+        places: of each layer, which tensor of its output stands for it, of the model's under ""; see
+            `readout.place_of`.
         repeats: of a layer that returns the very tensor of a layer before it, which.
         logits: number of classes the model predicts, if its output is `(images, classes)`.
-        logits_place: which tensor of the model's output these are.
-        shape: channels, height and width of the images.
         whole: why a batch must go through the model whole; empty if it may be split.
-        faint: which scales of its layers are nearly 0, in words; empty if none are.
         warnings: what a reader of the numbers has to know, one line each.
     """
 
@@ -72,10 +71,7 @@ class Probe:
     places: Mapping[str, int]
     repeats: Mapping[str, str]
     logits: int | None
-    logits_place: int
-    shape: tuple[int, ...]
     whole: str
-    faint: str
     warnings: tuple[str, ...]
 
 
@@ -111,10 +107,7 @@ def probe(subject: Subject, shape: Sequence[int], here: Runtime) -> Probe:
         places=first.places,
         repeats=first.repeats,
         logits=logits.shape[1] if logits is not None and logits.ndim == 2 else None,
-        logits_place=first.places[""],
-        shape=tuple(shape),
         whole=whole,
-        faint=_faint(subject),
         warnings=tuple(warnings),
     )
 
@@ -129,51 +122,49 @@ def watch(
     subject: Subject, paths: Sequence[str], shape: Sequence[int], here: Runtime
 ) -> Mapping[str, list[torch.Tensor | None]]:
     """Return what modules return for the images of the probe, on the meta device."""
-
-    def shape_of(output: Any) -> torch.Tensor | None:
-        tensor = tensor_of(output, PROBE_IMAGES)
-        return None if tensor is None else torch.empty_like(tensor, device="meta")
-
     images = noise(shape, here)
-    return first_outputs(subject.module, paths, lambda: subject.module(images), shape_of)[0]
+    return first_outputs(
+        subject.module,
+        paths,
+        lambda: subject.module(images),
+        lambda output: _on_meta(tensor_of(output, PROBE_IMAGES)),
+    )[0]
 
 
-def _faint(subject: Subject) -> str:
-    """Return which scales in a model's layers are nearly 0: a residual branch behind one adds next to nothing.
+def _on_meta(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else torch.empty_like(tensor, device="meta")
 
+
+def faint_scales(subject: Subject) -> str:
+    """Return which scales in a model's layers are nearly 0, in words; empty if none are.
+
+    A residual branch behind one adds next to nothing.
     LayerScale and the last normalisation of a residual branch begin so, and grow in training.
     """
     found: dict[str, float] = {}
     for path in subject.layers:
         for name, value in subject.module.get_submodule(path).named_parameters():
-            if (
-                name.endswith("bias")
-                or not value.numel()
-                or value.numel() != max(value.shape, default=1)
-            ):
-                continue
-            greatest = float(value.detach().abs().max())
-            if greatest <= _FAINT:
-                found[name] = max(greatest, found.get(name, 0.0))
+            is_vector = 0 < value.numel() == max(value.shape, default=1)
+            if is_vector and not name.endswith("bias"):
+                greatest = float(value.detach().abs().max())
+                if greatest <= _FAINT:
+                    found[name] = max(greatest, found.get(name, 0.0))
     if not found:
         return ""
     names = ", ".join(list(found)[:4]) + (", ..." if len(found) > 4 else "")
     greatest = max(found.values())
-    return (
-        f"{names} in its layers {'is at most ' + format(greatest, '.0e') if greatest else 'is 0'}"
-    )
+    return f"{names} in its layers is {f'at most {greatest:.0e}' if greatest else '0'}"
 
 
 class _Output:
     """What is kept of a layer's output for some images: its shape, its digest and a sample of its features."""
 
     def __init__(self, tensor: torch.Tensor | None) -> None:
-        self.shape: torch.Tensor | None = None
+        self.shape = _on_meta(tensor)
         self.digest = b""
         self.sample = torch.empty(0)
         if tensor is None:
             return
-        self.shape = torch.empty_like(tensor, device="meta")
         plain = tensor.detach().cpu().contiguous()
         self.digest = hashlib.sha256(plain.flatten().view(torch.uint8).numpy().data).digest()
         if plain.ndim and plain.shape[0]:
@@ -203,13 +194,7 @@ class _Seen:
         return "" if self.returned.digest == other.returned.digest else "its output"
 
     def strays(self, other: _Seen, own: Sequence[int], precision: Precision) -> str:
-        """Return the first layer where images are not, up to rounding, what they are in another pass.
-
-        Args:
-            other: the other pass.
-            own: which images of this pass it was of.
-            precision: of both.
-        """
+        """Return the first layer where images are not, up to rounding, what they are in another pass of `own`."""
         if self.calls.keys() != other.calls.keys():
             return "which layers are called"
         pairs = [
@@ -263,12 +248,9 @@ def _pass(subject: Subject, images: torch.Tensor, places: dict[str, int] | None 
         # A tensor that is still there, at the same place and of the same content, is the same tensor.
         for reference, name in alive:
             before = reference()
-            if (
-                before is not None
-                and name != path
-                and before.data_ptr() == tensor.data_ptr()
-                and seen.calls[name][-1].digest == kept.digest
-            ):
+            if before is None or name == path or before.data_ptr() != tensor.data_ptr():
+                continue
+            if seen.calls[name][-1].digest == kept.digest:
                 seen.repeats.setdefault(path, seen.repeats.get(name, name))
         alive.append((weakref.ref(tensor), path))
 
@@ -290,15 +272,13 @@ def _obstacle_to_splitting(
         return f"it fails on {len(chunks[1])} images where it takes {PROBE_IMAGES}", []
     for own, other in zip(_OTHERS, others, strict=True):
         if layer := first.strays(other, own, here.precision):
-            if varies := _varies(subject, chunks[0], first, here):
-                return "it is random in evaluation", [_random(subject, varies)]
+            if random := _random(subject, chunks[0], first, here):
+                return random
             reason = (
                 f"an image's features depend on the others of its pass, or on its place ({layer})"
             )
-            return reason, [
-                f"{subject.name}: {reason}; so its numbers depend on the batch size, and each batch goes through "
-                "it whole"
-            ]
+            so = "so its numbers depend on the batch size, and each batch goes through it whole"
+            return reason, [f"{subject.name}: {reason}; {so}"]
     with process.preserved(here.device):
         before = process.read(settings)
         together = _taking_turns(subject, chunks, first.places)
@@ -312,24 +292,26 @@ def _obstacle_to_splitting(
         disturbed = next((found for one, two in pairs if (found := one.differs(two))), "")
     if not disturbed:
         return "", []
-    if varies := _varies(subject, chunks[0], first, here):
-        return "it is random in evaluation", [_random(subject, varies)]
+    if random := _random(subject, chunks[0], first, here):
+        return random
     reason = f"passes that take turns disturb one another ({disturbed})"
     said = f"{subject.name}: each batch goes through the model whole, since {reason}"
     return reason, [said] if here.device.type == "cpu" else []
 
 
-def _varies(subject: Subject, images: torch.Tensor, first: _Seen, here: Runtime) -> str:
-    """Return the first layer where another pass over the same images differs by more than rounding."""
+def _random(
+    subject: Subject, images: torch.Tensor, first: _Seen, here: Runtime
+) -> tuple[str, list[str]] | None:
+    """Return as an obstacle that another pass over the same images differs by more than rounding, if so."""
     again = _pass(subject, images, first.places)
-    return first.strays(again, range(len(images)), here.precision)
-
-
-def _random(subject: Subject, layer: str) -> str:
-    return (
+    layer = first.strays(again, range(len(images)), here.precision)
+    if not layer:
+        return None
+    line = (
         f"{subject.name}: two passes over the same images differ ({layer}): the model is random in evaluation; "
         "its numbers are those of one draw, fixed by --seed: switch the randomness off to measure the model alone"
     )
+    return "it is random in evaluation", [line]
 
 
 def _taking_turns(
@@ -348,8 +330,7 @@ def _taking_turns(
             returned = lockstep.run(subject.module, chunks)
     except Diverged:
         return "they call different layers"
-    except Exception as error:
-        # One after the other the same passes worked.
+    except Exception as error:  # one after the other the same passes worked
         return type(error).__name__
     for one, output in zip(seen, returned, strict=True):
         one.returned = _Output(tensor_at(output, places[""]))

@@ -16,20 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-Settings = Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]]
+Setting = tuple[Callable[[], Any], Callable[[Any], object]]
+Settings = Mapping[str, Setting]
 """Name of a setting -> how it is read, and how it is set to what was read."""
 
 
 def settings(device: torch.device) -> Settings:
     """Return what forward passes on a device may change, generators and gradients included."""
     cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    found: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    found: dict[str, Setting] = {
         "torch's generator": (torch.get_rng_state, torch.set_rng_state),
         "Python's generator": (random.getstate, random.setstate),
-        "NumPy's generator": (
-            lambda: np.random.get_state(legacy=True),
-            np.random.set_state,
-        ),
+        "NumPy's generator": (np.random.get_state, np.random.set_state),
         "the gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
         # Set back by the guard in `preserved`, since no function sets it.
         "inference mode": (torch.is_inference_mode_enabled, lambda _: None),
@@ -134,11 +132,11 @@ def _set_warnings(held: tuple[Any, ...]) -> None:
     warnings.showwarning = show
 
 
-def _attribute(of: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], object]]:
+def _attribute(of: Any, name: str) -> Setting:
     return lambda: getattr(of, name), lambda value: setattr(of, name, value)
 
 
-def _autocast(kind: str) -> tuple[Callable[[], Any], Callable[[Any], object]]:
+def _autocast(kind: str) -> Setting:
     def get() -> tuple[bool, torch.dtype, bool]:
         enabled = torch.is_autocast_enabled(kind)
         return enabled, torch.get_autocast_dtype(kind), torch.is_autocast_cache_enabled()

@@ -8,8 +8,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+import torch
 
 from ..images import Digest, ImageSource, Plan
 from ..images.preprocessing import Preprocessing
@@ -18,7 +24,6 @@ from ..subjects.locality import Reading
 from ..subjects.model import Model, Row
 from ..subjects.provenance import ASIDE
 from ..subjects.subject import Subject
-from . import runtime
 from .runtime import Runtime
 
 REVISION = 2
@@ -38,21 +43,9 @@ ESTIMATOR: Mapping[str, Any] = {
 
 
 def identity(
-    models: Sequence[Model],
-    source: ImageSource,
-    plan: Plan,
-    digest: Digest,
-    here: Runtime,
+    models: Sequence[Model], source: ImageSource, plan: Plan, digest: Digest, here: Runtime
 ) -> dict[str, Any]:
-    """Return what determines the numbers whatever is measured, as JSON types; meters add what theirs depend on.
-
-    Args:
-        models: the models.
-        source: the images.
-        plan: their batches.
-        digest: of the images of the plan.
-        here: the process, for its precision.
-    """
+    """Return what determines the numbers whatever is measured, as JSON types; meters add what theirs depend on."""
     order = list(itertools.chain.from_iterable(plan.batches))
     return {
         "estimator": dict(ESTIMATOR),
@@ -101,10 +94,8 @@ def circumstances(
 ) -> dict[str, Any]:
     """Return what is worth recording and does not determine the numbers."""
     subjects = [model.subject for model in models]
-    import platform
-    from datetime import UTC, datetime
-    from importlib.metadata import PackageNotFoundError, version
-
+    is_cuda = here.device.type == "cuda"
+    gpu = f" ({torch.cuda.get_device_name(here.device)})" if is_cuda else ""
     versions = {"python": platform.python_version()}
     for package in ("refiner-cka", "torch", "timm", "numpy"):
         try:
@@ -125,7 +116,7 @@ def circumstances(
             for subject in subjects
             if (known := subject.layout).stated is not None or known.stated_prefix is not None
         },
-        "device": runtime.describe(here.device),
+        "device": here.device.type + gpu,
         "processes": here.world,
         "versions": versions,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -144,14 +135,9 @@ def _preprocessing(value: Preprocessing, source: ImageSource) -> dict[str, Any]:
     """Return what becomes of an image before the model is given it."""
     if source.input_shape is not None:
         return {"input_size": list(source.input_shape), "inputs": "floating, fed as they are"}
-    return {
-        "input_size": list(value.input_size),
-        "mean": list(value.mean),
-        "std": list(value.std),
-        "interpolation": value.interpolation,
-        "crop_pct": value.crop_pct,
-        "crop_mode": value.crop_mode,
-    }
+    stated = {name: list(of) if isinstance(of, tuple) else of for name, of in asdict(value).items()}
+    del stated["assumed"]
+    return stated
 
 
 def _labels(source: ImageSource, order: Sequence[int]) -> str | None:

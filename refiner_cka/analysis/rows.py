@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -22,33 +22,51 @@ def readouts_of(tokens: str) -> tuple[Readout, ...]:
         LayerError: an unknown one.
     """
     names = [name.strip() for name in tokens.split(",")]
-    known: dict[str, Readout] = {readout: readout for readout in READOUTS}
     for name in names:
-        if name not in known:
+        if name not in READOUTS:
             raise LayerError(f"unknown --tokens {name!r}; choose from {', '.join(READOUTS)}")
-    return tuple(dict.fromkeys(known[name] for name in names))
+    return tuple(dict.fromkeys(names))  # type: ignore[arg-type]  # checked above
 
 
 def choose_rows(
-    subject: Subject, probe: Probe, readouts: Sequence[Readout], readings: Readings
+    subject: Subject,
+    probe: Probe,
+    outputs: Mapping[str, torch.Tensor],
+    readouts: Sequence[Readout],
+    readings: Readings,
 ) -> tuple[list[tuple[Readout, str]], list[str]]:
     """Return the rows of one subject and a line for each layer left out.
+
+    `outputs` are of the layers that can be read at all.
 
     Raises:
         LayerError: a layer named by hand cannot be read, or none is left.
     """
-    order = list(probe.calls) if subject.pattern else list(subject.layers)
-    order += [path for path in subject.layers if path not in probe.calls and path not in order]
+    # Under a pattern in the order of the calls, then those that are never called.
+    order = list(dict.fromkeys([*(probe.calls if subject.pattern else ()), *subject.layers]))
     rows: list[tuple[Readout, str]] = []
     obstacles: dict[tuple[str, str], list[str]] = {}
     for readout, path in itertools.product(readouts, order):
-        reason, of_readout = _obstacle(subject, probe, path, readout, readings)
+        reason = (
+            _obstacle(outputs[path], readout, readings.get(path))
+            if path in outputs
+            else why_unreadable(probe.calls.get(path, ()))
+        )
+        before = probe.repeats.get(path, "")
+        if (
+            reason is None
+            and subject.pattern
+            and (readout, before) in rows
+            # Reshaped it holds the same numbers, and other tokens.
+            and (readout == "all" or outputs[before].shape == outputs[path].shape)
+        ):
+            reason = "returns the tensor of a layer before it"
         if reason is None:
             rows.append((readout, path))
         elif not subject.pattern:
             raise LayerError(f"{subject.name}: layer {path} {reason}; choose other layers")
         else:
-            place = f"left out of --tokens {readout}" if of_readout else "left out"
+            place = f"left out of --tokens {readout}" if path in outputs else "left out"
             paths = obstacles.setdefault((reason, place), [])
             paths.extend([] if path in paths else [path])
     lines = [
@@ -64,40 +82,16 @@ def choose_rows(
 
 
 def _obstacle(
-    subject: Subject, probe: Probe, path: str, readout: Readout, readings: Readings
-) -> tuple[str | None, bool]:
-    """Return why a layer cannot be a row, or `None`, and whether that is so for this readout only."""
-    calls, reading = probe.calls.get(path, []), readings.get(path)
-    reason = why_unreadable(calls)
-    if reason is not None:
-        return reason, False
+    output: torch.Tensor, readout: Readout, reading: Reading | LayerError | None
+) -> str | None:
+    """Return why an output cannot be read so, or `None`."""
     if readout != "all" and isinstance(reading, LayerError):
-        return str(reading), True
-    output = calls[0]
-    assert output is not None  # it would be unreadable
+        return str(reading)
     try:
         features_of(output, None if readout == "all" else layout_of(reading), readout)
     except LayerError as error:
-        return f"cannot be read: {error}", True
-    if subject.pattern and _repeats_a_row(subject, probe, path, readout, readings):
-        return "returns the tensor of a layer before it", True
-    return None, False
-
-
-def _repeats_a_row(
-    subject: Subject, probe: Probe, path: str, readout: Readout, readings: Readings
-) -> bool:
-    """Whether a layer's tensor is that of a layer before it, which is a row: a stage returns its last block's."""
-    before = probe.repeats.get(path)
-    if before is None or _obstacle(subject, probe, before, readout, readings)[0] is not None:
-        return False
-    # Reshaped it holds the same numbers, and other tokens.
-    return readout == "all" or _shape(probe, before) == _shape(probe, path)
-
-
-def _shape(probe: Probe, path: str) -> torch.Size | None:
-    output = probe.calls[path][0]
-    return None if output is None else output.shape
+        return f"cannot be read: {error}"
+    return None
 
 
 def why_unreadable(calls: Sequence[torch.Tensor | None]) -> str | None:

@@ -122,23 +122,10 @@ class Measurement:
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
-        self.state = State(
-            all_sums(analysis.quantities),
-            {name: len(axis) for name, axis in analysis.axes.items()}
-            | {MODELS: len(analysis.models)},
-            device=analysis.runtime.device,
-        )
-        self._passes = [
-            Passes(
-                model,
-                [site for site in analysis.sites if site.model is model],
-                analysis.meters,
-                analysis.runtime,
-                largest=max(map(len, analysis.plan.batches)),
-                seed=analysis.plan.seed,
-            )
-            for model in analysis.models
-        ]
+        lengths = {name: len(axis) for name, axis in analysis.axes.items()}
+        lengths[MODELS] = len(analysis.models)
+        self.state = State(all_sums(analysis.quantities), lengths, device=analysis.runtime.device)
+        self._passes = [Passes(model, analysis) for model in analysis.models]
         self._said: list[str] = []
         self._unreadable: list[Unreadable] = []
 
@@ -150,13 +137,9 @@ class Measurement:
         Raises:
             DataError: that batch has other pixels now.
         """
-        made = zip(part.batch_planned, part.batch_images, part.batch_digests, strict=True)
-        seen = {
-            int(batch): Seen(
-                int(planned), int(images), tuple(digest.tobytes() for digest in digests)
-            )
-            for batch, (planned, images, digests) in zip(part.batches, made, strict=True)
-        }
+        digests = [tuple(digest.tobytes() for digest in own) for own in part.batch_digests]
+        made = map(Seen, part.batch_planned.tolist(), part.batch_images.tolist(), digests)
+        seen = dict(zip(part.batches.tolist(), made, strict=True))
         for batch in self._load(list(seen)[:1], workers=0):
             if self._made_of(batch, 0).digests != seen[batch.index].digests:
                 raise DataError(
@@ -205,13 +188,10 @@ class Measurement:
 
     def _load(self, wanted: Sequence[int], workers: int) -> Iterator[Batch]:
         analysis = self._analysis
+        ways = tuple(dict.fromkeys(model.subject.preprocessing for model in analysis.models))
+        pin = analysis.runtime.pin_memory
         return load_batches(
-            analysis.source,
-            analysis.plan,
-            wanted,
-            tuple(dict.fromkeys(model.subject.preprocessing for model in analysis.models)),
-            workers=workers,
-            pin_memory=analysis.runtime.pin_memory,
+            analysis.source, analysis.plan, wanted, ways, workers=workers, pin_memory=pin
         )
 
     def _made_of(self, batch: Batch, images: int) -> Seen:
@@ -235,13 +215,9 @@ class Measurement:
             return
         device = self._analysis.runtime.device
         # Models that differ only in mean and std share their pixels, which cross to the device once.
-        moved = {
-            id(pixels): pixels.to(device, non_blocking=True) for pixels in batch.inputs.values()
-        }
-        inputs = {
-            preprocessing: preprocessing.normalize(moved[id(pixels)])
-            for preprocessing, pixels in batch.inputs.items()
-        }
+        once = {id(pixels): pixels for pixels in batch.inputs.values()}
+        moved = {key: pixels.to(device, non_blocking=True) for key, pixels in once.items()}
+        inputs = {way: way.normalize(moved[id(pixels)]) for way, pixels in batch.inputs.items()}
         for meter in self._analysis.meters:
             meter.begin(batch)
         for model, passes in zip(self._analysis.models, self._passes, strict=True):
@@ -293,13 +269,9 @@ def _checked(result: Result, analysis: Analysis) -> Result:
         DataError: no batch had 4 readable images.
     """
     if result.images < MIN_BATCH and result.total_batches == len(result.batches):
-        first = (
-            f" (first: {result.unreadable[0].image}: {result.unreadable[0].reason})"
-            if result.unreadable
-            else ""
-        )
+        first = [f" (first: {each.image}: {each.reason})" for each in result.unreadable[:1]]
         raise DataError(
-            f"fewer than {MIN_BATCH} images could be read{first}; CKA needs at least "
+            f"fewer than {MIN_BATCH} images could be read{''.join(first)}; CKA needs at least "
             f"{MIN_BATCH} in a batch"
         )
     lines = derived_lines(result)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import distributed, nn
 
 from ..errors import DeviceError
+from ..options import Precision
 from . import process
 
-Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -64,7 +64,8 @@ class Runtime:
     def hosting(self, module: nn.Module) -> Iterator[None]:
         """Have the model on the device and in evaluation mode; afterwards where and as it was."""
         modes = [(part, part.training) for part in module.modules()]
-        home = next((value.device for value in _state(module)), self.device)
+        state = itertools.chain(module.parameters(), module.buffers())
+        home = next((value.device for value in state), self.device)
         try:
             module.to(self.device)
             module.eval()
@@ -114,27 +115,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def describe(device: torch.device) -> str:
-    """Return the device's name for the record: `cuda (NVIDIA A100-SXM4-80GB)`, `cpu`."""
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return device.type
-
-
-def _state(module: nn.Module) -> Iterator[torch.Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
-
-
-def _available() -> list[str]:
-    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return [*names, "cpu"]
-
-
 def _device(name: str | None) -> torch.device:
-    available = _available()
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    available = [*gpus, *mps, "cpu"]
     if name is None:
         return torch.device(available[0].partition(":")[0])
     try:
@@ -143,8 +127,7 @@ def _device(name: str | None) -> torch.device:
         raise DeviceError(
             f"unknown device {name!r}; this machine has {', '.join(available)}"
         ) from None
-    exact = str(device) if device.index is not None else device.type
-    if exact not in available and exact not in {entry.partition(":")[0] for entry in available}:
+    if str(device) not in {*available, *(entry.partition(":")[0] for entry in available)}:
         raise DeviceError(f"this machine has no device {name!r}; it has {', '.join(available)}")
     return device
 

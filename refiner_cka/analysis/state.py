@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import distributed
 
 from ..errors import ResultError
 from ..measures.scaling import sums_device
@@ -39,11 +40,7 @@ class State:
     """
 
     def __init__(
-        self,
-        sums: Mapping[str, Sum],
-        lengths: Mapping[str, int],
-        *,
-        device: torch.device,
+        self, sums: Mapping[str, Sum], lengths: Mapping[str, int], *, device: torch.device
     ) -> None:
         self.device = sums_device(device)
         self._sums = dict(sums)
@@ -84,26 +81,21 @@ class State:
         if values and values.keys() != self._values.keys():
             raise ValueError(f"expected values for {sorted(self._values)}, got {sorted(values)}")
         targets = [
-            sums[batch % FOLDS] if self._sums[path].folds == "batches" else sums
-            for path, sums in self._values.items()
-            if path in values
+            self._values[path][batch % FOLDS]
+            if self._sums[path].folds == "batches"
+            else self._values[path]
+            for path in values
         ]
         self._pending = (batch, seen)
         # One call, which an interrupt precedes or follows but does not enter.
-        torch._foreach_add_(
-            [*targets, self._count],
-            [*(values[path] for path in self._values if path in values), self._one],
-        )
+        torch._foreach_add_([*targets, self._count], [*values.values(), self._one])
         self._seen[batch] = seen
         self._pending = None
 
     def _settle(self) -> None:
         """Note the batch whose addition was interrupted, if it was added. Only then waits for the device."""
-        if self._pending is None:
-            return
-        batch, seen = self._pending
-        if int(self._count) > len(self._seen):
-            self._seen[batch] = seen
+        if self._pending is not None and int(self._count) > len(self._seen):
+            self._seen.update([self._pending])
         self._pending = None
 
     def load(self, sums: Mapping[str, npt.NDArray[np.float64]], seen: Mapping[int, Seen]) -> None:
@@ -125,9 +117,7 @@ class State:
         Raises:
             ResultError: two processes hold the same batch, which would count twice.
         """
-        from torch import distributed
-
-        held: list[dict[int, Seen]] = [{} for _ in range(distributed.get_world_size())]
+        held = [self.seen] * distributed.get_world_size()
         distributed.all_gather_object(held, self.seen)
         everything: dict[int, Seen] = {}
         for part in held:

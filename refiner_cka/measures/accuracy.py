@@ -33,10 +33,7 @@ class Accuracy(Meter):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self._models = 0
         self._classes: dict[Model, torch.Tensor] = {}
-        self._counts = torch.empty(0)
-        self._labels: torch.Tensor | None = None
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
         """Look at no layer: what models return is enough."""
@@ -56,18 +53,14 @@ class Accuracy(Meter):
         if model not in self._classes:
             self._classes[model] = torch.tensor(model.classes, device=self.setting.device)
         wanted = self._classes[model][self._labels]
-        predicted = torch.cat([_logits(output, model).argmax(1) for output in outputs])
-        self._counts[0, model.number] = (predicted == wanted).sum()
+        logits = [tensor_at(output, model.logits_place) for output in outputs]
+        predicted = [each.argmax(1) for each in logits if each is not None]
+        if len(predicted) < len(logits):
+            raise LayerError(f"{model.name} returned no tensor for some images")
+        self._counts[0, model.number] = (torch.cat(predicted) == wanted).sum()
         self._counts[1, model.number] = (wanted >= 0).sum()
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return hits and trials of each model."""
         hits, trials = self._counts.to(sums_device(self.setting.device)).to(torch.float64)
         return {TOP1.sum("hits"): hits, TOP1.sum("trials"): trials}
-
-
-def _logits(output: Any, model: Model) -> torch.Tensor:
-    logits = tensor_at(output, model.logits_place)
-    if logits is None:
-        raise LayerError(f"{model.name} returned no tensor for some images")
-    return logits

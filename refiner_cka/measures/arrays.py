@@ -55,10 +55,19 @@ def _u_centred(features: torch.Tensor) -> torch.Tensor:
 def _matrix(value: Any) -> torch.Tensor:
     """Return features as a tensor of floating type on the CPU, `(n, p)`.
 
-    Raises:
-        DataError: no array of real numbers with a row for each image.
+    What is no tensor gets memory of its own, aligned as torch aligns it: equal features then go through equal
+    operations, to the last bit.
     """
-    tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else _array(value)
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # rows of different lengths
+            raise DataError(f"CKA compares arrays of numbers; this is none: {error}") from None
+        if array.dtype.kind not in "biufc":
+            raise DataError(f"CKA compares arrays of numbers, got one of {array.dtype}")
+        tensor = torch.tensor(array.astype(complex if array.dtype.kind == "c" else float))
     if tensor.is_complex():
         raise DataError(
             "CKA compares real numbers, got complex ones: give real and imaginary parts as features"
@@ -69,20 +78,3 @@ def _matrix(value: Any) -> torch.Tensor:
         raise DataError(f"an array of shape {tuple(tensor.shape)} holds no features to compare")
     tensor = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
     return tensor.reshape(len(tensor), -1)
-
-
-def _array(value: Any) -> torch.Tensor:
-    """Return what NumPy makes of a value, as a tensor with memory of its own, aligned as torch aligns it.
-
-    Equal features then go through equal operations, to the last bit.
-
-    Raises:
-        DataError: it is no array of numbers.
-    """
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # rows of different lengths
-        raise DataError(f"CKA compares arrays of numbers; this is none: {error}") from None
-    if array.dtype.kind not in "biufc":
-        raise DataError(f"CKA compares arrays of numbers, got one of {array.dtype}")
-    return torch.tensor(array.astype(np.complex128 if array.dtype.kind == "c" else np.float64))

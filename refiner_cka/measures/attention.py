@@ -5,15 +5,13 @@ Every measure is a function from a block's `Maps` of some images to one number p
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from functools import partial
 
 import torch
 
-from ..sums import Quantity
 from .maps import AXIS, AttentionMeter, Maps, unit_columns
 from .meter import Setting
-from .tally import Measure, table
+from .tally import row, table
 
 
 def entropy(maps: Maps) -> torch.Tensor:
@@ -47,21 +45,7 @@ def negative(maps: Maps) -> torch.Tensor:
     return patches.clamp_max(0.0).abs().sum((1, 2, 3)) / patches.abs().sum((1, 2, 3))
 
 
-def _row(
-    function: Callable[[Maps], torch.Tensor],
-    label: str,
-    about: str,
-    range_: tuple[float | None, float | None],
-    smoother: Literal["higher", "lower"] | None,
-    source: str,
-) -> Measure:
-    """Return a row of the table; the measure is called as its function is, after `attention_`."""
-    name = f"attention_{function.__name__}"
-    quantity = Quantity(
-        name, f"smoothing/{name}", "mean", (AXIS,), label, about, range_, smoother, source
-    )
-    return Measure(function, quantity)
-
+_row = partial(row, AXIS, prefix="attention_")
 
 MEASURES = table(
     _row(

@@ -17,16 +17,7 @@ from .scaling import sums_device
 
 
 class GramStack:
-    """Gram matrices of all layers of all models for one batch.
-
-    One stack for everything: its product with itself holds each model's own similarities in its diagonal
-    blocks and those between models beside them.
-
-    Args:
-        layers: number of rows of the final matrix, over all models and readouts.
-        batch_size: images of a full batch.
-        device: where features live.
-    """
+    """Gram matrices of all layers of all models for one batch, of at most `batch_size` images."""
 
     def __init__(self, layers: int, batch_size: int, device: torch.device) -> None:
         self._buffer = torch.zeros(layers * batch_size**2, dtype=torch.float32, device=device)
@@ -42,12 +33,7 @@ class GramStack:
         self._scales = self._scale_buffer[:used].view(self._layers, images)
 
     def put(self, row: int, chunks: Sequence[torch.Tensor]) -> None:
-        """Reduce one layer's features to its Gram matrix.
-
-        Args:
-            row: the layer's row in the final matrix.
-            chunks: its features for the whole batch, in parts `(images, features)`.
-        """
+        """Reduce a row's features for the whole batch, in parts `(images, features)`, to its Gram matrix."""
         hsic.gram(chunks, self._grams[row], self._scales[row], self._workspace)
 
     def grams(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,7 +53,6 @@ class Similarity(Meter):
         self.setting = setting
         self._indices = tuple(INDICES.values())
         self.quantities = tuple(index.quantity for index in self._indices)
-        self._layers = 0
         self._stack: GramStack | None = None
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:

@@ -12,16 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from .scaling import limits, median_of_three, power_of_two
+from .scaling import block_bytes, limits, median_of_three, power_of_two
 
 _SLICE = 2048
 """Columns of one product. Several such products in one batched call keep all cores busy on a result that is
 only n x n, where one long product does not."""
-
-_CPU_BLOCK_BYTES = 1 << 22
-_ACCELERATOR_BLOCK_BYTES = 1 << 28
-"""Centred copies are made a block of columns at a time: on a CPU small enough to stay in cache, on an
-accelerator large, to launch few kernels."""
 
 _NOISE, _LARGEST = 2.0, 32.0
 """Deviations that may be rounding, in eps: see `_Variation`."""
@@ -95,11 +90,7 @@ def _is_sound(out: torch.Tensor, first: torch.Tensor) -> bool:
       above 2^66 tiny, less than 2^-36 sqrt(K_ii K_jj), a thousandth of a float32's rounding.
     - No image is so far out that the mean, which it draws towards itself, costs the others digits. One outlier
       of n images comes out with (n - 1)^2 times the energy of the others, however far out it is.
-    - The features vary by more than `_Variation` could take for rounding.
-
-    Args:
-        out: `(n, n)`.
-        first: the features of one image.
+    - The features, of which `first` are those of one image, vary by more than `_Variation` takes for rounding.
     """
     info, images = torch.finfo(out.dtype), len(out)
     energies = sorted(out.diagonal().tolist())
@@ -112,10 +103,7 @@ def _is_sound(out: torch.Tensor, first: torch.Tensor) -> bool:
 
 
 def _scaled_gram(
-    chunks: Sequence[torch.Tensor],
-    out: torch.Tensor,
-    scales: torch.Tensor,
-    workspace: Workspace,
+    chunks: Sequence[torch.Tensor], out: torch.Tensor, scales: torch.Tensor, workspace: Workspace
 ) -> None:
     """Write the Gram matrix of features of any size, and the scale of each image. Nothing waits for the device.
 
@@ -150,9 +138,8 @@ def _scaled_gram(
             out.mul_(ratio.unsqueeze(1)).mul_(ratio)
         _add_product(block, out)
         scales.copy_(grown)
-        variation.add(
-            distances.amax() / unit, (reference + taken).where(varies, 0.0), scales.amax()
-        )
+        features = (reference + taken).where(varies, 0.0)
+        variation.add(distances.amax() / unit, features, scales.amax())
     _mirror(out)
     out.mul_(variation.is_signal(out, scales))
 
@@ -174,9 +161,7 @@ class _Variation:
 
     def __init__(self, out: torch.Tensor) -> None:
         self._unit = out.new_ones(())
-        self._deviation = out.new_zeros(())
-        self._largest = out.new_zeros(())
-        self._length = out.new_zeros(())
+        self._deviation, self._largest, self._length = out.new_zeros(3).unbind()
 
     def add(self, deviation: torch.Tensor, features: torch.Tensor, unit: torch.Tensor) -> None:
         """Take in a block of columns.
@@ -216,15 +201,14 @@ def _parts(
 
 
 def _median_of_three(chunks: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the median of the features of three images, `(columns,)`: one outlier cannot move it far."""
+    """Return the median of the features of three images, `(columns,)`."""
     images = [image for chunk in chunks for image in chunk.unbind()]
     return median_of_three(images[0], images[len(images) // 2], images[-1])
 
 
 def _columns(width: int, out: torch.Tensor) -> Iterator[tuple[int, int]]:
     """Yield start and end of blocks of columns for `out` `(n, n)`."""
-    block_bytes = _CPU_BLOCK_BYTES if out.device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES
-    columns = max(block_bytes // (len(out) * out.element_size()) // _SLICE, 1) * _SLICE
+    columns = max(block_bytes(out.device) // (len(out) * out.element_size()) // _SLICE, 1) * _SLICE
     for start in range(0, width, columns):
         yield start, min(start + columns, width)
 
@@ -256,20 +240,16 @@ def _centre(chunks: Sequence[torch.Tensor], block: torch.Tensor) -> None:
 
 def _add_product(block: torch.Tensor, out: torch.Tensor) -> None:
     """Add `block @ block.T` to `out`, but for the lower left quarter, which symmetry gives."""
-    images, width = block.shape
-    whole = width // _SLICE * _SLICE
-    if whole:
-        _add_slices(block[:, :whole].view(images, -1, _SLICE).transpose(0, 1), out)
-    if whole < width:
-        _add_slices(block[None, :, whole:], out)
-
-
-def _add_slices(slices: torch.Tensor, out: torch.Tensor) -> None:
-    """Add the products of `(slices, n, columns)` to the two upper quarters and the lower right one."""
-    half = len(out) // 2
-    upper, lower = slices[:, :half], slices[:, half:]
-    out[:half] += torch.bmm(upper, slices.mT).sum(0)
-    out[half:, half:] += torch.bmm(lower, lower.mT).sum(0)
+    images, half = len(out), len(out) // 2
+    whole = block.shape[1] // _SLICE * _SLICE
+    for slices in (
+        block[:, :whole].view(images, -1, _SLICE).transpose(0, 1),
+        block[None, :, whole:],
+    ):  # (slices, n, columns)
+        if slices.numel():
+            lower = slices[:, half:]
+            out[:half] += torch.bmm(slices[:, :half], slices.mT).sum(0)
+            out[half:, half:] += torch.bmm(lower, lower.mT).sum(0)
 
 
 def u_centre(grams: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -301,17 +281,10 @@ def u_centre(grams: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 
 
 def relative(gram: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Return scales that bring the largest entry of a Gram matrix off its diagonal to about 1.
+    """Return scales `(n,)` over one power of two: the largest entry off the Gram matrix' diagonal is then about 1.
 
-    For one batch, where CKA does not depend on the size of either Gram matrix: float64 features of 1e200 have
-    no Gram matrix on their own scale.
-
-    Args:
-        gram: `(n, n)`, float64.
-        scales: `(n,)`, of its images.
-
-    Returns:
-        `(n,)`: `scales` divided by one power of two.
+    For one batch, where CKA does not depend on the size of either Gram matrix, `(n, n)` in float64: features of
+    1e200 have none on their own scale.
     """
     exponents = scales.frexp().exponent
     sizes = gram.frexp().exponent + exponents + exponents.unsqueeze(-1)

@@ -136,29 +136,15 @@ class Block:
     grid: Grid
     patch: tuple[float, float]
 
-    @property
-    def raster(self) -> tuple[Grid, tuple[float, float]]:
-        """Grid and patch: what the distances between patches follow from."""
-        return self.grid, self.patch
-
 
 class AttentionMeter(Meter):
-    """Measures of every block's attention maps, and how alike the maps of a model's blocks are.
-
-    Args:
-        setting: of the run.
-        measures: what to measure.
-    """
+    """Measures of every block's attention maps, and how alike the maps of a model's blocks are."""
 
     def __init__(self, setting: Setting, measures: Sequence[Measure]) -> None:
         self.setting = setting
         self._measures = measures
         self.quantities = (*(measure.quantity for measure in measures), BLOCK_SIMILARITY)
         self._blocks: dict[Model, list[Block]] = {}
-        self._count = 0
-        self._distances: dict[tuple[Grid, tuple[float, float]], torch.Tensor] = {}
-        self._tally: Tally | None = None
-        self._compared = 0
         self._columns: dict[Block, list[torch.Tensor]] = {}
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
@@ -168,12 +154,14 @@ class AttentionMeter(Meter):
             LayerError: no model has any.
         """
         lines: list[str] = []
+        blocks: list[tuple[Model, Block]] = []
         for model in models:
-            self._blocks[model], said = self._find(model)
+            self._blocks[model], said = _blocks_of(model, len(blocks))
+            blocks += [(model, block) for block in self._blocks[model]]
             lines += said
-        blocks = [(model, block) for model, own in self._blocks.items() for block in own]
         if not blocks:
             raise LayerError(f"--attention: {lines[-1]}")
+        self._count = len(blocks)
         self.axes = {
             AXIS: along_depth([(model.name, at.point.path, at.point.kind) for model, at in blocks])
         }
@@ -181,62 +169,21 @@ class AttentionMeter(Meter):
             AXIS: [[model.number, at.point.path, at.point.kind, at.prefix] for model, at in blocks]
         }
         return [
-            Site(
-                model,
-                block.point.hook,
-                functools.partial(self._see, block),
-                chunk=CHUNK_IMAGES,
-            )
+            Site(model, block.point.hook, functools.partial(self._see, block), chunk=CHUNK_IMAGES)
             for model, block in blocks
         ], lines
-
-    def _find(self, model: Model) -> tuple[list[Block], list[str]]:
-        """Return where one model's maps are measured, and a line for each that cannot be."""
-        module, (height, width) = model.subject.module, model.shape[-2:]
-        points = find_points(module)
-        if not points:
-            return [], [
-                f"{model.name} has no attention that can be read: timm's ViT and DeiT and Refiner have"
-            ]
-        with unfused(module):
-            calls = model.watch([point.hook for point in points])
-        found: list[Block] = []
-        reasons: list[str] = []
-        for point in points:
-            outputs = calls.get(point.hook, ())
-            if not outputs:
-                continue  # Refiner's shared attention has no softmax of its own.
-            try:
-                prefix, grid = _reading(outputs, model)
-            except LayerError as error:
-                reasons.append(f"the map of {point.path} {error}")
-                continue
-            patch = (height / grid[0], width / grid[1])
-            found.append(Block(self._count + len(found), point, prefix, grid, patch))
-        self._count += len(found)
-        return found, [
-            f"{model.name}: {reason}; left out of the attention measures" for reason in reasons
-        ]
 
     def around(self, model: Model) -> AbstractContextManager[None]:
         """Have the model make its maps."""
         return unfused(model.subject.module) if self._blocks[model] else nullcontext()
 
     def begin(self, batch: Batch) -> None:
-        """Make room for the batch; the memory is taken with the first one."""
-        setting = self.setting
-        if self._tally is None:
-            shapes = {quantity: (self._count,) * len(quantity.axes) for quantity in self.quantities}
-            self._tally = Tally(shapes, setting.largest, setting.device)
-            self._distances = {
-                block.raster: distances(*block.raster, setting.device)
-                for blocks in self._blocks.values()
-                for block in blocks
-            }
-        self._compared = min(
-            share(SIMILARITY_IMAGES, batch.index, setting.plan), CHUNK_IMAGES, batch.images
-        )
+        """Make room for the batch."""
+        shapes = {quantity: (self._count,) * len(quantity.axes) for quantity in self.quantities}
+        self._tally = Tally(shapes, batch.images, self.setting.device)
         self._tally.begin(batch.images)
+        taken = share(SIMILARITY_IMAGES, batch.index, self.setting.plan)
+        self._compared = min(taken, CHUNK_IMAGES, batch.images)
 
     def start(self, model: Model) -> None:
         """Forget the columns of passes that ran out of memory."""
@@ -244,10 +191,8 @@ class AttentionMeter(Meter):
 
     def _see(self, block: Block, chunks: Sequence[torch.Tensor], images: slice) -> None:
         """Measure a block's maps of some images."""
-        assert self._tally is not None
-        maps = Maps(
-            torch.cat(list(chunks)), block.prefix, block.point.kind, self._distances[block.raster]
-        )
+        between = distances(block.grid, block.patch, self.setting.device)
+        maps = Maps(torch.cat(list(chunks)), block.prefix, block.point.kind, between)
         for measure in self._measures:
             values = marked(measure.function(maps), maps.finite)
             self._tally.put(measure.quantity.name, block.position, values, images.start)
@@ -257,7 +202,6 @@ class AttentionMeter(Meter):
 
     def end(self, model: Model, outputs: Sequence[Any]) -> None:
         """Compare the maps of the model's blocks, and let them go."""
-        assert self._tally is not None
         for kind in ("softmax", "refined"):
             blocks = [block for block in self._columns if block.point.kind == kind]
             columns = [torch.cat(self._columns[block]) for block in blocks]
@@ -271,8 +215,35 @@ class AttentionMeter(Meter):
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return the sums of each measure at each block, and of the similarity of pairs of blocks."""
-        assert self._tally is not None
         return self._tally.added()
+
+
+def _blocks_of(model: Model, first: int) -> tuple[list[Block], list[str]]:
+    """Return where one model's maps are measured, the positions from `first` on, and why others are not."""
+    module, (height, width) = model.subject.module, model.shape[-2:]
+    points = find_points(module)
+    if not points:
+        return [], [
+            f"{model.name} has no attention that can be read: timm's ViT and DeiT and Refiner have"
+        ]
+    with unfused(module):
+        calls = model.watch([point.hook for point in points])
+    found: list[Block] = []
+    lines: list[str] = []
+    for point in points:
+        outputs = calls.get(point.hook, ())
+        if not outputs:
+            continue  # Refiner's shared attention has no softmax of its own.
+        try:
+            prefix, grid = _reading(outputs, model)
+        except LayerError as error:
+            lines.append(
+                f"{model.name}: the map of {point.path} {error}; left out of the attention measures"
+            )
+        else:
+            patch = (height / grid[0], width / grid[1])
+            found.append(Block(first + len(found), point, prefix, grid, patch))
+    return found, lines
 
 
 def _reading(outputs: Sequence[torch.Tensor | None], model: Model) -> tuple[int, Grid]:

@@ -107,6 +107,11 @@ def median_of_three(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.
     return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))
 
 
+def block_bytes(device: torch.device) -> int:
+    """Return the size of blocks to read: small enough for a CPU's cache, large for few kernels elsewhere."""
+    return 1 << 22 if device.type == "cpu" else 1 << 28
+
+
 def sums_device(device: torch.device) -> torch.device:
     """Return `device`, or the CPU for a device that has no float64 (Apple's MPS)."""
     return torch.device("cpu") if device.type == "mps" else device

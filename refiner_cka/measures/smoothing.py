@@ -6,26 +6,20 @@ Every measure is a function from the tokens of a CKA batch to one number per ima
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from functools import partial
 
 import torch
 
 from ..errors import LayerError
-from ..sums import LAYERS, Quantity
+from ..sums import LAYERS
 from .meter import Setting
 from .scaling import lengths, median_of_three
-from .tally import Measure, table
+from .tally import row, table
 from .tokens import TokenMeter, Tokens
 
-EFFECTIVE_RANK_IMAGES = 32
-"""Effective rank, whose decompositions are expensive, is measured on at most so many images of a run, ..."""
-
-EFFECTIVE_RANK_SHARE = 256
-"""... on one image in so many, ..."""
-
-EFFECTIVE_RANK_LEAST = 4
-"""... and on no fewer than these."""
+EFFECTIVE_RANK_SHARE, EFFECTIVE_RANK_LEAST, EFFECTIVE_RANK_MOST = 256, 4, 32
+"""Effective rank, whose decompositions are expensive, is measured on one image of a run in so many, from so many
+images to so many."""
 
 
 def patch_cosine(tokens: Tokens) -> torch.Tensor:
@@ -92,8 +86,7 @@ def effective_rank(tokens: Tokens) -> torch.Tensor:
 def dirichlet_energy(tokens: Tokens) -> torch.Tensor:
     """Squared differences of neighbours on the patch grid (4-neighbours, each edge once), over squared norm."""
     grid = tokens.grid
-    if grid is None:
-        raise ValueError("the Dirichlet energy needs the patch grid")
+    assert grid is not None  # the meter asks for nothing on the grid where there is none
 
     def energy(x: torch.Tensor) -> torch.Tensor:
         x = x[:, -grid[0] * grid[1] :].view(len(x), *grid, -1)
@@ -117,24 +110,7 @@ def token_norm_ratio(tokens: Tokens) -> torch.Tensor:
     return (norms.amax(1) / median).where(median > 0, float("nan"))
 
 
-def _row(
-    function: Callable[[Tokens], torch.Tensor],
-    label: str,
-    about: str,
-    range_: tuple[float | None, float | None],
-    smoother: Literal["higher", "lower"] | None,
-    source: str,
-    *,
-    default: bool = False,
-    on_grid: bool = False,
-    few: bool = False,
-) -> Measure:
-    """Return a row of the table; the measure is called as its function is."""
-    name = function.__name__
-    path = f"smoothing/{name}"
-    quantity = Quantity(name, path, "mean", (LAYERS,), label, about, range_, smoother, source, few)
-    return Measure(function, quantity, default, on_grid)
-
+_row = partial(row, LAYERS)
 
 MEASURES = table(
     _row(
@@ -260,7 +236,7 @@ def choose(names: str | None) -> tuple[str, ...]:
 def expensive_images(images: int) -> int:
     """Return on how many images of a run the expensive measures are taken."""
     wanted = max(EFFECTIVE_RANK_LEAST, images // EFFECTIVE_RANK_SHARE)
-    return min(images, wanted, EFFECTIVE_RANK_IMAGES)
+    return min(images, wanted, EFFECTIVE_RANK_MOST)
 
 
 def _mean_cosine(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

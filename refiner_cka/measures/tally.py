@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -45,18 +45,13 @@ class Tally:
     """
 
     def __init__(
-        self,
-        shapes: Mapping[Quantity, tuple[int, ...]],
-        images: int,
-        device: torch.device,
+        self, shapes: Mapping[Quantity, tuple[int, ...]], images: int, device: torch.device
     ) -> None:
-        # Apple's MPS has no float64.
         self._quantities = {quantity.name: quantity for quantity in shapes}
         self._values = {
             quantity.name: torch.empty(*shape, images, dtype=exact_dtype(device), device=device)
             for quantity, shape in shapes.items()
         }
-        self._images = 0
 
     def begin(self, images: int) -> None:
         """Forget the batch before and make room for one of `images`."""
@@ -79,24 +74,17 @@ class Tally:
 
     def added(self) -> dict[str, torch.Tensor]:
         """Return what the batch adds to the sums."""
-        return {
-            path: value
-            for name, values in self._values.items()
-            for path, value in _moments(self._quantities[name], values[..., : self._images]).items()
-        }
-
-
-def _moments(quantity: Quantity, values: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the three sums of values over the last axis."""
-    values = values.to(sums_device(values.device)).to(torch.float64)
-    # NaN has no part in nansum, inf makes it inf, and inf - inf is NaN.
-    total = values.nansum(-1)
-    non_finite = total - total
-    return {
-        quantity.sum("total"): total + non_finite,
-        quantity.sum("squares"): values.square().nansum(-1) + non_finite,
-        quantity.sum("images"): (~values.isnan()).sum(-1).to(torch.float64),
-    }
+        found: dict[str, torch.Tensor] = {}
+        for name, quantity in self._quantities.items():
+            values = self._values[name][..., : self._images]
+            values = values.to(sums_device(values.device)).to(torch.float64)
+            # NaN has no part in nansum, inf makes it inf, and inf - inf is NaN.
+            total = values.nansum(-1)
+            non_finite = total - total
+            found[quantity.sum("total")] = total + non_finite
+            found[quantity.sum("squares")] = values.square().nansum(-1) + non_finite
+            found[quantity.sum("images")] = (~values.isnan()).sum(-1).to(torch.float64)
+        return found
 
 
 def marked(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
@@ -113,6 +101,27 @@ def share(images: int, batch: int, plan: Plan) -> int:
     if batch >= over:
         return 0
     return min(images // over + (batch < images % over), max(map(len, plan.batches)))
+
+
+def row(
+    axis: str,
+    function: Callable[[Any], torch.Tensor],
+    label: str,
+    about: str,
+    range_: tuple[float | None, float | None],
+    smoother: Literal["higher", "lower"] | None,
+    source: str,
+    *,
+    prefix: str = "",
+    default: bool = False,
+    on_grid: bool = False,
+    few: bool = False,
+) -> Measure:
+    """Return a measure called as its function is, after `prefix`. For the rest see `Measure` and `Quantity`."""
+    name = prefix + function.__name__
+    path = f"smoothing/{name}"
+    quantity = Quantity(name, path, "mean", (axis,), label, about, range_, smoother, source, few)
+    return Measure(function, quantity, default, on_grid)
 
 
 def table(*measures: Measure) -> dict[str, Measure]:

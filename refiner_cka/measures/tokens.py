@@ -7,6 +7,7 @@ are 0) is NaN and left out of the mean; a token of length 0 has no direction, an
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,12 +20,8 @@ from ..subjects.locality import Reading
 from ..subjects.model import Model, lines_left_out
 from ..subjects.readout import Grid, exact_dtype, patches_of
 from .meter import Meter, Reads, Setting, Site
-from .scaling import are_ordinary, common_scale, lengths, median_of_three
+from .scaling import are_ordinary, block_bytes, common_scale, lengths, median_of_three
 from .tally import Measure, Tally, marked, share
-
-_BLOCK_BYTES = {"cpu": 1 << 22}
-_ACCELERATOR_BLOCK_BYTES = 1 << 28
-"""Tokens are read in blocks of images: on a CPU small enough to stay in cache, on an accelerator large."""
 
 
 class Tokens:
@@ -44,22 +41,18 @@ class Tokens:
     ) -> None:
         self._chunks = chunks
         self.grid = grid
-        self.images = sum(len(chunk) for chunk in chunks)
         self.count = chunks[0].shape[1]
-        self.expensive = min(expensive, self.images)
+        self.expensive = min(expensive, sum(map(len, chunks)))
 
     def first(self, images: int) -> torch.Tensor:
         """Return the tokens of the first images as they are, float64 (on the CPU if the device has none)."""
-        parts, left = [], images
-        for chunk in self._chunks:
-            parts.append(chunk[: max(left, 0)])
-            left -= len(chunk)
-        tokens = torch.cat(parts)
+        rows = itertools.chain.from_iterable(chunk.unbind() for chunk in self._chunks)
+        tokens = torch.stack(list(itertools.islice(rows, images)))
         return (tokens.cpu() if tokens.device.type == "mps" else tokens).to(torch.float64)
 
     def each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return `function` of float32 blocks of images, joined along the images."""
-        return torch.cat([function(block) for block in self._blocks()])
+        return torch.cat([function(block) for block in self._blocks(self.scale)])
 
     @property
     def scale(self) -> torch.Tensor | None:
@@ -80,12 +73,12 @@ class Tokens:
         exact = self.lengths.to(exact_dtype(self.lengths.device))
         return exact if self.scale is None else exact * self.scale
 
-    @functools.cached_property
+    @property
     def directions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of each image the sum of its unit tokens `(images, dim)`, and how many tokens have a direction."""
         return self._reduced[0], self._reduced[1]
 
-    @functools.cached_property
+    @property
     def centred_directions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of tokens from which the mean token of the batch is taken away."""
         return self._reduced[2], self._reduced[3]
@@ -105,15 +98,12 @@ class Tokens:
         return self._look_at(common_scale(self._chunks))
 
     def _look_at(self, scale: torch.Tensor | None) -> _Look:
-
         last = self._chunks[-1]
         token = median_of_three(
             self._chunks[0][0, 0], last[len(last) // 2, self.count // 2], last[-1, -1]
         )
         reference = _divided(token, scale)
-        parts = [
-            (lengths(block), (block - reference).mean(1)) for block in self._blocks_over(scale)
-        ]
+        parts = [(lengths(block), (block - reference).mean(1)) for block in self._blocks(scale)]
         sizes, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
         return _Look(scale, sizes, reference, offsets.mean(0))
 
@@ -127,14 +117,16 @@ class Tokens:
     def _reduced(self) -> list[torch.Tensor]:
         """What the cosines read, from one visit to each block while it is in cache."""
         look, parts, first = self._look, [], 0
-        for block in self._blocks():
+        for block in self._blocks(look.scale):
             sizes = look.lengths[first : first + len(block)]
             first += len(block)
             centred = (block - look.reference).sub_(look.offset)
             remaining = lengths(centred)
-            weights = _inverse(sizes, sizes > torch.finfo(torch.float32).tiny)
-            around = _inverse(remaining, self._has_direction(block, sizes, remaining))
-            parts.append((*_sums(weights, block), *_sums(around, centred)))
+            counted = sizes > torch.finfo(torch.float32).tiny
+            around = self._has_direction(block, sizes, remaining)
+            parts.append(
+                (*_unit_sum(block, sizes, counted), *_unit_sum(centred, remaining, around))
+            )
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     def _has_direction(
@@ -153,15 +145,11 @@ class Tokens:
                 return clear
         return remaining > 2.0 * eps * lengths(block.where(self._varies, 0.0))
 
-    def _blocks(self) -> Iterator[torch.Tensor]:
-        return self._blocks_over(self.scale)
-
-    def _blocks_over(self, scale: torch.Tensor | None) -> Iterator[torch.Tensor]:
-
+    def _blocks(self, scale: torch.Tensor | None) -> Iterator[torch.Tensor]:
+        """Yield float32 blocks of images, divided by `scale`."""
         for chunk in self._chunks:
-            image_bytes = 4 * chunk[0].numel()
-            size = _BLOCK_BYTES.get(chunk.device.type, _ACCELERATOR_BLOCK_BYTES)
-            for block in torch.split(chunk, max(1, size // image_bytes)):
+            images = block_bytes(chunk.device) // (4 * chunk[0].numel())
+            for block in torch.split(chunk, max(1, images)):
                 yield _divided(block, scale)
 
 
@@ -208,9 +196,6 @@ class TokenMeter(Meter):
         self._measures = measures
         self._is_asked_for = is_asked_for
         self._expensive_images = expensive
-        self._expensive = 0
-        self._tally: Tally | None = None
-        self._layers = 0
         on_grid = any(measure.on_grid for measure in measures)
         self.reads: Reads = "grid" if on_grid else "tokens"
         self.identity = {
@@ -225,24 +210,19 @@ class TokenMeter(Meter):
         self._layers = sum(len(model.rows) for model in models)
         found: list[Site] = []
         lines: list[str] = []
-        measured: dict[bool, set[int]] = {
-            False: set(),
-            True: set(),
-        }  # rows with tokens; with a grid
+        has_grid: dict[int, bool] = {}  # of rows with tokens
         for model in models:
             readings, said = self._readings(model)
             lines += said
             for path, reading in readings.items():
                 rows = [row.position for row in model.rows_by_layer()[path]]
-                measured[False].update(rows)
-                measured[True].update(rows if reading.grid is not None else ())
+                has_grid |= dict.fromkeys(rows, reading.grid is not None)
                 see = functools.partial(self._see, rows, reading)
                 found.append(Site(model, path, see, model.places[path]))
+        without = tuple(row for row in range(self._layers) if row not in has_grid)
+        off_grid = tuple(row for row in range(self._layers) if not has_grid.get(row))
         self.quantities = tuple(
-            replace(
-                measure.quantity,
-                absent=tuple(sorted(set(range(self._layers)) - measured[measure.on_grid])),
-            )
+            replace(measure.quantity, absent=off_grid if measure.on_grid else without)
             for measure in self._measures
         )
         return found, lines
@@ -253,18 +233,16 @@ class TokenMeter(Meter):
         Raises:
             LayerError: a layer named by hand contradicts what the user says of the tokens.
         """
-        subject = model.subject
-        is_stated = subject.layout.stated is not None or subject.layout.stated_prefix is not None
+        layout = model.subject.layout
+        is_stated = layout.stated is not None or layout.stated_prefix is not None
         found: dict[str, Reading] = {}
-        wrong: dict[str, str] = {}
-        alone: dict[str, str] = {}
-        scattered: dict[str, str] = {}
+        wrong, alone, scattered = dict[str, str](), dict[str, str](), dict[str, str]()
         for path in model.rows_by_layer():
             reading, output = model.readings[path], model.outputs[path]
             if isinstance(reading, NoTokens):
                 alone[path] = str(reading)
             elif isinstance(reading, LayerError):
-                if is_stated and not subject.pattern:
+                if is_stated and not model.subject.pattern:
                     raise LayerError(f"{model.name}: layer {path} {reading}")
                 wrong[path] = str(reading)
             elif not has_tokens(output, reading):
@@ -282,18 +260,16 @@ class TokenMeter(Meter):
         return found, lines
 
     def begin(self, batch: Batch) -> None:
-        """Make room for the batch; the memory is taken with the first one."""
-        if self._tally is None:
-            shapes = dict.fromkeys(self.quantities, (self._layers,))
-            self._tally = Tally(shapes, self.setting.largest, self.setting.device)
-        self._expensive = share(self._expensive_images, batch.index, self.setting.plan)
+        """Make room for the batch."""
+        shapes = dict.fromkeys(self.quantities, (self._layers,))
+        self._tally = Tally(shapes, batch.images, self.setting.device)
         self._tally.begin(batch.images)
+        self._expensive = share(self._expensive_images, batch.index, self.setting.plan)
 
     def _see(
         self, rows: Sequence[int], reading: Reading, chunks: Sequence[torch.Tensor], _images: slice
     ) -> None:
         """Measure one layer; the measures do not depend on the readout of its rows."""
-        assert self._tally is not None
         patches = [patches_of(chunk, reading.layout) for chunk in chunks]
         tokens = Tokens(patches, reading.grid, self._expensive)
         for measure in self._measures:
@@ -304,7 +280,6 @@ class TokenMeter(Meter):
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return the sums of each measure at each row."""
-        assert self._tally is not None
         return self._tally.added()
 
 
@@ -324,11 +299,9 @@ def _divided(tokens: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
     return tokens if scale is None else tokens * scale.reciprocal()
 
 
-def _inverse(lengths: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Return 1 / lengths, 0 for those that do not count."""
-    return lengths.reciprocal().where(counted, 0.0)
-
-
-def _sums(weights: torch.Tensor, block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weighted sum of an image's tokens `(images, dim)`, and how many have a weight `(images,)`."""
+def _unit_sum(
+    block: torch.Tensor, sizes: torch.Tensor, counted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of an image's tokens over their sizes `(images, dim)`, and how many count `(images,)`."""
+    weights = sizes.reciprocal().where(counted, 0.0)
     return (weights.unsqueeze(1) @ block).squeeze(1), (weights > 0).sum(1)

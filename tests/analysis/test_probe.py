@@ -15,13 +15,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import refiner_cka as rc
 from refiner_cka.analysis import process
-from refiner_cka.analysis import run as engine
 from refiner_cka.analysis.passes import CPU_CHUNK
 from refiner_cka.analysis.probe import probe
 from refiner_cka.analysis.runtime import Runtime
-from refiner_cka.images.preprocessing import Preprocessing
 from tests import float64, pathological
-from tests.analysis.test_run import CKA_TOLERANCE, PRODUCTS, grams_of, inputs, run, seeded, subject
+from tests.analysis.runs import (
+    CKA_TOLERANCE,
+    PRODUCTS,
+    inputs,
+    prepare,
+    run,
+    seeded,
+    sized,
+    subject,
+    truth,
+)
 
 CPU = torch.device("cpu")
 AUTOCAST = functools.partial(torch.autocast, "cpu", torch.bfloat16)
@@ -43,12 +51,6 @@ def state():
     return process.read(process.settings(CPU))
 
 
-def cka_of_hooks_alone(module, paths, prepared, data):
-    """CKA from whole batches through hooks of our own, without this package's passes."""
-    batches = [data[list(batch)] for batch in prepared.plan.batches]
-    return float64.minibatch_cka_matrix(grams_of(module, paths, batches))
-
-
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
 @pytest.mark.parametrize("batch_size", [32, 30])
 @pytest.mark.parametrize(
@@ -68,15 +70,13 @@ def test_a_model_whose_chunks_cannot_take_turns_gets_whole_batches(make, disturb
     module, data = seeded(make), inputs(96)
     before = state()
     with pytest.warns(rc.AnalysisWarning, match=disturbed) as said:
-        prepared = rc.prepare(
-            subject(module, ["b", "c"]), data, batch_size=batch_size, workers=0, device="cpu"
-        )
-    measured = engine.measure(prepared).cka()
+        prepared = prepare(subject(module, ["b", "c"]), data, batch_size=batch_size)
+    measured = rc.measure(prepared).cka()
     (line,) = [str(each.message) for each in said if each.category is rc.AnalysisWarning]
     assert (
         line == f"model: each batch goes through the model whole, since {prepared.models[0].whole}"
     )
-    expected = cka_of_hooks_alone(module, ["b", "c"], prepared, data)
+    expected = truth(module, ["b", "c"], prepared, data)
     assert np.abs(measured - expected).max() < CKA_TOLERANCE
     assert process.changed(before, state()) == []
 
@@ -88,11 +88,9 @@ def test_a_model_that_seeds_itself_gets_whole_batches(batch_size):
     module, data = seeded(make), inputs(96)
     before = state()
     with pytest.warns(rc.AnalysisWarning, match="or on its place"):
-        prepared = rc.prepare(
-            subject(module, ["b", "c"]), data, batch_size=batch_size, workers=0, device="cpu"
-        )
-    measured = engine.measure(prepared).cka()
-    expected = cka_of_hooks_alone(module, ["b", "c"], prepared, data)
+        prepared = prepare(subject(module, ["b", "c"]), data, batch_size=batch_size)
+    measured = rc.measure(prepared).cka()
+    expected = truth(module, ["b", "c"], prepared, data)
     assert np.abs(measured - expected).max() < CKA_TOLERANCE
     assert process.changed(before, state()) == []
 
@@ -130,11 +128,11 @@ def test_ordinary_models_take_turns(name, precision):
 def test_what_takes_turns_and_what_goes_whole_are_the_same_numbers():
     """Chunks of eight in lockstep give the Gram matrices of the same chunks one after the other."""
     module, data = seeded(timm.create_model, "test_vit", img_size=32), inputs(32, size=32)
-    analysed = subject(module, "block", preprocessing=Preprocessing(input_size=(3, 32, 32)))
-    prepared = rc.prepare(analysed, data, batch_size=32, workers=0, device="cpu")
-    turns = engine.measure(prepared)
-    object.__setattr__(prepared, "whole", ("for the test",))
-    np.testing.assert_allclose(turns.cka(), engine.measure(prepared).cka(), atol=CKA_TOLERANCE)
+    analysed = subject(module, "block", preprocessing=sized(32))
+    prepared = prepare(analysed, data, batch_size=32)
+    turns = rc.measure(prepared)
+    object.__setattr__(prepared.models[0], "whole", "for the test")
+    np.testing.assert_allclose(turns.cka(), rc.measure(prepared).cka(), atol=CKA_TOLERANCE)
 
 
 def test_context_variables_of_the_caller_hold_inside_the_model():
@@ -250,9 +248,9 @@ def test_the_process_is_put_back_also_after_a_failure():
     ],
 )
 def test_layers_that_are_the_same_are_said_to_be_with_the_likely_cause(name, arguments, cause):
-    sized = {"img_size": 32} if "vit" in name else {}
-    module = seeded(timm.create_model, name, **sized, **arguments)
-    analysed = subject(module, "block", preprocessing=Preprocessing(input_size=(3, 32, 32)))
+    size = {"img_size": 32} if "vit" in name else {}
+    module = seeded(timm.create_model, name, **size, **arguments)
+    analysed = subject(module, "block", preprocessing=sized(32))
     with pytest.warns(rc.AnalysisWarning, match=f"same up to rounding: .* probably since {cause}"):
         result = run(analysed, inputs(64, size=32), smoothing="none")
     (line,) = result.warnings
@@ -269,7 +267,7 @@ def test_layers_that_are_the_same_are_said_to_be_with_the_likely_cause(name, arg
 
 def test_layers_that_differ_are_not_said_to_be_the_same():
     module = seeded(timm.create_model, "vit_tiny_patch16_224", img_size=32)
-    analysed = subject(module, "block", preprocessing=Preprocessing(input_size=(3, 32, 32)))
+    analysed = subject(module, "block", preprocessing=sized(32))
     result = run(analysed, inputs(64, size=32), smoothing="none")
     assert result.same("model") == []
     assert result.warnings == ()
@@ -277,16 +275,9 @@ def test_layers_that_differ_are_not_said_to_be_the_same():
 
 @pytest.mark.parametrize(("precision", "offset"), [("fp32", 0), ("fp32", 3e4), ("bf16", 12)])
 def test_an_offset_does_not_hide_that_images_depend_on_one_another(precision, offset):
-    module, data = seeded(pathological.OffsetStatistics, offset), inputs(64)
+    analysed = subject(seeded(pathological.OffsetStatistics, offset), ["norm", "last"])
     with pytest.warns(rc.AnalysisWarning, match=r"depend on the others of its pass.*layer norm"):
-        prepared = rc.prepare(
-            subject(module, ["norm", "last"]),
-            data,
-            batch_size=32,
-            workers=0,
-            device="cpu",
-            precision=precision,
-        )
+        prepared = prepare(analysed, inputs(64), batch_size=32, precision=precision)
     assert prepared.models[0].whole
 
 
@@ -294,7 +285,7 @@ def test_an_offset_does_not_hide_that_images_depend_on_one_another(precision, of
 def test_which_tensor_of_an_output_is_read_does_not_depend_on_the_size_of_a_chunk(count):
     module, data = seeded(pathological.BiasFirst), inputs(count)
     paths = ["blocks.0", "blocks.1", "blocks.2"]
-    prepared = rc.prepare(subject(module, paths), data, batch_size=32, workers=0, device="cpu")
+    prepared = prepare(subject(module, paths), data, batch_size=32)
     assert prepared.models[0].logits_place == 1
     kept = [[] for _ in paths]
     for batch in prepared.plan.batches:
@@ -304,7 +295,7 @@ def test_which_tensor_of_an_output_is_read_does_not_depend_on_the_size_of_a_chun
                 _, x = block(x)
                 kept[place].append(float64.gram(x.numpy()))
     expected = float64.minibatch_cka_matrix(kept)
-    assert np.abs(engine.measure(prepared).cka() - expected).max() < CKA_TOLERANCE
+    assert np.abs(rc.measure(prepared).cka() - expected).max() < CKA_TOLERANCE
 
 
 def test_one_module_read_in_two_ways():
@@ -335,9 +326,7 @@ def test_what_was_said_in_a_run_is_still_said_when_it_is_resumed():
                 return self.fc2(x @ self.fc1.weight.T)
             return super().forward(x)
 
-    prepared = rc.prepare(
-        subject(seeded(Forks), ["fc1", "fc2"]), inputs(96), batch_size=32, workers=0, device="cpu"
-    )
+    prepared = prepare(subject(seeded(Forks), ["fc1", "fc2"]), inputs(96), batch_size=32)
 
     def interrupt(done, total):
         raise KeyboardInterrupt
@@ -346,10 +335,10 @@ def test_what_was_said_in_a_run_is_still_said_when_it_is_resumed():
         pytest.warns(rc.AnalysisWarning, match="calls different"),
         pytest.raises(rc.Interrupted) as caught,
     ):
-        engine.measure(prepared, progress=interrupt)
+        rc.measure(prepared, progress=interrupt)
     part = caught.value.result
     assert len(part.warnings) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        resumed = engine.measure(prepared, resume=part)
+        resumed = rc.measure(prepared, resume=part)
     assert resumed.warnings == part.warnings

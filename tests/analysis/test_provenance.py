@@ -2,10 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +11,11 @@ from torch.utils.data import Dataset
 
 import refiner_cka as rc
 from refiner_cka.analysis import provenance as identity
-from refiner_cka.analysis import run as engine
 from refiner_cka.images import files
 from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.results.merging import differences
 from tests import pathological
-from tests.analysis.test_run import PRODUCTS, image_folder, inputs, run, seeded, subject
+from tests.analysis.runs import PRODUCTS, image_folder, in_processes, inputs, run, seeded, subject
 
 
 def mine(name="model", **kwargs):
@@ -39,7 +34,7 @@ def interrupted(prepared, after):
             raise KeyboardInterrupt
 
     with pytest.raises(rc.Interrupted) as caught:
-        engine.measure(prepared, progress=interrupt)
+        rc.measure(prepared, progress=interrupt)
     return caught.value.result
 
 
@@ -48,7 +43,7 @@ def interrupted(prepared, after):
 DISTRIBUTED = """
 import sys
 import refiner_cka as rc
-from tests.analysis.test_run import inputs
+from tests.analysis.runs import inputs
 from tests.analysis.test_provenance import prepare
 folder = sys.argv[1]
 prepared = prepare(inputs(100))
@@ -69,25 +64,14 @@ def test_several_processes_resume_to_what_one_measures(tmp_path):
     """
     prepared = prepare(inputs(100))
     interrupted(prepared, 40).save(tmp_path / "part.h5")
-    root = Path(__file__).parents[2]
-    (tmp_path / "script.py").write_text(DISTRIBUTED)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-    done = subprocess.run(
-        [*launcher, str(tmp_path / "script.py"), str(tmp_path)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    whole = engine.measure(prepared)
+    in_processes(DISTRIBUTED, tmp_path)
+    whole = rc.measure(prepared)
     for rank in range(3):
         result = rc.load(tmp_path / f"{rank}.h5")
         assert result.images == 100
         np.testing.assert_array_equal(result.batches, whole.batches)
         np.testing.assert_array_equal(result.batch_digests, whole.batch_digests)
-        # Other threads than here, and so another order of summation in float32; see test_engine.
+        # Other threads than here, and so another order of summation in float32.
         np.testing.assert_allclose(result.sums[PRODUCTS], whole.sums[PRODUCTS], rtol=1e-6)
         told = (tmp_path / f"{rank}.txt").read_text()
         assert "process 1 is about to measure something else than process 0: digest of" in told
@@ -124,7 +108,7 @@ def test_what_differs_between_analyses_is_named():
     with pytest.raises(
         rc.DataError, match=r"of another analysis: digest of images differs .*, seed differs"
     ):
-        engine.measure(prepare(data, seed=1), resume=interrupted(prepare(data), 8))
+        rc.measure(prepare(data, seed=1), resume=interrupted(prepare(data), 8))
 
 
 def test_the_file_says_what_the_estimator_is(tmp_path):
@@ -168,16 +152,16 @@ def test_other_images_of_a_torch_data_set_are_told_by_their_batches():
         "covers": "type, length and transform of the data set, not its images",
         "whole": False,
     }
-    first, second = engine.measure(one), engine.measure(two)
+    first, second = rc.measure(one), rc.measure(two)
     said = "The fingerprint covers type, length and transform of the data set, not its images; what each"
     assert any(line.startswith(said) for line in rc.summarize(first).sentences)
-    assert first.other_pixels(first) == first.other_pixels(engine.measure(one)) == ""
+    assert first.other_pixels(first) == first.other_pixels(rc.measure(one)) == ""
     assert first.other_pixels(second) == "batch 0 of model is of other pixels"
     with pytest.raises(rc.ResultError, match="of other pixels in two of the results"):
         rc.merge([first, second])
     with pytest.raises(rc.DataError, match="batch 0 has other pixels than when it was measured"):
-        engine.measure(two, resume=interrupted(one, 16))
-    assert engine.measure(one, resume=interrupted(one, 16)).complete
+        rc.measure(two, resume=interrupted(one, 16))
+    assert rc.measure(one, resume=interrupted(one, 16)).complete
 
 
 def test_digests_depend_neither_on_workers_nor_on_company(tmp_path):

@@ -10,12 +10,12 @@ import timm
 import torch
 
 import refiner_cka as rc
-from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.measures import attention
 from refiner_cka.measures import maps as maps_module
 from refiner_cka.measures.attention import MEASURES
 from refiner_cka.measures.maps import Maps, distances
 from refiner_cka.refiner import Refiner, record_attention
+from tests.analysis import runs
 
 TOLERANCE = 2e-5
 GRID, PATCH = (3, 4), (16.0, 16.0)
@@ -185,35 +185,26 @@ def test_similarity_between_blocks():
         assert found[image, p, q] == pytest.approx(expected, rel=1e-5)
 
 
-INPUT = Preprocessing(input_size=(3, 64, 64))
-
-
-def vit(**kwargs):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        kwargs = {"img_size": 64, "depth": 3, **kwargs}
-        return timm.create_model("vit_tiny_patch16_224", **kwargs).eval()
+def vit():
+    return runs.seeded(timm.create_model, "vit_tiny_patch16_224", img_size=64, depth=3)
 
 
 def refiner(**kwargs):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Refiner(
-            img_size=64, embed_dim=48, depth=3, num_heads=3, num_classes=5, **kwargs
-        ).eval()
+    sizes = {"embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 5}
+    return runs.seeded(Refiner, img_size=64, **sizes, **kwargs)
 
 
-def images(count=20):
-    return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+def images():
+    return runs.inputs(20, 64)
 
 
-def subject(module, name="model"):
-    return rc.Subject.from_module(module, "block", name=name, preprocessing=INPUT)
+def subject(module, name="model", **kwargs):
+    return runs.subject(module, "block", name, preprocessing=runs.sized(64), **kwargs)
 
 
-def run(module, **kwargs):
-    kwargs = {"batch_size": 10, "workers": 0, "device": "cpu", "attention": True, **kwargs}
-    return rc.analyze(subject(module), images(), **kwargs)
+def run(*modules, **kwargs):
+    subjects = [each if isinstance(each, rc.Subject) else subject(each) for each in modules]
+    return runs.run(subjects, images(), **{"batch_size": 10, "attention": True, **kwargs})
 
 
 def maps_of(module, data):
@@ -248,7 +239,7 @@ def test_maps_of_a_vit_are_those_of_its_queries_and_keys():
     similar = result.smoothing("attention_block_similarity", "model")
     averaged = [block.mean(1) for block in maps]
     assert similar.images.tolist() == [[16] * 3] * 3  # 8 of each of the two batches
-    plan = rc.prepare(subject(module), images(), batch_size=10, workers=0, device="cpu").plan
+    plan = runs.prepare(subject(module), images(), batch_size=10).plan
     taken = [image for batch in plan.batches for image in batch[:8]]
     expected = np.mean(
         [
@@ -326,16 +317,9 @@ def test_raw_and_refined_maps_of_a_refiner():
 def test_a_model_without_attention_is_refused_alone_and_named_beside_another():
     resnet = timm.create_model("resnet10t").eval()
     with pytest.raises(rc.LayerError, match="resnet has no attention that can be read"):
-        rc.prepare(subject(resnet, "resnet"), images(), workers=0, device="cpu", attention=True)
+        run(subject(resnet, "resnet"))
     with pytest.warns(rc.AnalysisWarning, match="resnet has no attention"):
-        result = rc.analyze(
-            [subject(vit(), "vit"), subject(resnet, "resnet")],
-            images(),
-            batch_size=10,
-            workers=0,
-            device="cpu",
-            attention=True,
-        )
+        result = run(subject(vit(), "vit"), subject(resnet, "resnet"))
     assert {block.model for block in result.attention} == {"vit"}
     with pytest.raises(rc.ResultError, match="no softmax attention maps of 'resnet'"):
         result.smoothing("attention_entropy", "resnet")
@@ -366,11 +350,7 @@ def test_out_of_memory_changes_no_measure():
                 raise torch.OutOfMemoryError("no memory")
             return self.inner(x)
 
-    hungry = rc.Subject.from_module(
-        Hungry(), "block", name="model", preprocessing=INPUT, prefix_tokens=1
-    )
-    options = {"batch_size": 10, "workers": 0, "device": "cpu", "attention": True}
-    split, whole = rc.analyze(hungry, images(), **options), run(vit())
+    split, whole = run(subject(Hungry(), prefix_tokens=1)), run(vit())
     for name in [*MEASURES, "attention_block_similarity"]:
         one, other = whole.smoothing(name, "model"), split.smoothing(name, "model")
         np.testing.assert_allclose(other.values, one.values, rtol=1e-4, atol=1e-5)

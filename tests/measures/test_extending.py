@@ -9,7 +9,6 @@ import timm
 import torch
 
 import refiner_cka as rc
-from refiner_cka.images import Preprocessing
 from refiner_cka.measures import attention, smoothing
 from refiner_cka.measures.choosing import METERS
 from refiner_cka.measures.indices import INDICES, Index
@@ -18,37 +17,26 @@ from refiner_cka.measures.tally import Measure, Tally
 from refiner_cka.subjects.hooks import first_outputs
 from refiner_cka.sums import FOLDS, LAYERS, Quantity
 from tests import float64
+from tests.analysis import runs
 
 PATHS = ["blocks.0", "blocks.1", "blocks.2"]
 
 
 def images():
-    return torch.randn(48, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return runs.inputs(48, 32)
 
 
 def model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = timm.create_model(
-            "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, embed_dim=48, num_heads=3
-        ).eval()
-    return rc.Subject.from_module(
-        module, PATHS, name="m", preprocessing=Preprocessing(input_size=(3, 32, 32))
-    )
+    sizes = {"img_size": 32, "patch_size": 8, "depth": 3, "embed_dim": 48, "num_heads": 3}
+    module = runs.seeded(timm.create_model, "vit_tiny_patch16_224", **sizes)
+    return runs.subject(module, PATHS, "m", preprocessing=runs.sized(32))
 
 
 def analysed(tmp_path, **options):
     """Analyse in two parts, save, load, merge, save and load again."""
     for part in (1, 2):
-        rc.analyze(
-            model(),
-            images(),
-            batch_size=8,
-            workers=0,
-            device="cpu",
-            shard=(part, 2),
-            **options,
-        ).save(tmp_path / f"{part}.h5")
+        result = runs.run(model(), images(), batch_size=8, shard=(part, 2), **options)
+        result.save(tmp_path / f"{part}.h5")
     merged = rc.merge([rc.load(tmp_path / f"{part}.h5") for part in (2, 1)])
     merged.save(tmp_path / "merged.h5")
     return rc.load(tmp_path / "merged.h5")
@@ -131,7 +119,7 @@ def test_a_similarity_index(tmp_path, monkeypatch):
     result = analysed(tmp_path, smoothing="none")
     monkeypatch.undo()
     features = [x.double().flatten(1).numpy() for x in outputs()]
-    order = rc.prepare(model(), images(), batch_size=8, workers=0, device="cpu").plan.batches
+    order = runs.prepare(model(), images(), batch_size=8).plan.batches
     sums = np.zeros((3, 3))
     for batch in order:
         own = [x[list(batch)] - x[list(batch)].mean(0) for x in features]

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 import refiner_cka as rc
-from refiner_cka.analysis import run as engine
-from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.measures import scaling, smoothing
 from refiner_cka.measures import tokens as token_module
 from refiner_cka.measures.smoothing import MEASURES
 from refiner_cka.measures.tokens import Tokens
 from refiner_cka.subjects.hooks import first_outputs
+from tests.analysis import runs
+from tests.analysis.runs import seeded
 
 TOLERANCE = 2e-5
 GRID = (3, 4)
@@ -88,19 +88,11 @@ ORACLES = {
 def tokens(kind, images=6, dim=20):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(images, GRID[0] * GRID[1], dim, generator=generator)
-    if kind == "relu":
-        return x.relu()
-    if kind == "offset":
-        return x + 10
-    if kind == "far":
-        return x + 1000
-    return x
+    return {"normal": x, "relu": x.relu(), "offset": x + 10}[kind]
 
 
-def measured(name, x, chunks=1, **kwargs):
-    kwargs.setdefault("grid", GRID)
-    kwargs.setdefault("expensive", len(x))
-    return MEASURES[name].function(Tokens(list(torch.chunk(x, chunks)), **kwargs)).numpy()
+def measured(name, x, chunks=1):
+    return MEASURES[name].function(Tokens(list(torch.chunk(x, chunks)), GRID, len(x))).numpy()
 
 
 def test_every_measure_has_an_oracle():
@@ -119,13 +111,15 @@ def test_measures_equal_float64(name, kind):
 def way(request, monkeypatch):
     """A CPU asks whether numbers need scaling; an accelerator, which would wait for the answer, scales all."""
     if request.param == "as on an accelerator":
-        monkeypatch.setattr(scaling, "are_ordinary", lambda _sizes: False)
-        monkeypatch.setattr(scaling, "lengths", scaling._scaled_lengths)
+        for module in (scaling, token_module):
+            monkeypatch.setattr(module, "are_ordinary", lambda _sizes: False)
+        for module in (scaling, token_module, smoothing):
+            monkeypatch.setattr(module, "lengths", scaling._scaled_lengths)
 
 
-def check(name, x, **kwargs):
+def check(name, x):
     exact = x.double().numpy()
-    found = measured(name, x, **kwargs)
+    found = measured(name, x)
     if name == "patch_cosine_between":
         assert found.mean() == pytest.approx(between_images(exact), abs=TOLERANCE)
     else:
@@ -220,7 +214,7 @@ def test_neither_chunks_nor_memory_formats_nor_blocks_change_a_value(name, layou
     if layout == "channels first":
         x = x.mT.contiguous().mT
     if layout == "blocks":
-        monkeypatch.setitem(token_module._BLOCK_BYTES, "cpu", 2000)
+        monkeypatch.setattr(token_module, "block_bytes", lambda _device: 2000)
     found = measured(name, x, chunks=4 if layout == "chunks" else 1)
     np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
@@ -320,30 +314,23 @@ class Blocks(nn.Module):
         return x.mean((1, 2))
 
 
-INPUT = Preprocessing(input_size=(3, 16, 16))
 VIEWS = ["views.0", "views.1", "views.2"]
 
 
-def seeded(factory, *args, **kwargs):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return factory(*args, **kwargs).eval()
-
-
 def subject(module, layers=VIEWS, name="model", **kwargs):
-    kwargs.setdefault("preprocessing", INPUT)
-    return rc.Subject.from_module(module, layers, name=name, **kwargs)
+    return runs.subject(module, layers, name, **{"preprocessing": runs.sized(16), **kwargs})
 
 
 def images(count=40, size=16):
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return runs.inputs(count, size)
 
 
 def run(subjects, data=None, **kwargs):
-    kwargs.setdefault("workers", 0)
-    kwargs.setdefault("device", "cpu")
-    kwargs.setdefault("batch_size", 8)
-    return rc.analyze(subjects, images() if data is None else data, **kwargs)
+    return runs.run(subjects, images() if data is None else data, **{"batch_size": 8, **kwargs})
+
+
+def prepare(subjects, data, **kwargs):
+    return runs.prepare(subjects, data, **{"batch_size": 8, **kwargs})
 
 
 @pytest.mark.parametrize(
@@ -364,9 +351,7 @@ def test_the_whole_way_of_layouts_and_prefix_tokens(spatial, stated):
     result = run(subject(module, **stated), data, smoothing="all")
     kept = []
     handle = module.views[1].register_forward_hook(lambda _m, _i, output: kept.append(output))
-    analysis = rc.prepare(
-        subject(module, **stated), data, workers=0, device="cpu", batch_size=8, smoothing="all"
-    )
+    analysis = prepare(subject(module, **stated), data, smoothing="all")
     with torch.inference_mode():
         for batch in analysis.plan.batches:
             module(data[list(batch)])
@@ -476,18 +461,16 @@ def test_out_of_memory_changes_no_measure(monkeypatch):
 
 def test_resuming_goes_on_with_the_sums():
     module, data = seeded(Blocks), images()
-    analysis = rc.prepare(
-        subject(module, prefix_tokens=1), data, batch_size=8, workers=0, device="cpu"
-    )
-    whole = engine.measure(analysis)
+    analysis = prepare(subject(module, prefix_tokens=1), data)
+    whole = rc.measure(analysis)
 
     def stop(done, _total):
         if done >= 16:
             raise KeyboardInterrupt
 
     with pytest.raises(rc.Interrupted) as caught:
-        engine.measure(analysis, progress=stop)
-    resumed = engine.measure(analysis, resume=caught.value.result)
+        rc.measure(analysis, progress=stop)
+    resumed = rc.measure(analysis, resume=caught.value.result)
     for name, value in whole.sums.items():
         np.testing.assert_allclose(resumed.sums[name], value, rtol=1e-12, atol=1e-12)
 
@@ -495,9 +478,7 @@ def test_resuming_goes_on_with_the_sums():
 def test_what_is_asked_for_is_part_of_the_fingerprint():
     model = subject(seeded(Blocks), prefix_tokens=1)
     asked = [None, "none", "all", "token_norm"]
-    prepared = [
-        rc.prepare(model, images(), workers=0, device="cpu", smoothing=names) for names in asked
-    ]
+    prepared = [prepare(model, images(), smoothing=names) for names in asked]
     assert len({analysis.fingerprint for analysis in prepared}) == len(asked)
     assert [each.name for each in prepared[1].quantities] == ["cka", "top1"]
     assert prepared[0].provenance["smoothing"]["effective_rank_images"] == 4
@@ -569,9 +550,7 @@ def test_paired_errors_of_contrasts_and_changes_are_those_of_a_paired_test():
 def test_half_precision_of_a_whole_model_stays_close():
     """Every layer's rounding turns tokens by up to 2^-8 (bf16); a cosine moves by at most twice their sum."""
     module = seeded(timm.create_model, "vit_tiny_patch16_224", img_size=64, depth=4)
-    model = rc.Subject.from_module(
-        module, "block", name="vit", preprocessing=Preprocessing(input_size=(3, 64, 64))
-    )
+    model = subject(module, "block", "vit", preprocessing=runs.sized(64))
     exact = run(model, images(16, 64))
     half = run(model, images(16, 64), precision="bf16")
     for name in ("patch_cosine", "patch_cosine_centred"):

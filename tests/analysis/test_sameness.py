@@ -1,0 +1,258 @@
+"""What must not change the numbers: company, order, chunks, workers, processes; and what must."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+import refiner_cka as rc
+from refiner_cka.analysis import runtime
+from refiner_cka.analysis.passes import CPU_CHUNK
+from refiner_cka.images import open_source
+from refiner_cka.images.preprocessing import Preprocessing
+from tests import pathological
+from tests.analysis.runs import (
+    PRODUCTS,
+    check_against_truth,
+    image_folder,
+    in_processes,
+    inputs,
+    prepare,
+    run,
+    seeded,
+    sized,
+    subject,
+)
+
+
+def test_twice_the_same_command_gives_identical_arrays():
+    module = seeded(pathological.InplaceReLU)
+    first, second = (run(subject(module, ["fc1", "relu", "fc2"]), inputs()) for _ in range(2))
+    np.testing.assert_array_equal(first.sums[PRODUCTS], second.sums[PRODUCTS])
+    assert first.fingerprint == second.fingerprint
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path):
+    folder = image_folder(tmp_path, 24)
+    module = seeded(pathological.InplaceReLU)
+    results = [
+        run(subject(module, ["fc1", "fc2"]), folder, batch_size=8, workers=workers)
+        for workers in (0, 2)
+    ]
+    np.testing.assert_array_equal(results[0].sums[PRODUCTS], results[1].sums[PRODUCTS])
+
+
+def test_a_model_alone_and_beside_three_others():
+    module = seeded(pathological.InplaceReLU)
+    mine = subject(module, ["fc1", "relu", "fc2"], name="mine")
+    others = [
+        subject(seeded(pathological.TupleOutput), ["blocks.0", "blocks.2"], name="tuple"),
+        subject(seeded(pathological.TrainingMode), ["fc1", "fc2"], name="training"),
+        subject(seeded(pathological.Offset, 10), ["fc1", "deep"], name="offset"),
+    ]
+    alone = run(mine, inputs())
+    beside = run([others[0], mine, *others[1:]], inputs())
+    np.testing.assert_allclose(beside.cka("mine"), alone.cka("mine"), rtol=0, atol=1e-12)
+    assert beside.cka("mine", "tuple").shape == (3, 2)
+    np.testing.assert_array_equal(beside.cka("mine", "tuple"), beside.cka("tuple", "mine").T)
+
+
+def test_readouts_are_read_in_one_pass_as_layers_of_their_own():
+    module = seeded(timm.create_model, "vit_tiny_patch16_224", img_size=32)
+    analysed = subject(module, "block", preprocessing=sized(32))
+    together = run(analysed, inputs(32, size=32), tokens="all,cls,mean")
+    assert together.tokens == ("all", "cls", "mean")
+    assert together.cka("model", tokens="mean").shape == (12, 12)
+    for readout in together.tokens:
+        alone = run(analysed, inputs(32, size=32), tokens=readout)
+        np.testing.assert_allclose(
+            together.cka("model", tokens=readout), alone.cka("model"), atol=1e-12
+        )
+
+
+def test_shards_merge_to_the_whole_whatever_their_order():
+    module = seeded(pathological.InplaceReLU)
+    whole = run(subject(module, ["fc1", "fc2"]), inputs(100), batch_size=8)
+    parts = [
+        run(subject(module, ["fc1", "fc2"]), inputs(100), batch_size=8, shard=(part, 3))
+        for part in (3, 1, 2)
+    ]
+    merged = rc.merge(parts)
+    np.testing.assert_allclose(merged.sums[PRODUCTS], whole.sums[PRODUCTS], rtol=1e-12)
+    np.testing.assert_allclose(merged.cka_se(), whole.cka_se(), rtol=1e-6, atol=1e-12)
+    assert merged.complete
+    assert not parts[0].complete
+    with pytest.raises(rc.ResultError, match="in two of the results"):
+        rc.merge([parts[0], parts[0]])
+    other = run(subject(module, ["fc1", "fc2"]), inputs(100), batch_size=8, shard=(1, 3), seed=1)
+    with pytest.raises(rc.ResultError, match="different analyses"):
+        rc.merge([parts[0], other])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_outputs_of_any_size_tell_whether_a_batch_may_be_split(scale):
+    class Mixes(pathological.InplaceReLU):
+        def forward(self, x):
+            x = super().forward(x)
+            return (x - x.mean(0)) * scale
+
+    analysed = subject(seeded(Mixes), ["fc1", "fc2"])
+    with pytest.warns(
+        rc.AnalysisWarning, match=r"depend on the others of its pass.* \(its output\)"
+    ):
+        prepared = prepare(analysed, inputs(), batch_size=16)
+    assert prepared.models[0].whole
+
+
+def test_a_model_that_takes_different_ways_is_given_whole_batches():
+    class Forks(nn.Module):
+        """A chunk goes left or right by its first image; a whole batch goes left."""
+
+        def __init__(self):
+            super().__init__()
+            self.left, self.right, self.last = (
+                nn.Linear(48, 48),
+                nn.Linear(48, 48),
+                nn.Linear(48, 8),
+            )
+            self.ways = set()
+
+        def forward(self, x):
+            x = x.flatten(1)
+            way = "right" if len(x) == CPU_CHUNK and x[0, 0] > 0 else "left"
+            self.ways.add(way)
+            return self.last(self.get_submodule(way)(x))
+
+    module = seeded(Forks)
+    with pytest.warns(rc.AnalysisWarning, match="whole, since it calls different layers") as said:
+        result = run(subject(module, ["left", "last"]), inputs(96), batch_size=32)
+    assert [str(line.message) for line in said] == list(result.warnings)
+    assert module.ways == {"left", "right"}
+    assert result.images == 96
+    assert np.isfinite(result.cka()).all()
+
+
+def test_a_model_whose_images_depend_on_one_another_is_given_whole_batches():
+    module = nn.Sequential(
+        nn.Flatten(), nn.BatchNorm1d(48, track_running_stats=False), nn.Linear(48, 8)
+    )
+    with pytest.warns(rc.AnalysisWarning, match=r"depend on the others of its pass.* \(layer 1\)"):
+        check_against_truth(seeded(lambda: module), ["1", "2"], inputs(64), batch_size=32)
+
+
+def test_three_models_decode_each_image_once(tmp_path):
+    decoded = []
+
+    class Counted:
+        """A folder that counts what is decoded."""
+
+        def __init__(self, folder):
+            self.folder = folder
+
+        def __getattr__(self, name):
+            return getattr(self.folder, name)
+
+        def read(self, index):
+            decoded.append(index)
+            return self.folder.read(index)
+
+    folder = Counted(open_source(image_folder(tmp_path, 20)))
+    subjects = [
+        subject(
+            seeded(pathological.InplaceReLU), ["fc1"], name=f"m{k}", preprocessing=preprocessing
+        )
+        for k, preprocessing in enumerate(
+            [
+                sized(4),
+                Preprocessing(input_size=(3, 4, 4), crop_pct=0.5),
+                Preprocessing(input_size=(3, 4, 4), mean=(0, 0, 0)),
+            ]
+        )
+    ]
+    result = run(subjects, folder, batch_size=8)
+    assert sorted(decoded) == list(range(20))
+    assert abs(result.cka("m0", "m1")[0, 0]) < 1 - 1e-6
+
+
+DISTRIBUTED = """
+import sys, numpy as np, torch
+import refiner_cka as rc
+from tests.analysis.runs import PRODUCTS, inputs, seeded, subject
+from tests import pathological
+result = rc.analyze(
+    subject(seeded(pathological.InplaceReLU), ["fc1", "relu", "fc2"]), inputs(100), batch_size=8, workers=0,
+    device="cpu",
+)
+rank = torch.distributed.get_rank()
+np.savez(f"{sys.argv[1]}/{rank}.npz", products=result.sums[PRODUCTS], batches=result.batches)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_several_processes_measure_what_one_does(tmp_path):
+    in_processes(DISTRIBUTED, tmp_path)
+    alone = run(
+        subject(seeded(pathological.InplaceReLU), ["fc1", "relu", "fc2"]), inputs(100), batch_size=8
+    )
+    for rank in range(3):
+        with np.load(tmp_path / f"{rank}.npz") as held:
+            np.testing.assert_allclose(held["products"], alone.sums[PRODUCTS], rtol=1e-6)
+            np.testing.assert_array_equal(held["batches"], alone.batches)
+
+
+def test_tf32_is_off_inside_and_as_before_after():
+    before = torch.backends.cudnn.conv.fp32_precision
+    with runtime.Runtime(torch.device("cpu")).session():
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert not torch.is_grad_enabled()
+    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert torch.is_grad_enabled()
+
+
+def test_a_model_in_training_mode_is_evaluated_and_left_as_it_was():
+    module = seeded(pathological.TrainingMode)
+    check_against_truth(copy.deepcopy(module), ["norm", "fc1", "fc2"], inputs())
+    module.train()
+    module.drop.eval()
+    before = copy.deepcopy(module.state_dict())
+    run(subject(module, ["fc1", "fc2"]), inputs())
+    assert module.training
+    assert not module.drop.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_other_pictures_of_the_same_names_and_sizes_are_another_analysis(tmp_path):
+    for name, level in (("one", 10), ("two", 200)):
+        (tmp_path / name).mkdir()
+        for index in range(6):
+            Image.new("RGB", (8, 8), (level, index, 0)).save(tmp_path / name / f"{index}.bmp")
+    module = seeded(pathological.InplaceReLU)
+    one, two = (
+        prepare(subject(module, ["fc1"]), tmp_path / name, workers=0) for name in ("one", "two")
+    )
+    assert one.fingerprint != two.fingerprint
+
+
+def test_a_warning_of_a_part_that_the_whole_does_not_bear_out_is_gone_after_merging():
+    data = inputs(32)
+    module = seeded(pathological.InplaceReLU)
+    order = list(prepare(subject(module, ["fc1"]), data, batch_size=8).plan.batches)
+    data[list(order[0])] = data[order[0][0]].clone()
+    data[list(order[2])] = data[order[2][0]].clone()
+    parts = []
+    for shard in ((1, 2), (2, 2)):
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            parts.append(
+                run(subject(module, ["fc1"]), data, batch_size=8, shard=shard, smoothing="none")
+            )
+    assert "undefined (NaN)" in parts[0].warnings[0]
+    merged = rc.merge(parts)
+    assert merged.warnings == ()
+    assert merged.cka() == 1
