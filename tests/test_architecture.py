@@ -90,7 +90,6 @@ def test_the_command_line_knows_only_the_top_of_the_library():
     assert offenders == []
 
 
-@pytest.mark.xfail(strict=True, reason="a result and its file know each other")
 def test_no_imports_form_a_circle():
     known = modules()
     graph = {
@@ -113,6 +112,7 @@ def test_public_names():
         "Interrupted",
         "LayerError",
         "ModelError",
+        "Options",
         "Precision",
         "Preprocessing",
         "Recipe",

@@ -26,21 +26,6 @@ from ..subjects.provenance import ASIDE
 from ..subjects.subject import Subject
 from .runtime import Runtime
 
-REVISION = 2
-"""Of the numbers: to be raised whenever a change of the code changes any number that a result holds, so that a
-part measured before it does not merge with one measured after."""
-
-ESTIMATOR: Mapping[str, Any] = {
-    "name": "minibatch CKA",
-    "revision": REVISION,
-    "formula": "HSIC_1 of Song et al. 2012, eq. 5; summed over batches as in Nguyen, Raghu and Kornblith, "
-    "arXiv 2010.15327",
-    "unbiased": True,
-    "kernel": "linear",
-    "batch_weight": "n (n - 3) for a batch of n images",
-}
-"""What `cka` is, in the file of every result."""
-
 
 def identity(
     models: Sequence[Model], source: ImageSource, plan: Plan, digest: Digest, here: Runtime
@@ -48,7 +33,6 @@ def identity(
     """Return what determines the numbers whatever is measured, as JSON types; meters add what theirs depend on."""
     order = list(itertools.chain.from_iterable(plan.batches))
     return {
-        "estimator": dict(ESTIMATOR),
         "models": [
             {
                 "name": model.name,

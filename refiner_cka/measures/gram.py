@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -14,6 +15,21 @@ from . import hsic
 from .indices import INDICES
 from .meter import Meter, Setting, Site
 from .scaling import sums_device
+
+REVISION = 2
+"""Of the numbers: to be raised whenever a change of the code changes any number that a result holds, so that a
+part measured before it does not merge with one measured after."""
+
+ESTIMATOR: Mapping[str, Any] = {
+    "name": "minibatch CKA",
+    "revision": REVISION,
+    "formula": "HSIC_1 of Song et al. 2012, eq. 5; summed over batches as in Nguyen, Raghu and Kornblith, "
+    "arXiv 2010.15327",
+    "unbiased": True,
+    "kernel": "linear",
+    "batch_weight": "n (n - 3) for a batch of n images",
+}
+"""What `cka` is, in the file of every result."""
 
 
 class GramStack:
@@ -53,6 +69,7 @@ class Similarity(Meter):
         self.setting = setting
         self._indices = tuple(INDICES.values())
         self.quantities = tuple(index.quantity for index in self._indices)
+        self.identity = {"estimator": dict(ESTIMATOR)}
         self._stack: GramStack | None = None
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:

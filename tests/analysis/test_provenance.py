@@ -10,9 +10,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 import refiner_cka as rc
-from refiner_cka.analysis import provenance as identity
 from refiner_cka.images import files
 from refiner_cka.images.preprocessing import Preprocessing
+from refiner_cka.measures import gram
 from refiner_cka.results.merging import differences
 from tests import pathological
 from tests.analysis.runs import PRODUCTS, image_folder, in_processes, inputs, run, seeded, subject
@@ -83,12 +83,10 @@ def test_several_processes_resume_to_what_one_measures(tmp_path):
 def test_a_part_of_another_revision_does_not_merge_and_says_so(monkeypatch):
     module = mine()
     one = run(module, inputs(32), batch_size=8, shard=(1, 2))
-    assert one.provenance["estimator"]["revision"] == identity.REVISION
-    monkeypatch.setattr(
-        identity, "ESTIMATOR", {**identity.ESTIMATOR, "revision": identity.REVISION - 1}
-    )
+    assert one.provenance["estimator"]["revision"] == gram.REVISION
+    monkeypatch.setattr(gram, "ESTIMATOR", {**gram.ESTIMATOR, "revision": gram.REVISION - 1})
     two = run(module, inputs(32), batch_size=8, shard=(2, 2))
-    expected = rf"revision of estimator differs \({identity.REVISION} / {identity.REVISION - 1}\);"
+    expected = rf"revision of estimator differs \({gram.REVISION} / {gram.REVISION - 1}\);"
     with pytest.raises(rc.ResultError, match=expected):
         rc.merge([one, two])
 

@@ -95,7 +95,7 @@ def test_what_the_readme_and_notebook_1_say_of_them_holds(on_held_out):
         for entry in rc.summarize(result).smoothing_comparisons
         if (entry.model, entry.other) == ("vit_nano", "refiner_nano")
     ]
-    assert contrast.upper < 0
+    assert contrast.difference.upper < 0
 
 
 def test_the_table_of_the_documentation_is_what_was_measured(on_held_out):
