@@ -13,6 +13,7 @@ import typer
 import refiner_cka as rc
 
 from . import console, options, output
+from .interrupting import Interrupting
 
 
 def analyze(
@@ -49,6 +50,9 @@ def analyze(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from an interrupted run.")
     ] = False,
+    save_every: Annotated[
+        float, typer.Option(min=0, help="Seconds after which what was measured is saved again.")
+    ] = 60.0,
     shard: Annotated[
         str,
         typer.Option(
@@ -88,26 +92,40 @@ def analyze(
             command=shlex.join(["refiner-cka", *sys.argv[1:]]),
         )
         target.check(analysis.fingerprint, resume=resume)
-        before = rc.load(target.partial) if resume else None
-        result = _measure(analysis, before, target, quiet=quiet)
+        before = target.load_partial() if resume else None
+        result = _measure(analysis, before, target, save_every=save_every, quiet=quiet)
     if analysis.runtime.rank == 0:
         draw = part == (1, 1)
         output.finish(target, result, normalize=normalize, draw=draw, as_json=json, quiet=quiet)
 
 
 def _measure(
-    analysis: rc.Analysis, before: rc.Result | None, target: output.Target, *, quiet: bool
+    analysis: rc.Analysis,
+    before: rc.Result | None,
+    target: output.Target,
+    *,
+    save_every: float,
+    quiet: bool,
 ) -> rc.Result:
-    """Measure, showing how it goes; an interrupted run is saved."""
+    """Measure, showing how it goes; what ends before its time is saved, and how to go on is said."""
     silent = quiet or analysis.runtime.rank > 0
     if not silent:
         _introduce(analysis)
-    try:
-        with console.progress(quiet=silent) as update:
-            return rc.measure(analysis, resume=before, progress=update)
-    except rc.Interrupted as interrupt:
-        _keep(target, interrupt.result)
-        raise typer.Exit(130) from None
+    kept, interrupting = output.Kept(target), Interrupting()
+    # Of several processes none can save for all.
+    with interrupting if analysis.runtime.world == 1 else contextlib.nullcontext():
+        try:
+            with console.progress(quiet=silent) as update:
+                return rc.measure(
+                    analysis, resume=before, progress=update, save=kept.save, save_every=save_every
+                )
+        except rc.Interrupted:
+            console.error(f"interrupted {kept.report()}")
+            raise typer.Exit(interrupting.exit_code) from None
+        except Exception:
+            if kept.result is not None:
+                console.error(f"ended {kept.report()}")
+            raise
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -129,17 +147,4 @@ def _introduce(analysis: rc.Analysis) -> None:
     console.note(
         f"{count} images of {analysis.source.description} in {len(analysis.plan.batches)} batches of "
         f"{analysis.plan.batch_size}, on {analysis.provenance['device']}"
-    )
-
-
-def _keep(target: output.Target, result: rc.Result) -> None:
-    """Save what an interrupted run measured and say how to go on."""
-    if not len(result.batches):
-        console.error("interrupted before the first batch was measured; nothing to save")
-        return
-    result.save(target.partial)
-    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    console.error(
-        f"interrupted after {len(result.batches)} of {result.total_batches} batches, saved in "
-        f"{target.partial}; go on with: {shlex.join(['refiner-cka', *arguments, '--resume'])}"
     )

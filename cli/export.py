@@ -9,7 +9,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import console, options
+from . import console, options, output
 
 
 def export(
@@ -19,5 +19,5 @@ def export(
     ],
 ) -> None:
     """Write a result as CSV, JSON, NumPy or LaTeX, by the suffix of OUT."""
-    rc.results.export(rc.load(file), out)
+    rc.results.export(output.load(file), out)
     console.note(f"wrote {out}")

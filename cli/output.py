@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +40,8 @@ class Target:
 
         Raises:
             ResultFileError: a file there is of another analysis or of another tool; or there is an
-                interrupted run that would be lost, or none to resume.
+                interrupted run that would be lost.
         """
-        if resume and not self.partial.exists():
-            raise rc.ResultFileError(
-                f"nothing to resume: there is no {self.partial}; repeat the command without --resume"
-            )
         if self.overwrite:
             return
         for path in (self.path, self.partial):
@@ -75,6 +73,14 @@ class Target:
                 f"{self.path} {found}; use another --out, or --overwrite to replace it"
             )
 
+    def load_partial(self) -> rc.Result | None:
+        """Return what this run has measured before: what an interrupted run left, or all of it."""
+        for path in (self.partial, self.path):
+            if path.exists():
+                return rc.load(path)
+        console.note(f"nothing to resume yet, there is no {self.partial}: the run starts anew")
+        return None
+
     def save(self, result: rc.Result) -> None:
         """Write the result and remove what an interrupted run left.
 
@@ -86,12 +92,61 @@ class Target:
             self.check_batches(result)
             result.save(self.path)
         except rc.ResultFileError as error:
-            refuge = Path(tempfile.gettempdir()) / f"refiner-cka-{result.fingerprint[:12]}.h5"
-            result.save(refuge)
+            refuge = self.save_elsewhere(result)
             raise rc.ResultFileError(
                 f"{error}; nothing is lost: the result is in {refuge}"
             ) from error
         self.partial.unlink(missing_ok=True)
+
+    def save_elsewhere(self, result: rc.Result) -> Path:
+        """Write a result into a new folder that nobody else can have prepared, and return where it is."""
+        path = Path(tempfile.mkdtemp(prefix="refiner-cka-")) / self.path.name
+        result.save(path)
+        return path
+
+
+class Kept:
+    """What a run has saved while it is measured.
+
+    Attributes:
+        result: the newest that was saved; `None` before the first.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.result: rc.Result | None = None
+        self._target = target
+        self._path = target.partial
+
+    def save(self, result: rc.Result) -> None:
+        """Save what has been measured, elsewhere if it must be."""
+        try:
+            result.save(self._path)
+        except rc.ResultFileError as error:
+            self._path = self._target.save_elsewhere(result)
+            console.warning(f"{error}; it is saved in {self._path} instead")
+        self.result = result
+
+    def report(self) -> str:
+        """Return how much was measured, where it is and how to go on; it follows a verb."""
+        if self.result is None:
+            return "before the first batch was measured; nothing to save"
+        done = f"after {len(self.result.batches)} of {self.result.total_batches} batches"
+        if self._path != self._target.partial:
+            return f"{done}, saved in {self._path}; to go on, move it to {self._target.partial}"
+        arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+        again = shlex.join(["refiner-cka", *arguments, "--resume"])
+        return f"{done}, saved in {self._path}; go on with: {again}"
+
+
+def load(file: Path) -> rc.Result:
+    """Return a result, and say of an unfinished one how much it holds."""
+    result = rc.load(file)
+    if not result.complete:
+        console.warning(
+            f"{file} is unfinished: it holds {len(result.batches)} of {result.total_batches} batches, "
+            f"{result.images} images"
+        )
+    return result
 
 
 def _is_of(path: Path, fingerprint: str) -> bool:

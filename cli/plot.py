@@ -30,7 +30,7 @@ def plot(
 ) -> None:
     """Draw the figures of a result again, as PDF and PNG: all of them, or one."""
     folder = file.parent if out is None else out
-    result = rc.load(file)
+    result = output.load(file)
     if only is None and (model or tokens):
         raise typer.BadParameter("goes with --only", param_hint="--model" if model else "--tokens")
     if only is None:

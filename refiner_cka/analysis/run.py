@@ -6,9 +6,10 @@ image -> decoded once -> each model's preprocessing -> forward passes -> meters 
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +32,9 @@ from .state import Seen, State
 Progress = Callable[[int, int], None]
 """Called after each batch with the images done by this process and those it has in all."""
 
+Save = Callable[[Result], None]
+"""Called with what has been measured until then."""
+
 
 class Interrupted(KeyboardInterrupt):
     """The analysis was interrupted; `result` holds what was measured until then."""
@@ -46,6 +50,8 @@ class _Call(Options):
 
     resume: Result | None = None
     progress: Progress | None = None
+    save: Save | None = None
+    save_every: float = 60.0
 
 
 @accepts(_Call)
@@ -56,7 +62,8 @@ def analyze(models: Models, data: Data, options: _Call) -> Result:
         models: names as in `--model` (`deit_s`, `deit_s=epoch05.pth`, `resnet50=random`), `Subject`s, or a mix.
         data: a folder, archive or array file, `digits`, a tensor or array, or an `ImageSource`.
         options: keyword arguments, the fields of `Options`; and `resume`, a part of the same analysis to go on
-            from, and `progress`, called after each batch with the images done and their total.
+            from, `progress`, called after each batch with the images done and their total, and `save` with
+            `save_every`, for which see `measure`.
 
     Returns:
         The result. With several processes (`torchrun`) each returns the same.
@@ -66,12 +73,21 @@ def analyze(models: Models, data: Data, options: _Call) -> Result:
         Interrupted: Ctrl-C; carries what was measured.
     """
     return measure(
-        prepared(models, data, options), resume=options.resume, progress=options.progress
+        prepared(models, data, options),
+        resume=options.resume,
+        progress=options.progress,
+        save=options.save,
+        save_every=options.save_every,
     )
 
 
 def measure(
-    analysis: Analysis, *, resume: Result | None = None, progress: Progress | None = None
+    analysis: Analysis,
+    *,
+    resume: Result | None = None,
+    progress: Progress | None = None,
+    save: Save | None = None,
+    save_every: float = 60.0,
 ) -> Result:
     """Measure a prepared analysis.
 
@@ -80,6 +96,9 @@ def measure(
         resume: a part of this analysis to go on from; its batches are not measured again. Of several
             processes the first one's is taken.
         progress: called after each batch.
+        save: called about every `save_every` seconds, and when anything ends the measurement before its time. Not
+            called in a run of several processes, each of which has but a part.
+        save_every: seconds.
 
     Raises:
         Interrupted: Ctrl-C in a run of one process; carries what was measured.
@@ -102,15 +121,46 @@ def measure(
         # One process brings in the sums, else each would count them.
         if resume is not None and here.rank == 0:
             measurement.load(resume)
+        wanted = analysis.wanted(measurement.agree())
+        saver = _Saver(measurement, save if here.world == 1 else None, save_every)
         try:
-            measurement.measure(analysis.wanted(measurement.agree()), progress)
+            measurement.measure(
+                wanted, lambda done, total: saver.after_batch(progress, done, total)
+            )
         except KeyboardInterrupt:
             if here.world > 1:
                 raise
+            saver.save()
             raise Interrupted(measurement.result()) from None
+        except Exception:
+            with suppress(Exception):  # the device may be lost, and the sums with it
+                saver.save()
+            raise
         if here.world > 1:
             measurement.all_reduce()
     return _checked(measurement.result(), analysis)
+
+
+class _Saver:
+    """Hands over what has been measured, from time to time."""
+
+    def __init__(self, measurement: Measurement, save: Save | None, every: float) -> None:
+        self._measurement, self._save, self._every = measurement, save, every
+        self._last = time.monotonic()
+
+    def after_batch(self, progress: Progress | None, done: int, total: int) -> None:
+        """Report progress, and save when it is time."""
+        if progress is not None:
+            progress(done, total)
+        if time.monotonic() - self._last >= self._every:
+            self.save()
+            # The time that saving took is not time measured.
+            self._last = time.monotonic()
+
+    def save(self) -> None:
+        """Save, if there is anything to save."""
+        if self._save is not None and self._measurement.state.batches:
+            self._save(self._measurement.result())
 
 
 class Measurement:
@@ -173,7 +223,7 @@ class Measurement:
                 )
         return held
 
-    def measure(self, wanted: Sequence[int], progress: Progress | None) -> None:
+    def measure(self, wanted: Sequence[int], progress: Progress) -> None:
         """Measure the batches of these numbers. Nothing in the loop waits for the device."""
         analysis = self._analysis
         total = sum(len(analysis.plan.batches[k]) for k in wanted)
@@ -181,8 +231,7 @@ class Measurement:
         for batch in self._load(wanted, analysis.workers):
             self.add(batch)
             done += len(analysis.plan.batches[batch.index])
-            if progress is not None:
-                progress(done, total)
+            progress(done, total)
         if analysis.runtime.rank == 0:
             self._read_left_out()
 

@@ -136,5 +136,9 @@ class State:
         self._count.fill_(len(seen))
 
     def sums(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Return a copy of the sums as NumPy arrays, `(FOLDS, ...)` each. Waits for the device."""
-        return {path: value.cpu().numpy().copy() for path, value in self._values.items()}
+        """Return a copy of the sums as NumPy arrays, `(FOLDS, ...)` each. Waits for the device, once."""
+        values = self._values.values()
+        flat = torch.cat([value.flatten() for value in values]).cpu()
+        parts = torch.split(flat, [value.numel() for value in values])
+        shaped = [part.view_as(value).numpy() for part, value in zip(parts, values, strict=True)]
+        return dict(zip(self._values, shaped, strict=True))

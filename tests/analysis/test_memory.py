@@ -50,6 +50,43 @@ def test_an_interrupted_run_keeps_what_it_measured_and_resumes_to_identical_sums
         rc.measure(other, resume=part)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_has_been_measured_is_handed_over_from_time_to_time_and_at_the_end(error):
+    module, saved = seeded(pathological.InplaceReLU), []
+    prepared = prepare(subject(module, ["fc1", "fc2"]), inputs(100), batch_size=8)
+    whole = rc.measure(prepared, save=saved.append, save_every=0)
+    assert [part.images for part in saved] == [*range(8, 100, 8), 100]
+    np.testing.assert_array_equal(saved[-1].sums[PRODUCTS], whole.sums[PRODUCTS])
+
+    def stop(done, _total):
+        if done == 24:
+            raise error
+
+    saved.clear()
+    with pytest.raises(error):
+        rc.measure(prepared, progress=stop, save=saved.append)
+    assert [part.images for part in saved] == [24]
+    resumed = rc.measure(prepared, resume=saved[0])
+    np.testing.assert_array_equal(resumed.sums[PRODUCTS], whole.sums[PRODUCTS])
+
+
+def test_nothing_is_handed_over_before_the_first_batch():
+    saved = []
+
+    def fail(x):
+        if len(x) > 3:
+            raise RuntimeError("no such batch")
+        return x
+
+    module = pathological.InplaceReLU()
+    module.register_forward_pre_hook(lambda _module, args: (fail(*args),))
+    with pytest.raises(RuntimeError, match="no such batch"):
+        rc.measure(
+            prepare(subject(module.eval(), ["fc1"]), inputs(), batch_size=8), save=saved.append
+        )
+    assert saved == []
+
+
 def test_hooks_and_mode_are_as_before_after_a_failure():
     class FailsLater(pathological.InplaceReLU):
         """The first pass, which finds the layers, works; the first batch fails."""
