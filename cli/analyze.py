@@ -91,12 +91,15 @@ def analyze(
             shard=part,
             command=shlex.join(["refiner-cka", *sys.argv[1:]]),
         )
-        target.check(analysis.fingerprint, resume=resume)
-        before = target.load_partial() if resume else None
-        result = _measure(analysis, before, target, save_every=save_every, quiet=quiet)
-    if analysis.runtime.rank == 0:
-        draw = part == (1, 1)
-        output.finish(target, result, normalize=normalize, draw=draw, as_json=json, quiet=quiet)
+    # One process writes for all.
+    with target.locked() if analysis.runtime.rank == 0 else contextlib.nullcontext():
+        with contextlib.redirect_stdout(sys.stderr):
+            target.check(analysis.fingerprint, resume=resume)
+            before = target.load_partial() if resume else None
+            result = _measure(analysis, before, target, save_every=save_every, quiet=quiet)
+        if analysis.runtime.rank == 0:
+            draw = part == (1, 1)
+            output.finish(target, result, normalize=normalize, draw=draw, as_json=json, quiet=quiet)
 
 
 def _measure(

@@ -6,11 +6,14 @@ import json
 import shlex
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
+from filelock import FileLock, Timeout
 
 import refiner_cka as rc
 
@@ -34,6 +37,34 @@ class Target:
     def partial(self) -> Path:
         """What an interrupted run leaves."""
         return self.folder / f"{self.stem}.partial.h5"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only run that writes here. The lock goes with the process, however it ends.
+
+        Raises:
+            ResultFileError: another run is writing here.
+        """
+        path = self.folder / f".{self.stem}.lock"
+        with ExitStack() as stack:
+            if not self.folder.exists():
+                self.folder.mkdir(parents=True)
+                # Nothing is left behind, not even a folder that stayed empty.
+                stack.callback(self._remove_if_empty)
+            try:
+                stack.enter_context(FileLock(path, timeout=0))
+                stack.callback(path.unlink, missing_ok=True)
+            except Timeout:
+                raise rc.ResultFileError(
+                    f"another run is writing to {self.path}: wait for it, or use another --out"
+                ) from None
+            except NotImplementedError:
+                pass  # this file system has no locks
+            yield
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def check(self, fingerprint: str, *, resume: bool = False) -> None:
         """Refuse to replace the result, complete or interrupted, of another run than the one about to write.

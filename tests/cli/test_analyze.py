@@ -88,7 +88,7 @@ def test_the_same_command_over_other_pixels_does_not_replace_its_result(monkeypa
     assert "nothing is lost: the result is in" in line
     kept = rc.load("results/analysis.h5")
     np.testing.assert_array_equal(kept.sums[PRODUCTS], first.sums[PRODUCTS])
-    other = rc.load(next(Path("refuge").glob("*.h5")))
+    other = rc.load(next(Path("refuge").glob("*/analysis.h5")))
     assert other.fingerprint == first.fingerprint
     succeed(*arguments, "--quiet", "--overwrite")
     assert not rc.load("results/analysis.h5").other_pixels(other)
@@ -116,7 +116,7 @@ def test_a_result_that_cannot_be_written_is_saved_elsewhere(monkeypatch, tmp_pat
     Path("refuge").mkdir()
     line = refused("analyze", *MODEL, *SMALL)
     assert "nothing is lost" in line
-    assert rc.load(next(Path("refuge").glob("*.h5"))).complete
+    assert rc.load(next(Path("refuge").glob("*/analysis.h5"))).complete
 
 
 def test_the_preprocessing_assumed_of_ones_own_model_is_said_in_one_line():

@@ -177,6 +177,22 @@ def test_what_cannot_be_saved_in_its_place_is_saved_elsewhere(tmp_path, capsys):
     shutil.rmtree(elsewhere.parent)
 
 
+def test_a_second_run_into_the_same_folder_is_refused_while_the_first_lives():
+    target = output.Target(Path("results"), "analysis", overwrite=False)
+    with target.locked():
+        for more in ([], ["--resume"], ["--overwrite"]):
+            refusal = refused("analyze", *MODEL, *SMALL, *more)
+            assert "another run is writing to results/analysis.h5" in refusal
+        succeed("analyze", *MODEL, *SMALL, "--shard", "1/2", "--quiet")
+    succeed("analyze", *MODEL, *SMALL, "--quiet")
+
+
+def test_a_killed_run_leaves_no_lock(monkeypatch):
+    assert run("SIGKILL").returncode == -signal.SIGKILL
+    with output.Target(Path("results"), "analysis", overwrite=False).locked():
+        pass
+
+
 def test_how_much_an_unfinished_file_holds_is_said(tmp_path):
     synthetic_result(total_batches=50).save(tmp_path / "analysis.partial.h5")
     for command in (["plot", "--out", tmp_path], ["export", tmp_path / "x.json"]):
