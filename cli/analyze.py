@@ -59,6 +59,9 @@ def analyze(
             metavar="I/N", help="Measure part I of N; `refiner-cka merge` adds the parts."
         ),
     ] = "1/1",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be measured and written, and stop.")
+    ] = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -91,6 +94,10 @@ def analyze(
             shard=part,
             command=shlex.join(["refiner-cka", *sys.argv[1:]]),
         )
+    if dry_run:
+        _introduce(analysis)
+        _plan(analysis, target)
+        return
     # One process writes for all.
     with target.locked() if analysis.runtime.rank == 0 else contextlib.nullcontext():
         with contextlib.redirect_stdout(sys.stderr):
@@ -129,6 +136,17 @@ def _measure(
             if kept.result is not None:
                 console.error(f"ended {kept.report()}")
             raise
+
+
+def _plan(analysis: rc.Analysis, target: output.Target) -> None:
+    """Print what a run would take and write."""
+    for what, size in analysis.memory.items():
+        typer.echo(f"memory for {what}: {size / 2**20:,.1f} MiB")
+    axes = ", ".join(f"{name} ({len(axis)})" for name, axis in analysis.axes.items())
+    measures = ", ".join(quantity.name for quantity in analysis.quantities)
+    typer.echo(f"measured: {measures}; along {axes}")
+    state = "replaced" if target.path.exists() else "written"
+    typer.echo(f"{target.path} would be {state}; nothing is, after --dry-run")
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,7 +24,7 @@ from ..subjects.layouts import readings_of
 from ..subjects.model import Model, Readings, Row
 from ..subjects.readout import Readout
 from ..subjects.subject import Subject
-from ..sums import LAYERS, Layer, Quantity, along_depth
+from ..sums import LAYERS, MODELS, Layer, Quantity, all_sums, along_depth
 from . import provenance, runtime
 from .accepting import Data, Models, accepts
 from .probe import PROBE_IMAGES, faint_scales, probe, watch
@@ -71,6 +73,20 @@ class Analysis:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", str(self.runtime.world)))
         return min(8, (os.cpu_count() or 1) // local)
 
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes that measuring takes beside the models and their activations, by what takes them."""
+        largest = max(map(len, self.plan.batches))
+        lengths = {name: len(axis) for name, axis in self.axes.items()}
+        lengths[MODELS] = len(self.models)
+        shapes = [each.shape(lengths) for each in all_sums(self.quantities).values()]
+        ways = {model.subject.preprocessing: model.shape for model in self.models}
+        return {
+            **_memory_of(self.meters, largest),
+            "sums": 8 * sum(map(math.prod, shapes)),
+            "one batch of images": 4 * largest * sum(map(math.prod, ways.values())),
+        }
+
     def wanted(self, held: frozenset[int]) -> list[int]:
         """Return the batches that are this process's to measure, without those already held."""
         index, count = self.options.shard
@@ -113,6 +129,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         own, left_out = meter.sites(found)
         sites += own
         lines += left_out
+    _check_memory(meters, setting.largest, here)
     for line in lines if here.rank == 0 else []:
         warnings.warn(line, AnalysisWarning, stacklevel=3)  # points at whoever called `prepare`
     rows = [(model.name, row.path, row.readout) for model in found for row in model.rows]
@@ -144,6 +161,30 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
 
 prepare = accepts(Options)(prepared)
 """`prepared` with the options as keyword arguments: the first half of `analyze`."""
+
+
+def _memory_of(meters: Sequence[Meter], images: int) -> dict[str, int]:
+    return {what: size for meter in meters for what, size in meter.memory(images).items()}
+
+
+def _check_memory(meters: Sequence[Meter], batch: int, here: Runtime) -> None:
+    """Refuse a batch of which what meters keep can never fit.
+
+    Raises:
+        DataError: names the largest batch that does.
+    """
+    room = runtime.memory_of(here.device)
+
+    def is_too_large(images: int) -> bool:
+        return bool(sum(_memory_of(meters, images).values()) > room)
+
+    if is_too_large(batch):
+        fits = bisect.bisect_left(range(batch), True, key=is_too_large) - 1
+        what, size = max(_memory_of(meters, batch).items(), key=lambda each: each[1])
+        raise DataError(
+            f"--batch-size {batch}: the {what} take {size / 2**30:.1f} GiB, and the {here.device.type} has "
+            f"{room / 2**30:.1f} GiB; a batch of at most {fits} fits"
+        )
 
 
 def _most(reads: Sequence[Reads], readouts: Sequence[Readout]) -> Reads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -137,6 +138,16 @@ def _check_precision(device: torch.device, precision: str) -> None:
         raise DeviceError(f"unknown precision {precision!r}; choose one of {', '.join(_DTYPES)}")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise DeviceError("this GPU cannot compute in bf16; use --precision fp16 or fp32")
+
+
+def memory_of(device: torch.device) -> float:
+    """Return the bytes of memory that a device has in all; infinite where that cannot be told."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")  # a Mac's GPU shares them
+    if not all(name in getattr(os, "sysconf_names", ()) for name in names):
+        return math.inf
+    return float(math.prod(map(os.sysconf, names)))
 
 
 def release_memory(device: torch.device) -> None:

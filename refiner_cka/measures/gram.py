@@ -82,6 +82,10 @@ class Similarity(Meter):
         ]
         return found, ()
 
+    def memory(self, images: int) -> Mapping[str, int]:
+        """Return the bytes of the stack: float32, and float64 while products are taken."""
+        return {"Gram matrices": (4 + 8) * self._layers * images**2}
+
     def begin(self, batch: Batch) -> None:
         """Make room for the batch; the memory is taken with the first one."""
         if self._stack is None:

@@ -90,6 +90,10 @@ class Meter:
         """
         return (), ()
 
+    def memory(self, images: int) -> Mapping[str, int]:
+        """Return the bytes it takes for a batch of so many images, by what takes them."""
+        return {}
+
     def around(self, model: Model) -> AbstractContextManager[None]:
         """Return a context for the model's forward passes, in which its sites give what is to be seen."""
         return nullcontext()
