@@ -101,7 +101,7 @@ def analyze(
     # One process writes for all.
     with target.locked() if analysis.runtime.rank == 0 else contextlib.nullcontext():
         with contextlib.redirect_stdout(sys.stderr):
-            target.check(analysis.fingerprint, resume=resume)
+            target.check(analysis, resume=resume)
             before = target.load_partial() if resume else None
             result = _measure(analysis, before, target, save_every=save_every, quiet=quiet)
         if analysis.runtime.rank == 0:

@@ -66,8 +66,8 @@ class Target:
         with suppress(OSError):
             self.folder.rmdir()
 
-    def check(self, fingerprint: str, *, resume: bool = False) -> None:
-        """Refuse to replace the result, complete or interrupted, of another run than the one about to write.
+    def check(self, analysis: rc.Analysis | rc.Result, *, resume: bool = False) -> None:
+        """Refuse to replace the result, complete or interrupted, of another run than this one.
 
         Raises:
             ResultFileError: a file there is of another analysis or of another tool; or there is an
@@ -76,9 +76,9 @@ class Target:
         if self.overwrite:
             return
         for path in (self.path, self.partial):
-            if path.exists() and not _is_of(path, fingerprint):
+            if path.exists() and (found := _other(path, analysis)):
                 raise rc.ResultFileError(
-                    f"{path} holds another run; use another --out, or --overwrite to replace it"
+                    f"{path} holds {found}; use another --out, or --overwrite to replace it"
                 )
         if self.partial.exists() and not resume:
             raise rc.ResultFileError(
@@ -180,11 +180,16 @@ def load(file: Path) -> rc.Result:
     return result
 
 
-def _is_of(path: Path, fingerprint: str) -> bool:
+def _other(path: Path, analysis: rc.Analysis | rc.Result) -> str:
+    """Return what a file holds instead of a part of this analysis, and what differs; nothing if it is one."""
     try:
-        return rc.load(path).fingerprint == fingerprint
+        there = rc.load(path)
     except rc.ResultFileError:
-        return False
+        return "no result of this tool, or a damaged one"
+    if there.fingerprint == analysis.fingerprint:
+        return ""
+    found = rc.results.differences(there.provenance, analysis.provenance)
+    return f"another run: {found}" if found else "another run"
 
 
 def finish(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import some
 from ..sums import MIN_BATCH
 from . import findings
 from .estimate import Estimate, as_json, with_se
@@ -127,7 +128,11 @@ class Summary:
         count = len(result.batches)
         counted = f"{result.images} images in {count} {'batch' if count == 1 else 'batches'}"
         if not result.complete:
-            yield f"Incomplete: {len(result.batches)} of {result.total_batches} batches."
+            missing = sorted({*range(result.total_batches)} - set(result.batches.tolist()))
+            yield (
+                f"Incomplete: {len(result.batches)} of {result.total_batches} batches; missing: "
+                f"{some([str(batch) for batch in missing], 5)}."
+            )
         if result.folds >= MIN_FOLDS:
             yield f"{counted}; errors are jackknife standard errors over {result.folds} folds of batches."
         else:

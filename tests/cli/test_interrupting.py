@@ -84,7 +84,9 @@ def test_a_signal_saves_what_was_measured_and_says_how_to_go_on(how, code, monke
     assert part.batches.tolist() == [0, 1, 2, 3]
     assert not Path("results/analysis.h5").exists()
     assert "go on with --resume" in refused(*ANALYZE)
-    assert "another run" in refused(*ANALYZE, "--seed", 1)
+    other = refused(*ANALYZE, "--seed", 1)
+    assert "holds another run: " in other
+    assert "seed differs (0 / 1)" in other
     assert rc.load("results/analysis.partial.h5").batches.tolist() == [0, 1, 2, 3]
     check_that_it_goes_on(monkeypatch)
 

@@ -77,3 +77,8 @@ def test_the_numbers_in_json_are_those_of_the_questions():
     assert document["smoothing"][0]["change"]["lower"] == change.lower[0]
     assert document["smoothing"][0]["at_last"]["images"] == result.images
     assert document["folds"] == result.folds == 20
+
+
+def test_the_batches_that_are_missing_are_named():
+    sentences = rc.summarize(synthetic_result(total_batches=48)).sentences
+    assert "Incomplete: 40 of 48 batches; missing: 40, 41, 42, 43, 44 (+3 more)." in sentences
