@@ -27,6 +27,6 @@ def merge(
     target = output.Target(out, "analysis", overwrite=overwrite)
     rc.results.check_writable(target.path)
     takes_partial = target.partial.resolve() in {file.resolve() for file in files}
-    target.check(result.fingerprint, resume=takes_partial)
+    target.check(result, resume=takes_partial)
     target.check_batches(result)
     output.finish(target, result, normalize=normalize, draw=True, as_json=json, quiet=quiet)
