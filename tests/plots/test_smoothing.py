@@ -89,8 +89,19 @@ def test_a_model_that_was_not_measured_leaves_the_others(result):
 def test_nothing_measured_is_refused():
     with pytest.raises(rc.ResultError, match="no over-smoothing measures to draw"):
         plots.smoothing(synthetic_result())
-    with pytest.raises(rc.ResultError, match="no over-smoothing measures to draw"):
+    with pytest.raises(rc.ResultError, match="no attention maps of vit_s to draw"):
         plots.attention(synthetic_result())
+
+
+@pytest.mark.parametrize(
+    ("models", "said"), [(["deit_s"], "no attention maps of deit_s"), (["vit_s", "x"], "model 'x'")]
+)
+def test_attention_that_was_not_measured_is_refused_by_name(result, models, said):
+    axes = {**result.axes, "attention": [b for b in result.attention if b.model == "vit_s"]}
+    others = tuple(each for each in result.quantities if "attention" not in each.axes)
+    of_one = replace(result, axes=axes, quantities=others)
+    with pytest.raises(rc.ResultError, match=said):
+        plots.attention(of_one, models=models)
 
 
 def test_a_run_draws_what_it_measured(result):
