@@ -106,9 +106,7 @@ class State:
         """
         shapes = {path: tuple(value.shape) for path, value in self._values.items()}
         if self.batches or {path: value.shape for path, value in sums.items()} != shapes:
-            raise ResultError(
-                "sums of other measures, or of a run that has begun, cannot go on here: start anew"
-            )
+            raise ResultError("the part holds other measures, or this run has begun: start anew")
         for path, value in self._values.items():
             value.copy_(torch.as_tensor(sums[path], dtype=torch.float64))
         self._replace_seen(seen)
