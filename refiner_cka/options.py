@@ -35,19 +35,17 @@ class Options:
         None, "Over-smoothing measures of the tokens. Default: cosines, norms, effective rank."
     )
     attention: bool = _option(False, "Measure attention maps too. It costs more.")
-    batch_size: int = _option(
-        64, "The CKA batch: part of the estimator, not of the speed.", least=4
-    )
-    images: int | None = _option(None, "How many images; all by default.", least=4)
+    batch_size: int = _option(64, "The CKA batch: part of the estimator, not of the speed.", 4)
+    images: int | None = _option(None, "How many images; all by default.", 4)
     image_size: int | tuple[int, int] | None = _option(
-        None, "Side of the input in pixels; the model's own by default.", least=1
+        None, "Side of the input in pixels; the model's own by default.", 1
     )
     device: str | None = _option(None, "cpu, cuda, cuda:1, mps; the best there is by default.")
     precision: Precision = _option(  # noqa: RUF009  # a field
         "fp32", "Of the forward pass; CKA itself is taken in fp32 and fp64."
     )
-    workers: int | None = _option(None, "Processes that load images; 0 loads in this one.", least=0)
-    seed: int = _option(0, "Of the order of the images and of untrained weights.", least=0)
+    workers: int | None = _option(None, "Processes that load images; 0 loads in this one.", 0)
+    seed: int = _option(0, "Of the order of the images and of untrained weights.", 0)
     shard: tuple[int, int] = _option((1, 1), "(I, N) measures part I of N; merging adds the parts.")
     command: str | None = _option(None, "Recorded with the result.")
 

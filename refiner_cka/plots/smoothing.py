@@ -232,7 +232,8 @@ def _panel(
     _widen(ax, span, quantity.range[1])
     label = quantity.label
     if quantity.few:
-        most = max(int(np.max(means.images)) for means in lines if means.images is not None)
+        counts = [m.images[np.isfinite(m.values)] for m in lines if m.images is not None]
+        most = int(np.concatenate(counts).max())  # where features are not finite, all images count
         label += f"\n({plural(most, 'image')})"
     ax.set_ylabel(label)
     if quantity.smoother is not None:

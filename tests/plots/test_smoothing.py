@@ -127,3 +127,14 @@ def test_token_maps_show_the_image_and_the_cosines_on_one_scale():
         assert ax.get_title().endswith("mean 0.50")
     # The ring lies in the middle of the chosen patch of the first layer's grid.
     assert tuple(shown[0].lines[0].get_xydata()[0]) == (10.0, 18.0)
+
+
+def test_few_images_are_counted_where_there_is_a_number(result):
+    sums = {path: values.copy() for path, values in result.sums.items()}
+    for part in ("total", "squares", "images"):
+        values = sums[f"smoothing/effective_rank/{part}"]
+        values *= np.arange(len(values))[:, None] < 2  # measured in two folds only
+        values[:, 0] = sums["images"] if part == "images" else np.nan
+    expected = result.images * 2 // len(sums["images"])
+    labels = [ax.get_ylabel() for ax in panels(plots.smoothing(replace(result, sums=sums)))]
+    assert any(f"({expected} images)" in label for label in labels)
