@@ -1,5 +1,7 @@
 """Everything this package refuses, the one warning it gives, and what keeps their messages to one line."""
 
+import sys
+import warnings
 from collections.abc import Sequence
 
 
@@ -39,6 +41,14 @@ class AnalysisWarning(UserWarning):
     """Something in the result is undefined, was left out or assumed; the rest stands."""
 
 
+def warn(line: str) -> None:
+    """Give the warning; it points at whoever called this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(line, AnalysisWarning, stacklevel=level)
+
+
 def one_line(error: BaseException, *, path: bool = False) -> str:
     """Return what any exception says: its first line, in at most 160 characters; its class if it says nothing.
 
@@ -49,6 +59,7 @@ def one_line(error: BaseException, *, path: bool = False) -> str:
     reason = None if path else getattr(error, "strerror", None)
     lines = (line.strip() for line in str(reason or error).splitlines())
     text = next(filter(None, lines), type(error).__name__)
+    text = f"KeyError: {text}" if isinstance(error, KeyError) else text  # says only the key
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 

@@ -5,10 +5,12 @@ The keyword arguments of the Python functions, the command line and the record i
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -19,47 +21,38 @@ class About:
     least: int | None = None
 
 
+def _option(default: _T, text: str, least: int | None = None) -> _T:
+    return field(default=default, metadata={"about": About(text, least)})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How an analysis is made: the keyword arguments of `analyze` and `prepare`."""
 
-    layers: Annotated[str, About("block, attn, mlp, all, or a glob: 'blocks.*.norm1'.")] = "block"
-    tokens: Annotated[
-        str, About("all, patch, cls, mean; several with commas are read in one pass.")
-    ] = "all"
-    smoothing: Annotated[
-        str | None,
-        About("Over-smoothing measures of the tokens. Default: cosines, norms, effective rank."),
-    ] = None
-    attention: Annotated[bool, About("Measure attention maps too. It costs more.")] = False
-    batch_size: Annotated[
-        int, About("The CKA batch: part of the estimator, not of the speed.", least=4)
-    ] = 64
-    images: Annotated[int | None, About("How many images; all by default.", least=4)] = None
-    image_size: Annotated[
-        int | tuple[int, int] | None,
-        About("Side of the input in pixels; the model's own by default.", least=1),
-    ] = None
-    device: Annotated[
-        str | None, About("cpu, cuda, cuda:1, mps; the best there is by default.")
-    ] = None
-    precision: Annotated[
-        Precision, About("Of the forward pass; CKA itself is taken in fp32 and fp64.")
-    ] = "fp32"
-    workers: Annotated[
-        int | None, About("Processes that load images; 0 loads in this one.", least=0)
-    ] = None
-    seed: Annotated[int, About("Of the order of the images and of untrained weights.", least=0)] = 0
-    shard: Annotated[
-        tuple[int, int], About("(I, N) measures part I of N; merging adds the parts.")
-    ] = (1, 1)
-    command: Annotated[str | None, About("Recorded with the result.")] = None
+    layers: str = _option("block", "block, attn, mlp, all, or a glob: 'blocks.*.norm1'.")
+    tokens: str = _option("all", "all, patch, cls, mean; several with commas are read in one pass.")
+    smoothing: str | None = _option(
+        None, "Over-smoothing measures of the tokens. Default: cosines, norms, effective rank."
+    )
+    attention: bool = _option(False, "Measure attention maps too. It costs more.")
+    batch_size: int = _option(64, "The CKA batch: part of the estimator, not of the speed.", 4)
+    images: int | None = _option(None, "How many images; all by default.", 4)
+    image_size: int | tuple[int, int] | None = _option(
+        None, "Side of the input in pixels; the model's own by default.", 1
+    )
+    device: str | None = _option(None, "cpu, cuda, cuda:1, mps; the best there is by default.")
+    precision: Precision = _option(  # noqa: RUF009  # a field
+        "fp32", "Of the forward pass; CKA itself is taken in fp32 and fp64."
+    )
+    workers: int | None = _option(None, "Processes that load images; 0 loads in this one.", 0)
+    seed: int = _option(0, "Of the order of the images and of untrained weights.", 0)
+    shard: tuple[int, int] = _option((1, 1), "(I, N) measures part I of N; merging adds the parts.")
+    command: str | None = _option(None, "Recorded with the result.")
 
     @staticmethod
     def about() -> dict[str, About]:
         """Return what each option is."""
-        hints = get_type_hints(Options, include_extras=True)
-        return {name: hint.__metadata__[0] for name, hint in hints.items()}
+        return {each.name: each.metadata["about"] for each in fields(Options)}
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON types, for the record, but for those which a merge makes void."""
@@ -70,8 +63,6 @@ class Options:
         }
 
 
-Options.__doc__ = (
-    (Options.__doc__ or "")
-    + "\n\nAttributes:"
-    + "".join(f"\n    {name}: {found.text}" for name, found in Options.about().items())
+Options.__doc__ = f"{Options.__doc__}\n\nAttributes:" + "".join(
+    f"\n    {name}: {found.text}" for name, found in Options.about().items()
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..errors import AnalysisWarning, DataError, LayerError
+from ..errors import DataError, LayerError, warn
 from ..images import ImageSource, UnreadableImage, open_source
 from ..measures.tokens import has_tokens
 from ..results.maps import TokenMaps
 from ..subjects import Subject, resolve
 from ..subjects.hooks import first_outputs
+from ..subjects.layers import choose_layers
 from ..subjects.locality import Reading
 from ..subjects.readout import patches_of, tensor_of
 from . import runtime
@@ -50,7 +50,7 @@ def token_maps(
 
     Raises:
         DataError: no such image, or it cannot be read; `patch` is not within the image.
-        LayerError: a layer without tokens on a grid.
+        LayerError: no such layer, or one without tokens on a grid.
     """
     size = None if image_size is None else (image_size, image_size)
     subject = model if isinstance(model, Subject) else resolve(model, image_size=size, seed=seed)[0]
@@ -59,14 +59,15 @@ def token_maps(
     source = open_source(data)
     if not 0 <= image < len(source.ids):
         raise DataError(f"there is no image {image}; {source.description} has {len(source.ids)}")
+    named = choose_layers(subject.module, layers)[0] if layers else ()
     if line := subject.assumption(source.input_shape):
-        warnings.warn(line, AnalysisWarning, stacklevel=2)
+        warn(line)
     here = runtime.detect(device, "fp32")
     pixels = _pixels(source, image, subject)
     inputs = subject.preprocessing.normalize(pixels.unsqueeze(0).to(here.device))
     with here.hosting(subject.module), here.session():
         outputs, _ = first_outputs(
-            subject.module, layers or subject.layers, lambda: subject.module(inputs), _kept
+            subject.module, named or subject.layers, lambda: subject.module(inputs), _kept
         )
     tensors = {path: calls[0] for path, calls in outputs.items() if calls[0] is not None}
     readings: dict[str, Reading | None] = {}
@@ -74,8 +75,8 @@ def token_maps(
         if isinstance(reading, LayerError):
             raise LayerError(f"{subject.name}: layer {path} {reading}")
         readings[path] = reading if has_tokens(tensors[path], reading) else None
-    shown = list(layers or (path for path, reading in readings.items() if reading is not None))
-    if layers is None and len(shown) > DEPTHS:
+    shown = list(named or (path for path, reading in readings.items() if reading is not None))
+    if not named and len(shown) > DEPTHS:
         shown = [shown[k] for k in np.linspace(0, len(shown) - 1, DEPTHS).round().astype(int)]
     cosines = []
     for path in shown:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..errors import AnalysisWarning, DeviceError, LayerError
+from ..errors import DeviceError, LayerError, warn
 from ..measures.meter import Site
 from ..subjects.hooks import capture
 from ..subjects.model import Model
@@ -150,7 +149,7 @@ class Passes:
         line = f"{self._model.name}: each batch goes through the model whole, since {_DIVERGES}"
         self.said.append(line)
         if self._here.rank == 0:
-            warnings.warn(line, AnalysisWarning, stacklevel=2)
+            warn(line)
 
     def _save_memory(self, chunk: int) -> None:
         """Halve the chunk.

@@ -6,7 +6,6 @@ import bisect
 import itertools
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import AnalysisWarning, DataError, ModelError
+from ..errors import DataError, ModelError, warn
 from ..images import ImageSource, Plan, check_channels, open_source, plan_batches
 from ..measures.choosing import choose_meters
 from ..measures.meter import Meter, Reads, Setting, Site
@@ -94,12 +93,18 @@ class Analysis:
         return remaining[self.runtime.rank :: self.runtime.world]
 
 
-def prepared(models: Models, data: Data, options: Options) -> Analysis:
+@accepts(Options)
+def prepare(models: Models, data: Data, options: Options) -> Analysis:
     """Load the models, find the images and check that they fit, without measuring yet. Takes what `analyze` does.
 
     Raises:
         RefinerCkaError: something cannot work; the message says what to do.
     """
+    return prepared(models, data, options)
+
+
+def prepared(models: Models, data: Data, options: Options) -> Analysis:
+    """Do what `prepare` does, with the options as one object."""
     readouts = readouts_of(options.tokens)
     here = runtime.detect(options.device, options.precision)
     source = open_source(data)
@@ -131,7 +136,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         lines += left_out
     _check_memory(meters, setting.largest, here)
     for line in lines if here.rank == 0 else []:
-        warnings.warn(line, AnalysisWarning, stacklevel=3)  # points at whoever called `prepare`
+        warn(line)
     rows = [(model.name, row.path, row.readout) for model in found for row in model.rows]
     axes = {LAYERS: along_depth(rows)}
     digest = source.digest(list(itertools.chain.from_iterable(plan.batches)))
@@ -157,10 +162,6 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
             **provenance.circumstances(found, source, plan, digest, here, options),
         },
     )
-
-
-prepare = accepts(Options)(prepared)
-"""`prepared` with the options as keyword arguments: the first half of `analyze`."""
 
 
 def _memory_of(meters: Sequence[Meter], images: int) -> dict[str, int]:

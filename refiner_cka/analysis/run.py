@@ -7,7 +7,6 @@ image -> decoded once -> each model's preprocessing -> forward passes -> meters 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from ..errors import AnalysisWarning, DataError
+from ..errors import DataError, warn
 from ..images import Batch, UnreadableImage, load_batches
 from ..options import Options
 from ..results.contents import Unreadable
@@ -325,5 +324,5 @@ def _checked(result: Result, analysis: Analysis) -> Result:
         )
     lines = derived_lines(result)
     for line in lines if analysis.runtime.rank == 0 else []:
-        warnings.warn(line, AnalysisWarning, stacklevel=3)
+        warn(line)
     return replace(result, warnings=(*result.warnings, *lines))

@@ -102,11 +102,11 @@ class State:
         """Continue from sums of the batches in `seen`.
 
         Raises:
-            ValueError: names or shapes differ, or the state is not empty.
+            ResultError: names or shapes differ, or the state is not empty.
         """
         shapes = {path: tuple(value.shape) for path, value in self._values.items()}
         if self.batches or {path: value.shape for path, value in sums.items()} != shapes:
-            raise ValueError("sums load into an empty state of the same names and shapes")
+            raise ResultError("the part holds other measures, or this run has begun: start anew")
         for path, value in self._values.items():
             value.copy_(torch.as_tensor(sums[path], dtype=torch.float64))
         self._replace_seen(seen)

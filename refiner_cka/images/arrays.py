@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import AnalysisWarning, DataError, one_line
+from ..errors import DataError, one_line, warn
 from .decoding import CHANNELS, array_to_rgb
 from .source import Digest, UnreadableImage
 
@@ -65,8 +64,7 @@ class ArrayImages:
                 values, indices = np.unique(flat, return_inverse=True)
                 return cls(name, ids, indices.tolist(), tuple(map(str, values)), rows)
             found = f"{labels.dtype} {labels.shape}"
-            message = f"labels in {name} are left out: {found} is not one integer or text per image"
-            warnings.warn(message, AnalysisWarning, stacklevel=2)
+            warn(f"labels in {name} are left out: {found} is not one integer or text per image")
         return cls(name, ids, None, None, rows)
 
     @property

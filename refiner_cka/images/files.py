@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
 
-from ..errors import AnalysisWarning, DataError, one_line
+from ..errors import DataError, one_line, warn
 from .decoding import decode
 from .source import Digest, UnreadableImage, printable
 
@@ -101,8 +100,7 @@ def _walk(folder: Path) -> Iterator[str]:
         except OSError as error:
             if not relative:
                 raise DataError(f"cannot list {folder}: {one_line(error)}") from error
-            message = f"folder {relative} is left out: {one_line(error)}"
-            warnings.warn(message, AnalysisWarning, stacklevel=2)
+            warn(f"folder {relative} is left out: {one_line(error)}")
             continue
         identity = (status.st_dev, status.st_ino)
         if identity in above:

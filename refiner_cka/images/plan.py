@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import AnalysisWarning, DataError
+from ..errors import DataError, warn
 from ..sums import MIN_BATCH
 from .source import ImageSource
 
@@ -50,8 +49,7 @@ def plan_batches(source: ImageSource, *, batch_size: int, images: int | None, se
     if seed < 0:
         raise DataError(f"the seed is {seed}: give 0 or a positive number")
     if images is not None and images > found:
-        message = f"{source.description} holds {found} images, not {images}: all are taken"
-        warnings.warn(message, AnalysisWarning, stacklevel=2)
+        warn(f"{source.description} holds {found} images, not {images}: all are taken")
     order = np.argsort(np.random.PCG64(seed).random_raw(found), kind="stable")[:images].tolist()
     batches = [
         tuple(order[first : first + batch_size]) for first in range(0, len(order), batch_size)

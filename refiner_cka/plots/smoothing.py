@@ -69,13 +69,14 @@ def attention(
         tokens: taken as by every plot; maps do not depend on it.
 
     Raises:
-        ResultError: no attention measures in this result, or none of these models.
+        ResultError: no such model; no attention measures of these models.
     """
+    names = checked_models(result, models, None)
     lines = dict.fromkeys(
-        (block.model, block.tokens)
-        for block in result.attention
-        if models is None or block.model in models
+        (block.model, block.tokens) for block in result.attention if block.model in names
     )
+    if not lines:
+        raise NothingToDraw(f"no attention maps of {', '.join(names)} to draw in this result")
     panels = {
         quantity: {
             model if maps == "softmax" else f"{model} ({maps})": result.smoothing(
@@ -231,7 +232,8 @@ def _panel(
     _widen(ax, span, quantity.range[1])
     label = quantity.label
     if quantity.few:
-        most = max(int(np.max(means.images)) for means in lines if means.images is not None)
+        counts = [m.images[np.isfinite(m.values)] for m in lines if m.images is not None]
+        most = int(np.concatenate(counts).max())  # where features are not finite, all images count
         label += f"\n({plural(most, 'image')})"
     ax.set_ylabel(label)
     if quantity.smoother is not None:

@@ -139,7 +139,8 @@ class Summary:
             yield f"{counted}; too few for errors, which take at least {MIN_FOLDS} folds of batches."
         if unreadable := result.unreadable:
             first = unreadable[0]
-            yield f"{len(unreadable)} images could not be read, such as {first.image}: {first.reason}."
+            images = "1 image" if len(unreadable) == 1 else f"{len(unreadable)} images"
+            yield f"{images} could not be read, such as {first.image}: {first.reason}."
         if self.too_small:
             yield (
                 f"{self.too_small} readable images were left out: their batches had fewer than {MIN_BATCH} "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..analysis import runtime
 from ..analysis.runtime import Runtime
-from ..errors import AnalysisWarning, DataError, ModelError
+from ..errors import DataError, ModelError, warn
 from ..images import Batch, ImageSource, Plan, load_batches, open_source
 from ..subjects import Subject, resolve
 
@@ -111,10 +110,10 @@ def class_logits(subject: Subject, source: ImageSource, count: int) -> list[int]
 def warn_of_assumed(subject: Subject, source: ImageSource) -> None:
     """Say so where a model's preprocessing is assumed and matters for these images."""
     if line := subject.assumption(source.input_shape):
-        warnings.warn(line, AnalysisWarning, stacklevel=3)
+        warn(line)
 
 
 def warn_of_unreadable(batch: Batch) -> None:
     """Name the images of a batch that are left out."""
     for image, reason in batch.unreadable:
-        warnings.warn(f"{image} is left out: {reason}", AnalysisWarning, stacklevel=2)
+        warn(f"{image} is left out: {reason}")

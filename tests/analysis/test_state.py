@@ -109,12 +109,12 @@ def test_refuses_a_batch_twice_and_a_forgotten_sum():
         sums.add(0, values(0), seen(0))
     with pytest.raises(ValueError, match="expected values for"):
         sums.add(1, {"count": torch.ones(())}, seen(1))
-    with pytest.raises(ValueError, match="empty state"):
+    with pytest.raises(ResultError, match="has begun"):
         sums.load(sums.sums(), {1: seen(1)})
 
 
 def test_sums_of_another_shape_are_not_cut():
-    with pytest.raises(ValueError, match="same names and shapes"):
+    with pytest.raises(ResultError, match="other measures"):
         state().load(state(side=3).sums(), {})
 
 

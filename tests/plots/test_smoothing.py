@@ -89,8 +89,19 @@ def test_a_model_that_was_not_measured_leaves_the_others(result):
 def test_nothing_measured_is_refused():
     with pytest.raises(rc.ResultError, match="no over-smoothing measures to draw"):
         plots.smoothing(synthetic_result())
-    with pytest.raises(rc.ResultError, match="no over-smoothing measures to draw"):
+    with pytest.raises(rc.ResultError, match="no attention maps of vit_s to draw"):
         plots.attention(synthetic_result())
+
+
+@pytest.mark.parametrize(
+    ("models", "said"), [(["deit_s"], "no attention maps of deit_s"), (["vit_s", "x"], "model 'x'")]
+)
+def test_attention_that_was_not_measured_is_refused_by_name(result, models, said):
+    axes = {**result.axes, "attention": [b for b in result.attention if b.model == "vit_s"]}
+    others = tuple(each for each in result.quantities if "attention" not in each.axes)
+    of_one = replace(result, axes=axes, quantities=others)
+    with pytest.raises(rc.ResultError, match=said):
+        plots.attention(of_one, models=models)
 
 
 def test_a_run_draws_what_it_measured(result):
@@ -116,3 +127,14 @@ def test_token_maps_show_the_image_and_the_cosines_on_one_scale():
         assert ax.get_title().endswith("mean 0.50")
     # The ring lies in the middle of the chosen patch of the first layer's grid.
     assert tuple(shown[0].lines[0].get_xydata()[0]) == (10.0, 18.0)
+
+
+def test_few_images_are_counted_where_there_is_a_number(result):
+    sums = {path: values.copy() for path, values in result.sums.items()}
+    for part in ("total", "squares", "images"):
+        values = sums[f"smoothing/effective_rank/{part}"]
+        values *= np.arange(len(values))[:, None] < 2  # measured in two folds only
+        values[:, 0] = sums["images"] if part == "images" else np.nan
+    expected = result.images * 2 // len(sums["images"])
+    labels = [ax.get_ylabel() for ax in panels(plots.smoothing(replace(result, sums=sums)))]
+    assert any(f"({expected} images)" in label for label in labels)

@@ -9,6 +9,7 @@ import pytest
 
 import refiner_cka as rc
 from refiner_cka.results import Estimate
+from refiner_cka.results.contents import Unreadable
 from refiner_cka.results.findings import Comparison
 from tests.synthetic import synthetic_result, with_smoothing
 
@@ -35,6 +36,13 @@ def test_of_many_models_sentences_compare_neighbours_and_the_data_all():
     assert len(comparisons(summary)) == 2 * 5
     assert len(summary.as_dict()["contrasts"]) == 15
     assert len(summary.as_dict()["smoothing_contrasts"]) == 15
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 image could"), (2, "2 images could")])
+def test_unreadable_images_are_counted(count, said):
+    result = synthetic_result(unreadable=[Unreadable("a.png", "truncated")] * count)
+    expected = f"{said} not be read, such as a.png: truncated."
+    assert expected in rc.summarize(result).sentences
 
 
 def test_what_is_known_of_the_weights_is_said_once():
