@@ -33,20 +33,12 @@ ESTIMATOR: Mapping[str, Any] = {
 
 
 class GramStack:
-    """Gram matrices of all layers of all models for one batch, of at most `batch_size` images."""
+    """Gram matrices of all layers of all models for one batch."""
 
-    def __init__(self, layers: int, batch_size: int, device: torch.device) -> None:
-        self._buffer = torch.zeros(layers * batch_size**2, dtype=torch.float32, device=device)
-        self._scale_buffer = torch.ones(layers * batch_size, dtype=torch.float32, device=device)
-        self._layers = layers
+    def __init__(self, layers: int, images: int, device: torch.device) -> None:
+        self._grams = torch.zeros(layers, images, images, device=device)
+        self._scales = torch.ones(layers, images, device=device)
         self._workspace = hsic.Workspace()
-        self.begin(batch_size)
-
-    def begin(self, images: int) -> None:
-        """Make room for a batch of `images`, at most the batch size."""
-        used = self._layers * images
-        self._grams = self._buffer[: used * images].view(self._layers, images, images)
-        self._scales = self._scale_buffer[:used].view(self._layers, images)
 
     def put(self, row: int, chunks: Sequence[torch.Tensor]) -> None:
         """Reduce a row's features for the whole batch, in parts `(images, features)`, to its Gram matrix."""
@@ -70,7 +62,6 @@ class Similarity(Meter):
         self._indices = tuple(INDICES.values())
         self.quantities = tuple(index.quantity for index in self._indices)
         self.identity = {"estimator": dict(ESTIMATOR)}
-        self._stack: GramStack | None = None
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
         """Look at every layer, the whole batch at once."""
@@ -83,22 +74,19 @@ class Similarity(Meter):
         return found, ()
 
     def begin(self, batch: Batch) -> None:
-        """Make room for the batch; the memory is taken with the first one."""
-        if self._stack is None:
-            self._stack = GramStack(self._layers, self.setting.largest, self.setting.device)
-        self._stack.begin(batch.images)
+        """Make room for the batch."""
+        self._stack = GramStack(self._layers, batch.images, self.setting.device)
 
     def _see(self, rows: Sequence[Row], chunks: Sequence[torch.Tensor], _images: slice) -> None:
         """Reduce a layer's features to its Gram matrices, one for each readout."""
-        assert self._stack is not None
         for row in rows:
             features = [features_of(chunk, row.layout, row.readout) for chunk in chunks]
             self._stack.put(row.position, features)
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return the products of all pairs of rows, for each index."""
-        assert self._stack is not None
         grams, scales = self._stack.grams()
+        del self._stack  # What was handed over takes no memory.
         return {
             index.quantity.sum("products"): hsic.products(index.represent(grams, scales))
             for index in self._indices

@@ -108,9 +108,9 @@ def test_batches_keep_their_weight_whatever_their_size(common):
         x = torch.randn(images, 40, generator=generator)
         y = x @ torch.randn(40, 30, generator=generator) / 6 + torch.randn(images, 30)
         batches.append([x * (size * common), y])
-    stack, total = GramStack(2, 16, torch.device("cpu")), torch.zeros(2, 2, dtype=torch.float64)
+    total = torch.zeros(2, 2, dtype=torch.float64)
     for features in batches:
-        stack.begin(len(features[0]))
+        stack = GramStack(2, len(features[0]), torch.device("cpu"))
         for row, value in enumerate(features):
             stack.put(row, [value])
         total += products(stack)
@@ -132,12 +132,9 @@ def test_a_batch_far_larger_than_the_others_decides():
     assert cosine(total.numpy())[0, 1] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_part_of_a_batch_has_room_of_its_own():
-    """Scales, like Gram matrices, are of the images of this batch."""
-    stack = GramStack(2, 16, torch.device("cpu"))
+def test_scales_are_of_the_images_of_one_batch():
     for images in (16, 7, 12):
-        x = torch.randn(images, 30) * 1e25
-        stack.begin(images)
+        x, stack = torch.randn(images, 30) * 1e25, GramStack(2, images, torch.device("cpu"))
         stack.put(0, [x])
         stack.put(1, list(x.split(3)))
         found = products(stack).numpy()
