@@ -6,7 +6,7 @@ The keyword arguments of the Python functions, the command line and the record i
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -55,6 +55,14 @@ class Options:
     ] = (1, 1)
     command: Annotated[str | None, About("Recorded with the result.")] = None
 
+    def __post_init__(self) -> None:
+        """Refuse a value of another type before it fails in the middle of something else."""
+        for name, kind in get_type_hints(Options).items():
+            # Which precisions there are is said where they are used.
+            if kind is not Precision and not _is(getattr(self, name), kind):
+                wanted = kind.__name__ if isinstance(kind, type) else kind
+                raise TypeError(f"{name} is {getattr(self, name)!r}; it takes {wanted}")
+
     @staticmethod
     def about() -> dict[str, About]:
         """Return what each option is."""
@@ -68,6 +76,13 @@ class Options:
             for name, value in asdict(self).items()
             if name not in ("shard", "command")
         }
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of one of the types of an option; a list does for a tuple."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple | list) and (*map(type, value),) == get_args(kind)
+    return type(value) is kind or any(_is(value, part) for part in get_args(kind))
 
 
 Options.__doc__ = (

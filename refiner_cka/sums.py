@@ -151,6 +151,12 @@ def all_sums(quantities: Sequence[Quantity]) -> dict[str, Sum]:
     return {each.path: each for each in found}
 
 
+def lengths_of(axes: Mapping[str, Sequence[Layer]]) -> dict[str, int]:
+    """Return the length of each axis, also of that of the models."""
+    models = {layer.model for layer in axes[LAYERS]}
+    return {name: len(axis) for name, axis in axes.items()} | {MODELS: len(models)}
+
+
 def along_depth(entries: Sequence[tuple[str, str, str]]) -> tuple[Layer, ...]:
     """Return an axis of `(model, path, readout)`, each with its place among those of its model and readout."""
     counts = Counter((model, tokens) for model, _, tokens in entries)

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import AnalysisWarning, DataError, ModelError
+from ..errors import AnalysisWarning, DataError, ModelError, ResultError
 from ..images import ImageSource, Plan, check_channels, open_source, plan_batches
-from ..measures.choosing import choose_meters
+from ..measures.choosing import METERS
 from ..measures.meter import Meter, Reads, Setting, Site
 from ..options import Options
+from ..results.checks import check_quantities
 from ..subjects import name_apart, resolve
 from ..subjects.layouts import readings_of
 from ..subjects.model import Model, Readings, Row
@@ -98,7 +99,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
             f"--shard {part}/{parts} would be empty: the run has {len(plan.batches)} batches"
         )
     setting = Setting(options, plan, here.device)
-    meters = choose_meters(setting)
+    meters = tuple(meter for make in METERS.values() if (meter := make(setting)) is not None)
     reads = _most([meter.reads for meter in meters], readouts)
     subjects = _subjects(models, options)
     lines = [line for each in subjects if (line := each.assumption(source.input_shape))]
@@ -116,12 +117,17 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
     for line in lines if here.rank == 0 else []:
         warnings.warn(line, AnalysisWarning, stacklevel=3)  # points at whoever called `prepare`
     rows = [(model.name, row.path, row.readout) for model in found for row in model.rows]
-    axes = {LAYERS: along_depth(rows)}
+    axes: dict[str, Any] = {LAYERS: along_depth(rows)}
     digest = source.digest(list(itertools.chain.from_iterable(plan.batches)))
     determines = provenance.identity(found, source, plan, digest, here)
     for meter in meters:
-        axes |= {name: tuple(axis) for name, axis in meter.axes.items()}
+        for name, value in (*meter.axes.items(), *meter.identity.items()):
+            if value != axes.get(name, determines.get(name, value)):
+                raise ResultError(f"two meters, or one and the run, say other things of {name!r}")
+        axes |= meter.axes
         determines |= meter.identity
+    quantities = tuple(quantity for meter in meters for quantity in meter.quantities)
+    check_quantities(quantities, axes)
     return Analysis(
         options=options,
         models=tuple(found),
@@ -131,7 +137,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         meters=meters,
         sites=tuple(sites),
         axes=axes,
-        quantities=tuple(quantity for meter in meters for quantity in meter.quantities),
+        quantities=quantities,
         warnings=tuple(lines),
         fingerprint=provenance.fingerprint(determines),
         provenance={

@@ -182,11 +182,9 @@ class AttentionMeter(Meter):
         count, device = self._count, self.setting.device
         *single, pairs = self.quantities
         self._tally = Tally(dict.fromkeys(single, (count,)), batch.images, device)
-        self._tally.begin(batch.images)
         taken = share(SIMILARITY_IMAGES, batch.index, self.setting.plan)
         self._compared = min(taken, CHUNK_IMAGES, batch.images)
         self._similar = Tally({pairs: (count, count)}, self._compared, device)
-        self._similar.begin(self._compared)
 
     def start(self, model: Model) -> None:
         """Forget the columns of passes that ran out of memory."""
