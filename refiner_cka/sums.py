@@ -78,10 +78,6 @@ class Sum:
     at_most: str | None = None
     folds: Folds = "batches"
 
-    def shape(self, lengths: Mapping[str, int]) -> tuple[int, ...]:
-        """Return its shape where axes have these lengths."""
-        return (FOLDS, *(lengths[axis] for axis in self.axes))
-
 
 IMAGES = Sum("images", (), "count")
 """The images that the sums hold."""

@@ -1,8 +1,4 @@
-"""The one loop: batches through the models, sums out.
-
-image -> decoded once -> each model's preprocessing -> forward passes -> meters look at outputs inside hooks
-      -> what the batch adds is added to the sums, wholly or not at all
-"""
+"""The one loop: batches through the models, sums out."""
 
 from __future__ import annotations
 
@@ -63,6 +59,7 @@ def analyze(models: Models, data: Data, options: _Call) -> Result:
 
     Raises:
         RefinerCkaError: see `errors`; the message says what to do.
+        TypeError: an unknown option, or a value of another type than it takes.
         Interrupted: Ctrl-C; carries what was measured.
     """
     return measure(

@@ -44,9 +44,10 @@ class State:
     ) -> None:
         self.device = sums_device(device)
         self._sums = dict(sums)
+        shapes = {path: [lengths[axis] for axis in each.axes] for path, each in sums.items()}
         self._values = {
-            path: torch.zeros(each.shape(lengths), dtype=torch.float64, device=self.device)
-            for path, each in sums.items()
+            path: torch.zeros(FOLDS, *shape, dtype=torch.float64, device=self.device)
+            for path, shape in shapes.items()
         }
         # Counts additions where the sums are, so that it changes in one call with them.
         self._count = torch.zeros((), dtype=torch.float64, device=self.device)

@@ -32,24 +32,6 @@ ESTIMATOR: Mapping[str, Any] = {
 """What `cka` is, in the file of every result."""
 
 
-class GramStack:
-    """Gram matrices of all layers of all models for one batch."""
-
-    def __init__(self, layers: int, images: int, device: torch.device) -> None:
-        self._grams = torch.zeros(layers, images, images, device=device)
-        self._scales = torch.ones(layers, images, device=device)
-        self._workspace = hsic.Workspace()
-
-    def put(self, row: int, chunks: Sequence[torch.Tensor]) -> None:
-        """Reduce a row's features for the whole batch, in parts `(images, features)`, to its Gram matrix."""
-        hsic.gram(chunks, self._grams[row], self._scales[row], self._workspace)
-
-    def grams(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the Gram matrices `(layers, n, n)` and their scales `(layers, n)`, where sums live."""
-        device = sums_device(self._grams.device)
-        return self._grams.to(device), self._scales.to(device)
-
-
 class Similarity(Meter):
     """Every similarity index between all rows of the matrix.
 
@@ -75,18 +57,23 @@ class Similarity(Meter):
 
     def begin(self, batch: Batch) -> None:
         """Make room for the batch."""
-        self._stack = GramStack(self._layers, batch.images, self.setting.device)
+        shape, device = (self._layers, batch.images), self.setting.device
+        self._grams = torch.zeros(*shape, batch.images, device=device)
+        self._scales = torch.ones(shape, device=device)
+        self._workspace = hsic.Workspace()
 
     def _see(self, rows: Sequence[Row], chunks: Sequence[torch.Tensor], _images: slice) -> None:
         """Reduce a layer's features to its Gram matrices, one for each readout."""
         for row in rows:
             features = [features_of(chunk, row.layout, row.readout) for chunk in chunks]
-            self._stack.put(row.position, features)
+            place = row.position
+            hsic.gram(features, self._grams[place], self._scales[place], self._workspace)
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return the products of all pairs of rows, for each index."""
-        grams, scales = self._stack.grams()
-        del self._stack  # What was handed over takes no memory.
+        device = sums_device(self.setting.device)
+        grams, scales = self._grams.to(device), self._scales.to(device)
+        del self._grams, self._scales, self._workspace  # Between runs they would only take memory.
         return {
             index.quantity.sum("products"): hsic.products(index.represent(grams, scales))
             for index in self._indices
