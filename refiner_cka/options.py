@@ -6,7 +6,7 @@ The keyword arguments of the Python functions, the command line and the record i
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -49,6 +49,14 @@ class Options:
     shard: tuple[int, int] = _option((1, 1), "(I, N) measures part I of N; merging adds the parts.")
     command: str | None = _option(None, "Recorded with the result.")
 
+    def __post_init__(self) -> None:
+        """Refuse a value of another type before it fails in the middle of something else."""
+        for name, kind in get_type_hints(Options).items():
+            # Which precisions there are is said where they are used.
+            if kind is not Precision and not _is(getattr(self, name), kind):
+                wanted = kind.__name__ if isinstance(kind, type) else kind
+                raise TypeError(f"{name} is {getattr(self, name)!r}; it takes {wanted}")
+
     @staticmethod
     def about() -> dict[str, About]:
         """Return what each option is."""
@@ -61,6 +69,13 @@ class Options:
             for name, value in asdict(self).items()
             if name not in ("shard", "command")
         }
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of one of the types of an option; a list does for a tuple."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple | list) and (*map(type, value),) == get_args(kind)
+    return type(value) is kind or any(_is(value, part) for part in get_args(kind))
 
 
 Options.__doc__ = f"{Options.__doc__}\n\nAttributes:" + "".join(

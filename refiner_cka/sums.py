@@ -78,10 +78,6 @@ class Sum:
     at_most: str | None = None
     folds: Folds = "batches"
 
-    def shape(self, lengths: Mapping[str, int]) -> tuple[int, ...]:
-        """Return its shape where axes have these lengths."""
-        return (FOLDS, *(lengths[axis] for axis in self.axes))
-
 
 IMAGES = Sum("images", (), "count")
 """The images that the sums hold."""
@@ -149,6 +145,12 @@ def all_sums(quantities: Sequence[Quantity]) -> dict[str, Sum]:
     """Return the sums of a run by path, that of the images first."""
     found = [IMAGES, *(each for quantity in quantities for each in quantity.sums)]
     return {each.path: each for each in found}
+
+
+def lengths_of(axes: Mapping[str, Sequence[Layer]]) -> dict[str, int]:
+    """Return the length of each axis, also of that of the models."""
+    models = {layer.model for layer in axes[LAYERS]}
+    return {name: len(axis) for name, axis in axes.items()} | {MODELS: len(models)}
 
 
 def along_depth(entries: Sequence[tuple[str, str, str]]) -> tuple[Layer, ...]:

@@ -32,13 +32,13 @@ def accepts(
     ) -> Callable[Concatenate[Models, Data, _P], _R]:
         @functools.wraps(function)
         def call(models: Models, data: Data, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+            signature.bind(models, data, *args, **kwargs)  # refuses others in words of the function
             return function(models, data, options(*args, **kwargs))
 
         own = inspect.signature(function)
         keywords = inspect.signature(options).parameters.values()
-        call.__signature__ = own.replace(  # type: ignore[attr-defined]
-            parameters=[*list(own.parameters.values())[:2], *keywords]
-        )
+        signature = own.replace(parameters=[*list(own.parameters.values())[:2], *keywords])
+        call.__signature__ = signature  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]  # takes models and data by name, too
 
     return decorate

@@ -70,8 +70,8 @@ class Passes:
             DeviceError: not even one image at a time fits.
         """
         self._images = len(inputs)
-        process.seed(self._seed, batch, inputs.device)
         while True:
+            process.seed(self._seed, batch, inputs.device)
             parts = [inputs] if self._whole else torch.split(inputs, self._chunk)
             self._calls.clear()
             for meter in self._meters:

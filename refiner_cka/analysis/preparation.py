@@ -13,17 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import DataError, ModelError, warn
+from ..errors import DataError, ModelError, ResultError, warn
 from ..images import ImageSource, Plan, check_channels, open_source, plan_batches
-from ..measures.choosing import choose_meters
+from ..measures.choosing import METERS
 from ..measures.meter import Meter, Reads, Setting, Site
 from ..options import Options
+from ..results.checks import check_quantities
 from ..subjects import name_apart, resolve
 from ..subjects.layouts import readings_of
 from ..subjects.model import Model, Readings, Row
 from ..subjects.readout import Readout
 from ..subjects.subject import Subject
-from ..sums import LAYERS, MODELS, Layer, Quantity, all_sums, along_depth
+from ..sums import FOLDS, LAYERS, Layer, Quantity, all_sums, along_depth, lengths_of
 from . import provenance, runtime
 from .accepting import Data, Models, accepts
 from .probe import PROBE_IMAGES, faint_scales, probe, watch
@@ -76,13 +77,12 @@ class Analysis:
     def memory(self) -> dict[str, int]:
         """Bytes that measuring takes beside the models and their activations, by what takes them."""
         largest = max(map(len, self.plan.batches))
-        lengths = {name: len(axis) for name, axis in self.axes.items()}
-        lengths[MODELS] = len(self.models)
-        shapes = [each.shape(lengths) for each in all_sums(self.quantities).values()]
+        lengths, sums = lengths_of(self.axes), all_sums(self.quantities).values()
+        numbers = sum(math.prod(lengths[axis] for axis in each.axes) for each in sums)
         ways = {model.subject.preprocessing: model.shape for model in self.models}
         return {
             **_memory_of(self.meters, largest),
-            "sums": 8 * sum(map(math.prod, shapes)),
+            "sums": 8 * FOLDS * numbers,
             "one batch of images": 4 * largest * sum(map(math.prod, ways.values())),
         }
 
@@ -119,7 +119,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
             f"--shard {part}/{parts} would be empty: the run has {len(plan.batches)} batches"
         )
     setting = Setting(options, plan, here.device)
-    meters = choose_meters(setting)
+    meters = tuple(meter for make in METERS.values() if (meter := make(setting)) is not None)
     reads = _most([meter.reads for meter in meters], readouts)
     subjects = _subjects(models, options)
     lines = [line for each in subjects if (line := each.assumption(source.input_shape))]
@@ -134,16 +134,21 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         own, left_out = meter.sites(found)
         sites += own
         lines += left_out
-    _check_memory(meters, setting.largest, here)
+    _check_memory(meters, max(map(len, plan.batches)), here)
     for line in lines if here.rank == 0 else []:
         warn(line)
     rows = [(model.name, row.path, row.readout) for model in found for row in model.rows]
-    axes = {LAYERS: along_depth(rows)}
+    axes: dict[str, Any] = {LAYERS: along_depth(rows)}
     digest = source.digest(list(itertools.chain.from_iterable(plan.batches)))
     determines = provenance.identity(found, source, plan, digest, here)
     for meter in meters:
-        axes |= {name: tuple(axis) for name, axis in meter.axes.items()}
+        for name, value in (*meter.axes.items(), *meter.identity.items()):
+            if value != axes.get(name, determines.get(name, value)):
+                raise ResultError(f"two meters, or one and the run, say other things of {name!r}")
+        axes |= meter.axes
         determines |= meter.identity
+    quantities = tuple(quantity for meter in meters for quantity in meter.quantities)
+    check_quantities(quantities, axes)
     return Analysis(
         options=options,
         models=tuple(found),
@@ -153,7 +158,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         meters=meters,
         sites=tuple(sites),
         axes=axes,
-        quantities=tuple(quantity for meter in meters for quantity in meter.quantities),
+        quantities=quantities,
         warnings=tuple(lines),
         fingerprint=provenance.fingerprint(determines),
         provenance={

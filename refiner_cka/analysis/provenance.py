@@ -60,7 +60,7 @@ def _layer(row: Row, model: Model) -> list[Any]:
     if not isinstance(reading, Reading):
         return [row.path, row.readout]
     layout = {"format": reading.layout.format, "prefix_tokens": reading.layout.prefix}
-    return [row.path, row.readout, {**layout, "grid": reading.grid}]
+    return [row.path, row.readout, {**layout, "grid": reading.grid and list(reading.grid)}]
 
 
 def fingerprint(of: Mapping[str, Any]) -> str:

@@ -1,8 +1,4 @@
-"""The one loop: batches through the models, sums out.
-
-image -> decoded once -> each model's preprocessing -> forward passes -> meters look at outputs inside hooks
-      -> what the batch adds is added to the sums, wholly or not at all
-"""
+"""The one loop: batches through the models, sums out."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from ..results.contents import Unreadable
 from ..results.merging import differences, unique_images
 from ..results.remarks import derived_lines
 from ..results.result import Result
-from ..sums import IMAGES, MIN_BATCH, MODELS, all_sums
+from ..sums import IMAGES, MIN_BATCH, all_sums, lengths_of
 from .accepting import Data, Models, accepts
 from .passes import Passes
 from .preparation import Analysis, prepared
@@ -69,6 +65,7 @@ def analyze(models: Models, data: Data, options: _Call) -> Result:
 
     Raises:
         RefinerCkaError: see `errors`; the message says what to do.
+        TypeError: an unknown option, or a value of another type than it takes.
         Interrupted: Ctrl-C; carries what was measured.
     """
     return measure(
@@ -110,6 +107,10 @@ def measure(
         raise DataError(
             f"the result to resume is of another analysis: {found}; repeat its command, or start anew "
             "without it"
+        )
+    if resume is not None and resume.sums.keys() != all_sums(analysis.quantities).keys():
+        raise DataError(
+            "the result to resume holds other sums than this run; start anew without it"
         )
     here = analysis.runtime
     with ExitStack() as stack:
@@ -171,9 +172,8 @@ class Measurement:
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
-        lengths = {name: len(axis) for name, axis in analysis.axes.items()}
-        lengths[MODELS] = len(analysis.models)
-        self.state = State(all_sums(analysis.quantities), lengths, device=analysis.runtime.device)
+        sums, lengths = all_sums(analysis.quantities), lengths_of(analysis.axes)
+        self.state = State(sums, lengths, device=analysis.runtime.device)
         self._passes = [Passes(model, analysis) for model in analysis.models]
         self._said: list[str] = []
         self._unreadable: list[Unreadable] = []

@@ -44,9 +44,10 @@ class State:
     ) -> None:
         self.device = sums_device(device)
         self._sums = dict(sums)
+        shapes = {path: [lengths[axis] for axis in each.axes] for path, each in sums.items()}
         self._values = {
-            path: torch.zeros(each.shape(lengths), dtype=torch.float64, device=self.device)
-            for path, each in sums.items()
+            path: torch.zeros(FOLDS, *shape, dtype=torch.float64, device=self.device)
+            for path, shape in shapes.items()
         }
         # Counts additions where the sums are, so that it changes in one call with them.
         self._count = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -74,7 +75,7 @@ class State:
             seen: what the batch was made of.
 
         Raises:
-            ValueError: the batch is held already, or `values` is of other sums than the state.
+            ValueError: the batch is held already, or `values` is of other sums or shapes than the state.
         """
         if batch in self.seen:
             raise ValueError(f"batch {batch} is held already")
@@ -86,6 +87,9 @@ class State:
             else self._values[path]
             for path in values
         ]
+        # An addition that fails has made those before it.
+        if [value.shape for value in values.values()] != [target.shape for target in targets]:
+            raise ValueError(f"batch {batch} adds values of other shapes than the sums have")
         self._pending = (batch, seen)
         # One call, which an interrupt precedes or follows but does not enter.
         torch._foreach_add_([*targets, self._count], [*values.values(), self._one])

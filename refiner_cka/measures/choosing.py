@@ -17,13 +17,3 @@ METERS: dict[str, Callable[[Setting], Meter | None]] = {
     "attention": attention,
 }
 """Name -> what makes the meter for a run; `None` where its options do not ask for it."""
-
-
-def choose_meters(setting: Setting) -> tuple[Meter, ...]:
-    """Return the meters of a run.
-
-    Raises:
-        LayerError: an option names what no meter measures.
-    """
-    made = (make(setting) for make in METERS.values())
-    return tuple(meter for meter in made if meter is not None)

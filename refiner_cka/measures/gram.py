@@ -32,32 +32,6 @@ ESTIMATOR: Mapping[str, Any] = {
 """What `cka` is, in the file of every result."""
 
 
-class GramStack:
-    """Gram matrices of all layers of all models for one batch, of at most `batch_size` images."""
-
-    def __init__(self, layers: int, batch_size: int, device: torch.device) -> None:
-        self._buffer = torch.zeros(layers * batch_size**2, dtype=torch.float32, device=device)
-        self._scale_buffer = torch.ones(layers * batch_size, dtype=torch.float32, device=device)
-        self._layers = layers
-        self._workspace = hsic.Workspace()
-        self.begin(batch_size)
-
-    def begin(self, images: int) -> None:
-        """Make room for a batch of `images`, at most the batch size."""
-        used = self._layers * images
-        self._grams = self._buffer[: used * images].view(self._layers, images, images)
-        self._scales = self._scale_buffer[:used].view(self._layers, images)
-
-    def put(self, row: int, chunks: Sequence[torch.Tensor]) -> None:
-        """Reduce a row's features for the whole batch, in parts `(images, features)`, to its Gram matrix."""
-        hsic.gram(chunks, self._grams[row], self._scales[row], self._workspace)
-
-    def grams(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the Gram matrices `(layers, n, n)` and their scales `(layers, n)`, where sums live."""
-        device = sums_device(self._grams.device)
-        return self._grams.to(device), self._scales.to(device)
-
-
 class Similarity(Meter):
     """Every similarity index between all rows of the matrix.
 
@@ -70,7 +44,6 @@ class Similarity(Meter):
         self._indices = tuple(INDICES.values())
         self.quantities = tuple(index.quantity for index in self._indices)
         self.identity = {"estimator": dict(ESTIMATOR)}
-        self._stack: GramStack | None = None
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
         """Look at every layer, the whole batch at once."""
@@ -87,22 +60,24 @@ class Similarity(Meter):
         return {"Gram matrices": (4 + 8) * self._layers * images**2}
 
     def begin(self, batch: Batch) -> None:
-        """Make room for the batch; the memory is taken with the first one."""
-        if self._stack is None:
-            self._stack = GramStack(self._layers, self.setting.largest, self.setting.device)
-        self._stack.begin(batch.images)
+        """Make room for the batch."""
+        shape, device = (self._layers, batch.images), self.setting.device
+        self._grams = torch.zeros(*shape, batch.images, device=device)
+        self._scales = torch.ones(shape, device=device)
+        self._workspace = hsic.Workspace()
 
     def _see(self, rows: Sequence[Row], chunks: Sequence[torch.Tensor], _images: slice) -> None:
         """Reduce a layer's features to its Gram matrices, one for each readout."""
-        assert self._stack is not None
         for row in rows:
             features = [features_of(chunk, row.layout, row.readout) for chunk in chunks]
-            self._stack.put(row.position, features)
+            place = row.position
+            hsic.gram(features, self._grams[place], self._scales[place], self._workspace)
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return the products of all pairs of rows, for each index."""
-        assert self._stack is not None
-        grams, scales = self._stack.grams()
+        device = sums_device(self.setting.device)
+        grams, scales = self._grams.to(device), self._scales.to(device)
+        del self._grams, self._scales, self._workspace  # Between runs they would only take memory.
         return {
             index.quantity.sum("products"): hsic.products(index.represent(grams, scales))
             for index in self._indices

@@ -179,11 +179,12 @@ class AttentionMeter(Meter):
 
     def begin(self, batch: Batch) -> None:
         """Make room for the batch."""
-        shapes = {quantity: (self._count,) * len(quantity.axes) for quantity in self.quantities}
-        self._tally = Tally(shapes, batch.images, self.setting.device)
-        self._tally.begin(batch.images)
+        count, device = self._count, self.setting.device
+        *single, pairs = self.quantities
+        self._tally = Tally(dict.fromkeys(single, (count,)), batch.images, device)
         taken = share(SIMILARITY_IMAGES, batch.index, self.setting.plan)
         self._compared = min(taken, CHUNK_IMAGES, batch.images)
+        self._similar = Tally({pairs: (count, count)}, self._compared, device)
 
     def start(self, model: Model) -> None:
         """Forget the columns of passes that ran out of memory."""
@@ -203,19 +204,21 @@ class AttentionMeter(Meter):
     def end(self, model: Model, outputs: Sequence[Any]) -> None:
         """Compare the maps of the model's blocks, and let them go."""
         for kind in ("softmax", "refined"):
-            blocks = [block for block in self._columns if block.point.kind == kind]
+            # As they lie on the axis, whatever the order in which the model calls them.
+            of_kind = [block for block in self._columns if block.point.kind == kind]
+            blocks = sorted(of_kind, key=lambda block: block.position)
             columns = [torch.cat(self._columns[block]) for block in blocks]
             if len({each.shape for each in columns}) != 1:
                 continue  # Maps of blocks with other grids have no columns in common.
             similar = block_similarity(columns).permute(1, 2, 0)
             # A model's blocks of one kind follow one another.
             own = slice(blocks[0].position, blocks[-1].position + 1)
-            self._tally.put(BLOCK_SIMILARITY.name, (own, own), similar)
+            self._similar.put(BLOCK_SIMILARITY.name, (own, own), similar)
         self._columns.clear()
 
     def added(self) -> Mapping[str, torch.Tensor]:
         """Return the sums of each measure at each block, and of the similarity of pairs of blocks."""
-        return self._tally.added()
+        return self._tally.added() | self._similar.added()
 
 
 def _blocks_of(model: Model, first: int) -> tuple[list[Block], list[str]]:

@@ -38,11 +38,6 @@ class Setting:
     plan: Plan
     device: torch.device
 
-    @property
-    def largest(self) -> int:
-        """Images of the largest batch."""
-        return max(map(len, self.plan.batches))
-
 
 @dataclass(frozen=True, eq=False)
 class Site:
@@ -79,7 +74,7 @@ class Meter:
     setting: Setting
     reads: Reads = "outputs"
     quantities: Sequence[Quantity]
-    axes: Mapping[str, Sequence[Layer]] = MappingProxyType({})
+    axes: Mapping[str, tuple[Layer, ...]] = MappingProxyType({})
     identity: Mapping[str, Any] = MappingProxyType({})
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:

@@ -40,7 +40,7 @@ class Tally:
 
     Args:
         shapes: of each quantity the shape of what one image gives.
-        images: of the largest batch.
+        images: of the batch.
         device: where values are put.
     """
 
@@ -49,15 +49,11 @@ class Tally:
     ) -> None:
         self._quantities = {quantity.name: quantity for quantity in shapes}
         self._values = {
-            quantity.name: torch.empty(*shape, images, dtype=exact_dtype(device), device=device)
+            quantity.name: torch.full(
+                (*shape, images), float("nan"), dtype=exact_dtype(device), device=device
+            )
             for quantity, shape in shapes.items()
         }
-
-    def begin(self, images: int) -> None:
-        """Forget the batch before and make room for one of `images`."""
-        self._images = images
-        for values in self._values.values():
-            values.fill_(float("nan"))
 
     def put(
         self, name: str, place: int | tuple[slice, ...], values: torch.Tensor, first: int = 0
@@ -76,7 +72,7 @@ class Tally:
         """Return what the batch adds to the sums."""
         found: dict[str, torch.Tensor] = {}
         for name, quantity in self._quantities.items():
-            values = self._values[name][..., : self._images]
+            values = self._values[name]
             values = values.to(sums_device(values.device)).to(torch.float64)
             # NaN has no part in nansum, inf makes it inf, and inf - inf is NaN.
             total = values.nansum(-1)

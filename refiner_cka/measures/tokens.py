@@ -263,7 +263,6 @@ class TokenMeter(Meter):
         """Make room for the batch."""
         shapes = dict.fromkeys(self.quantities, (self._layers,))
         self._tally = Tally(shapes, batch.images, self.setting.device)
-        self._tally.begin(batch.images)
         self._expensive = share(self._expensive_images, batch.index, self.setting.plan)
 
     def _see(

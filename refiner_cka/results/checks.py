@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..errors import ResultError
-from ..sums import IMAGES, Array, Quantity, Sum, all_sums
+from ..sums import IMAGES, Array, Layer, Quantity, Sum, all_sums, lengths_of
 
 AGREEMENT = 1e-9
 """How far numbers may lie apart that are the same but for rounding, of numbers of size 1."""
+
+
+TAKEN = "batches batch_digests batch_images batch_planned cka cka_se images models provenance unreadable warnings"
+"""What lies in the file of every result."""
+
+
+def check_quantities(quantities: Sequence[Quantity], axes: Mapping[str, Sequence[Layer]]) -> None:
+    """Refuse quantities of one name or along no axis, and what has no place of its own in the file.
+
+    Raises:
+        ResultError: it names the quantity.
+    """
+    lengths, taken = lengths_of(axes), set(TAKEN.split())
+    for path in sorted([*axes, *(quantity.path for quantity in quantities)]):
+        words = path.split("/")
+        is_path = all(word.isprintable() and word.strip(".") for word in words)
+        if not is_path or taken.intersection(itertools.accumulate(words, "{}/{}".format)):
+            raise ResultError(f"{path!r} is no path in the file, or that of something else")
+        taken.add(path)
+    if len({quantity.name for quantity in quantities}) < len(quantities):
+        raise ResultError("two quantities have the same name")
+    for quantity in quantities:
+        axis, *other = quantity.axes or ("",)
+        if axis not in lengths or (other and other != [axis]):
+            raise ResultError(f"{quantity.path} has values for {quantity.axes}, which is no axis")
+        if not set(quantity.absent) <= set(range(lengths[axis])):
+            raise ResultError(f"{quantity.path} is absent where its axis has no place")
+        if quantity.estimator == "cosine" and not other:
+            raise ResultError(f"{quantity.path} compares no pairs")
 
 
 def check_sums(
@@ -33,8 +63,6 @@ def check_sums(
                 f"{path} has shape {values.shape}, not {folds[0]} folds as images has"
             )
     described = all_sums(quantities)
-    if len({quantity.path for quantity in quantities}) < len(quantities):
-        raise ResultError("two quantities are made of the same sums")
     for each in described.values():
         if each.path not in sums:
             raise ResultError(f"{each.path} is missing")

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ResultError
-from ..sums import IMAGES, LAYERS, MODELS, Array, Layer, Quantity
-from .checks import check_count, check_sums
+from ..sums import IMAGES, LAYERS, Array, Layer, Quantity, lengths_of
+from .checks import check_count, check_quantities, check_sums
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Contents:
         self._check_axes()
         self._check_batches()
         self._check_images()
-        check_sums(self.sums, self.quantities, self.lengths)
+        check_sums(self.sums, self.quantities, lengths_of(self.axes))
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -85,35 +85,18 @@ class Contents:
         return tuple(dict.fromkeys(layer.model for layer in self.layers))
 
     @property
-    def lengths(self) -> dict[str, int]:
-        """Length of each axis, also of that of the models."""
-        lengths = {axis: len(entries) for axis, entries in self.axes.items()}
-        return lengths | {MODELS: len(self.models)}
-
-    @property
     def complete(self) -> bool:
         """Whether the sums hold every batch of the run."""
         return len(self.batches) == self.total_batches
 
     def _check_axes(self) -> None:
-        """Refuse entries beyond their models' depth, and quantities of one name or along no axis."""
+        """Refuse entries beyond their models' depth, and quantities that do not go together."""
         if not self.axes.get(LAYERS):
             raise ResultError("there are no layers")
         for axis, entries in self.axes.items():
             if not all(0 <= entry.depth <= 1 for entry in entries):
                 raise ResultError(f"{axis}/depth is not within 0 and 1")
-        if len({quantity.name for quantity in self.quantities}) < len(self.quantities):
-            raise ResultError("two quantities have the same name")
-        for quantity in self.quantities:
-            axis, *other = quantity.axes
-            if axis not in self.lengths or (other and other != [axis]):
-                raise ResultError(
-                    f"{quantity.path} has values for {quantity.axes}, which is no axis"
-                )
-            if not set(quantity.absent) <= set(range(self.lengths[axis])):
-                raise ResultError(f"{quantity.path} is absent where its axis has no place")
-            if quantity.estimator == "cosine" and not other:
-                raise ResultError(f"{quantity.path} compares no pairs")
+        check_quantities(self.quantities, self.axes)
 
     def _check_batches(self) -> None:
         """Refuse batches that the run does not have, twice the same, or of more images than were planned."""

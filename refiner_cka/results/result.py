@@ -76,8 +76,9 @@ class Result(Contents):
 
     @property
     def indices(self) -> tuple[str, ...]:
-        """Names of the similarity indices that the result holds, CKA first."""
-        return tuple(each.name for each in self.quantities if each.estimator == "cosine")
+        """Names of the similarity indices of layers that the result holds, CKA first."""
+        cosines = (each for each in self.quantities if each.estimator == "cosine")
+        return tuple(each.name for each in cosines if each.axes[0] == LAYERS)
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -340,6 +341,8 @@ class Result(Contents):
         self, measure: str, model: str, tokens: str | None, maps: str
     ) -> tuple[Array, Array]:
         """Return a measure's sums and images in each fold `(g, 2, L)`, and the depth, where it is defined."""
+        if len(self.quantity(measure).axes) > 1:
+            raise ResultError(f"{measure} is of pairs, which have no course along depth to compare")
         positions, depth = self._places(measure, model, tokens, maps)
         total, images = (self._sum(measure, part) for part in ("total", "images"))
         filled = images.reshape(len(images), -1).any(1)

@@ -12,6 +12,7 @@ from torch import nn
 
 import refiner_cka as rc
 from refiner_cka.analysis.probe import PROBE_IMAGES
+from refiner_cka.measures import hsic
 from tests import pathological
 from tests.analysis.runs import (
     CKA_TOLERANCE,
@@ -179,6 +180,21 @@ def test_peak_memory_does_not_grow_with_the_images():
         cwd=ROOT,
     )
     assert float(done.stdout.split()[-1]) < 20
+
+
+def test_an_analysis_that_is_kept_keeps_no_gram_matrices(monkeypatch):
+    stacks, plain = [], hsic.gram
+
+    def gram(chunks, out, *rest):
+        stacks.append(weakref.ref(out._base))
+        plain(chunks, out, *rest)
+
+    monkeypatch.setattr(hsic, "gram", gram)
+    prepared = prepare(subject(seeded(pathological.InplaceReLU), ["fc1", "fc2"]), inputs())
+    rc.measure(prepared)
+    assert len(stacks) == 2
+    assert prepared.meters
+    assert all(stack() is None for stack in stacks)
 
 
 def test_no_features_are_alive_after_their_hook():

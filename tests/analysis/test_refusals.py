@@ -1,9 +1,15 @@
 """What is refused, and what is left out with a warning."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import timm
 
 import refiner_cka as rc
+from refiner_cka.measures.choosing import METERS
+from refiner_cka.measures.meter import Meter
+from refiner_cka.sums import Quantity
 from tests import pathological
 from tests.analysis.runs import image_folder, inputs, prepare, run, seeded, sized, subject
 
@@ -55,6 +61,55 @@ def test_a_model_that_does_not_take_the_images_is_refused_in_one_line():
 def test_bad_options_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         run(subject(seeded(pathological.InplaceReLU), ["fc1"]), inputs(), **options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("batch_size", "8", "int"),
+        ("batch_size", np.int64(8), "int"),
+        ("images", True, r"int \| None"),
+        ("tokens", ["all", "cls"], "str"),
+        ("smoothing", False, r"str \| None"),
+        ("shard", "1/2", r"tuple\[int, int\]"),
+        ("shard", (1,), r"tuple\[int, int\]"),
+        ("image_size", (32, 32.0), r"int \| tuple\[int, int\] \| None"),
+    ],
+)
+def test_options_of_another_type_are_refused_by_name(option, value, wanted):
+    with pytest.raises(TypeError, match=f"{option} is .*; it takes {wanted}"):
+        rc.Options(**{option: value})
+
+
+def test_an_unknown_option_is_refused_by_its_name_alone():
+    with pytest.raises(TypeError, match=r"^got an unexpected keyword argument 'batchsize'$"):
+        rc.analyze("nano", inputs(), batchsize=8)
+    assert rc.Options(shard=[1, 2], image_size=[32, 48]).shard == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantities": [Quantity("top1", "x", "mean", ("layers",))]}, "have the same name"),
+        ({"quantities": [Quantity("x", "cka", "mean", ("layers",))]}, "'cka' is no path"),
+        ({"quantities": [Quantity("x", "x", "mean", ("heads",))]}, "which is no axis"),
+        ({"identity": {"seed": 5}}, "say other things of 'seed'"),
+        ({"axes": {"layers": ()}}, "say other things of 'layers'"),
+    ],
+)
+def test_what_a_result_cannot_hold_is_refused_before_it_is_measured(changes, message, monkeypatch):
+    meter = type("Own", (Meter,), {"quantities": (), "__init__": lambda *_: None, **changes})
+    monkeypatch.setitem(METERS, "own", meter)
+    with pytest.raises(rc.ResultError, match=message):
+        prepare(subject(seeded(pathological.InplaceReLU), ["fc1"]), inputs())
+
+
+def test_a_part_with_other_sums_is_not_resumed():
+    prepared = prepare(subject(seeded(pathological.InplaceReLU), ["fc1"]), inputs())
+    result = rc.measure(prepared)
+    more = replace(result, sums={**result.sums, "more": result.sums["images"]})
+    with pytest.raises(rc.DataError, match="holds other sums than this run"):
+        rc.measure(prepared, resume=more)
 
 
 def test_an_empty_shard_is_refused():

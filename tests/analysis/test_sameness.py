@@ -13,6 +13,7 @@ from torch import nn
 import refiner_cka as rc
 from refiner_cka.analysis import runtime
 from refiner_cka.analysis.passes import CPU_CHUNK
+from refiner_cka.analysis.probe import PROBE_IMAGES
 from refiner_cka.images import open_source
 from refiner_cka.images.preprocessing import Preprocessing
 from tests import pathological
@@ -135,6 +136,27 @@ def test_a_model_that_takes_different_ways_is_given_whole_batches():
     assert module.ways == {"left", "right"}
     assert result.images == 96
     assert np.isfinite(result.cka()).all()
+
+
+def test_a_pass_that_was_given_up_changes_no_draw_of_the_next():
+    class Draws(nn.Sequential):
+        """Random for more images than the probe has; its second chunk finds another layer."""
+
+        chunks = 0
+
+        def forward(self, x):
+            x = x.flatten(1)
+            x = x + torch.randn_like(x) if len(x) > PROBE_IMAGES else x
+            self.chunks = self.chunks + 1 if len(x) == CPU_CHUNK else 0
+            return self[2](self[self.chunks == 2](x))
+
+    module = seeded(Draws, *(nn.Linear(48, size) for size in (48, 48, 8)))
+    analysed, data = subject(module, ["0", "2"]), inputs(64)
+    with pytest.warns(rc.AnalysisWarning, match="different layers for different images"):
+        whole, second = (
+            run(analysed, data, batch_size=32, shard=part) for part in ((1, 1), (2, 2))
+        )
+    np.testing.assert_array_equal(second.sums[PRODUCTS][1], whole.sums[PRODUCTS][1])
 
 
 def test_a_model_whose_images_depend_on_one_another_is_given_whole_batches():

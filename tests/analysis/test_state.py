@@ -147,12 +147,13 @@ def test_a_device_without_float64_keeps_its_sums_on_the_cpu():
     assert sums_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
 
 
-def test_a_batch_that_fails_half_way_adds_nothing():
+@pytest.mark.parametrize("count", [torch.ones(3), torch.ones(1, 1)])
+def test_a_batch_that_fails_half_way_adds_nothing(count):
     sums = state()
     sums.add(0, values(0), seen(0))
     before = sums.sums()
-    with pytest.raises(TypeError):
-        sums.add(3, {"square": torch.ones(2, 2), "count": "not a number"}, seen(3))
+    with pytest.raises(ValueError, match="batch 3 adds values of other shapes"):
+        sums.add(3, {"square": torch.ones(2, 2), "count": count}, seen(3))
     np.testing.assert_array_equal(sums.sums()["square"], before["square"])
     assert sums.batches == {0}
 

@@ -252,6 +252,16 @@ def test_maps_of_a_vit_are_those_of_its_queries_and_keys():
     np.testing.assert_allclose(np.diagonal(similar.values), 1.0, rtol=1e-6)
 
 
+def test_blocks_lie_on_the_axis_as_they_are_named_whatever_the_order_of_their_calls():
+    named, called = vit(), vit()
+    named.blocks = torch.nn.Sequential(*(named.blocks[k] for k in (1, 0, 2)))
+    called.blocks.forward = lambda x: called.blocks[2](called.blocks[0](called.blocks[1](x)))
+    expected = run(named).smoothing("attention_block_similarity").values
+    found = run(called).smoothing("attention_block_similarity").values
+    assert abs(expected[0, 2] - expected[1, 2]) > 1e-6
+    np.testing.assert_allclose(found[np.ix_([1, 0, 2], [1, 0, 2])], expected, rtol=1e-6)
+
+
 def test_cka_and_token_measures_are_the_same_with_and_without_attention():
     """Fused and plain attention round differently: a few float32 eps a block."""
     module = vit()
@@ -331,6 +341,7 @@ def test_parts_merge_and_files_keep_everything(tmp_path):
     parts = [run(copy.deepcopy(module), batch_size=5, shard=(index, 2)) for index in (1, 2)]
     for index, part in enumerate(parts):
         part.save(tmp_path / f"{index}.h5")
+    assert rc.load(tmp_path / "0.h5").provenance == parts[0].provenance
     merged = rc.merge([rc.load(tmp_path / f"{index}.h5") for index in range(2)])
     assert merged.attention == whole.attention
     assert merged.measures == whole.measures

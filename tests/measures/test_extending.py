@@ -154,8 +154,7 @@ class Zeros(Meter):
 
     def begin(self, batch):
         shapes = {self.quantities[0]: (self.rows,)}
-        self.tally = Tally(shapes, self.setting.largest, self.setting.device)
-        self.tally.begin(batch.images)
+        self.tally = Tally(shapes, batch.images, self.setting.device)
 
     def see(self, row, chunks, images):
         shares = [(chunk < 0).flatten(1).double().mean(1) for chunk in chunks]

@@ -8,7 +8,6 @@ import torch
 
 import refiner_cka as rc
 from refiner_cka.measures import hsic
-from refiner_cka.measures.gram import GramStack
 from refiner_cka.sums import cosine
 from tests import float64
 
@@ -95,8 +94,14 @@ def test_what_is_no_array_of_real_numbers_is_refused_in_one_line(value, message)
         assert "\n" not in str(caught.value)
 
 
-def products(stack):
-    return hsic.products(hsic.u_centre(*stack.grams()))
+def products(*layers):
+    """Of layers' features, each in chunks."""
+    images = sum(map(len, layers[0]))
+    grams, scales = torch.zeros(len(layers), images, images), torch.ones(len(layers), images)
+    workspace = hsic.Workspace()
+    for chunks, gram, scale in zip(layers, grams, scales, strict=True):
+        hsic.gram(chunks, gram, scale, workspace)
+    return hsic.products(hsic.u_centre(grams, scales))
 
 
 @pytest.mark.parametrize("common", [1e-42, 1e-25, 1.0, 1e18, 1e36])
@@ -108,12 +113,9 @@ def test_batches_keep_their_weight_whatever_their_size(common):
         x = torch.randn(images, 40, generator=generator)
         y = x @ torch.randn(40, 30, generator=generator) / 6 + torch.randn(images, 30)
         batches.append([x * (size * common), y])
-    stack, total = GramStack(2, 16, torch.device("cpu")), torch.zeros(2, 2, dtype=torch.float64)
+    total = torch.zeros(2, 2, dtype=torch.float64)
     for features in batches:
-        stack.begin(len(features[0]))
-        for row, value in enumerate(features):
-            stack.put(row, [value])
-        total += products(stack)
+        total += products(*([layer] for layer in features))
     # Up to 1e36 and down to denormal numbers their squares are well within float64.
     grams = [[float64.gram(features[row]) for features in batches] for row in range(2)]
     measured = cosine(total.numpy())[0, 1]
@@ -123,24 +125,17 @@ def test_batches_keep_their_weight_whatever_their_size(common):
 def test_a_batch_far_larger_than_the_others_decides():
     """As in float64: nothing else is left of the sum."""
     x = [torch.randn(12, 30, generator=torch.Generator().manual_seed(k)) for k in range(4)]
-    stack, total = GramStack(2, 12, torch.device("cpu")), torch.zeros(2, 2, dtype=torch.float64)
+    total = torch.zeros(2, 2, dtype=torch.float64)
     for first, second, size in ((x[0], x[1], 1e-20), (x[2], x[3], 1e20)):
-        stack.put(0, [first * size])
-        stack.put(1, [(first + second) * size])
-        total += products(stack)
+        total += products([first * size], [(first + second) * size])
     expected = float64.minibatch_cka([float64.gram(x[2])], [float64.gram(x[2] + x[3])])
     assert cosine(total.numpy())[0, 1] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_part_of_a_batch_has_room_of_its_own():
-    """Scales, like Gram matrices, are of the images of this batch."""
-    stack = GramStack(2, 16, torch.device("cpu"))
+def test_features_in_chunks_are_those_of_the_batch():
     for images in (16, 7, 12):
         x = torch.randn(images, 30) * 1e25
-        stack.begin(images)
-        stack.put(0, [x])
-        stack.put(1, list(x.split(3)))
-        found = products(stack).numpy()
+        found = products([x], list(x.split(3))).numpy()
         assert cosine(found)[0, 1] == pytest.approx(1, abs=1e-6)
         assert found[0, 0] == pytest.approx(hsic.products(_exact(x)[None]).item(), rel=1e-5, abs=0)
 

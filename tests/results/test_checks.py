@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -11,8 +12,8 @@ import pytest
 
 from refiner_cka.errors import ResultError
 from refiner_cka.results import load
-from refiner_cka.results.checks import check_sums
-from refiner_cka.sums import Quantity
+from refiner_cka.results.checks import check_quantities, check_sums
+from refiner_cka.sums import Layer, Quantity
 from tests.results.files import edited, refusal
 
 PRODUCTS = "similarity/cka/products"
@@ -92,6 +93,32 @@ def test_numbers_where_nothing_was_measured_are_refused(measured):
     with edited(measured) as file:
         file["smoothing/rank_collapse"].attrs["absent"] = "[6]"
     assert "absent where its axis has no place" in refusal(measured)
+
+
+def test_what_is_measured_of_pairs_has_no_course_to_compare(measured):
+    result = load(measured)
+    for ask in (result.smoothing_change, functools.partial(result.smoothing_contrast, other="b")):
+        with pytest.raises(ResultError, match="attention_block_similarity is of pairs"):
+            ask("attention_block_similarity", model="a")
+
+
+def test_every_array_has_a_place_of_its_own_in_the_file():
+    axes = {"layers": (Layer("m", "p", "all", 0, 1.0),)}
+    known = Quantity("known", "a/b", "mean", ("layers",))
+
+    def check(path, **more):
+        check_quantities([known, Quantity("new", path, "mean", ("layers",))], {**axes, **more})
+
+    check("a/c")
+    check("ab")
+    for path in ("a/b", "a", "a/b/total", "layers", "images", "provenance/x", "x", "models"):
+        with pytest.raises(ResultError, match="that of something else"):
+            check(path, x=())
+    for path in ("", "/x", "x/", "x//y", "../x", "x/./y", "x\0y"):
+        with pytest.raises(ResultError, match="is no path in the file"):
+            check(path)
+    with pytest.raises(ResultError, match="'models' is no path"):
+        check("x", models=())
 
 
 def test_of_folds_of_images_a_count_is_bounded_as_a_whole():

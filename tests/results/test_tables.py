@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from refiner_cka.errors import ResultFileError
 from refiner_cka.results import WRITERS, export
 from refiner_cka.results.contents import Unreadable
+from refiner_cka.sums import FOLDS, Quantity
 from tests.synthetic import synthetic_result
 
 
@@ -63,6 +65,23 @@ def test_pairs_csv_pivots_back_to_the_matrix(result, tmp_path):
         np.testing.assert_array_equal(found, matrix)
     assert rows[1]["path"] == "blocks.0"
     assert rows[1]["other_path"] == "blocks.1"
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_an_index_of_something_else_than_layers_is_no_matrix_of_them(result, tmp_path, suffix):
+    of_models = Quantity("other", "similarity/other", "cosine", ("models", "models"))
+    count = len(result.models)
+    more = replace(
+        result,
+        quantities=(*result.quantities, of_models),
+        sums={**result.sums, of_models.sum("products"): np.ones((FOLDS, count, count))},
+    )
+    assert more.indices == ("cka",)
+    for name, each in {"more": more, "less": result}.items():
+        export(each, tmp_path / f"{name}{suffix}")
+    files = [(tmp_path / f"{name}{suffix}").read_bytes() for name in ("more", "less")]
+    assert files[0] == files[1]
+    assert more.similarity("other").values.shape == (count, count)
 
 
 def test_json_is_strict_and_complete(result, tmp_path):
