@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -15,7 +16,16 @@ from refiner_cka.images.preprocessing import Preprocessing
 from refiner_cka.measures import gram
 from refiner_cka.results.merging import differences
 from tests import pathological
-from tests.analysis.runs import PRODUCTS, image_folder, in_processes, inputs, run, seeded, subject
+from tests.analysis.runs import (
+    PRODUCTS,
+    image_folder,
+    in_processes,
+    inputs,
+    run,
+    seeded,
+    sized,
+    subject,
+)
 
 
 def mine(name="model", **kwargs):
@@ -141,6 +151,15 @@ class Noise(Dataset):
 
     def __getitem__(self, index):
         return self.data[index]
+
+
+def test_what_is_recorded_is_the_same_in_memory_and_in_the_file(tmp_path):
+    module = seeded(timm.create_model, "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=1)
+    analysed = subject(module, "block", preprocessing=sized(32))
+    result = run(analysed, inputs(8, 32), smoothing="dirichlet_energy")
+    result.save(tmp_path / "run.h5")
+    assert result.provenance["models"][0]["layers"][0][2]["grid"] == [4, 4]
+    assert rc.load(tmp_path / "run.h5").provenance == result.provenance
 
 
 def test_other_images_of_a_torch_data_set_are_told_by_their_batches():
