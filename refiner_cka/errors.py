@@ -59,7 +59,6 @@ def one_line(error: BaseException, *, path: bool = False) -> str:
     reason = None if path else getattr(error, "strerror", None)
     lines = (line.strip() for line in str(reason or error).splitlines())
     text = next(filter(None, lines), type(error).__name__)
-    text = f"KeyError: {text}" if isinstance(error, KeyError) else text  # says only the key
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 

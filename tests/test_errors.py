@@ -12,7 +12,6 @@ from refiner_cka.errors import one_line, some
         (ValueError("\n  \n  first \nsecond"), "first"),
         (ValueError(), "ValueError"),
         (ValueError(" \n"), "ValueError"),
-        (KeyError(120), "KeyError: 120"),
         (RuntimeError("x" * 160), "x" * 160),
         (RuntimeError("x" * 161), "x" * 157 + "..."),
         (FileNotFoundError(2, "No such file or directory", "a.png"), "No such file or directory"),

@@ -127,7 +127,11 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
         return CheckpointError(
             f"{file} is a TorchScript archive: save the model's state_dict with torch.save instead"
         )
-    return CheckpointError(f"{file} is damaged or no checkpoint of torch.save: {one_line(error)}")
+    # A KeyError says only the key.
+    kind = "KeyError: " if isinstance(error, KeyError) else ""
+    return CheckpointError(
+        f"{file} is damaged or no checkpoint of torch.save: {kind}{one_line(error)}"
+    )
 
 
 def _find_state(content: Any, searched: set[int]) -> Weights | None:

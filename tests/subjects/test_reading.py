@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from refiner_cka.errors import CheckpointError
 from refiner_cka.subjects import checkpoint
 from tests.subjects.files import BOTH_FORMATS, STATE, assert_state, saved, trap
 
@@ -139,3 +140,9 @@ def test_which_entry_is_taken(tmp_path, content, entry):
     weights = checkpoint.read(saved(tmp_path, content))
     assert weights.entry == entry
     assert_state(weights)
+
+
+def test_a_file_whose_bytes_name_no_operation_says_what_was_wrong(tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"x" * 100)
+    with pytest.raises(CheckpointError, match="no checkpoint of torch.save: KeyError: 120"):
+        checkpoint.read(tmp_path / "x.pth")
