@@ -144,5 +144,5 @@ def test_which_entry_is_taken(tmp_path, content, entry):
 
 def test_a_file_whose_bytes_name_no_operation_says_what_was_wrong(tmp_path):
     (tmp_path / "x.pth").write_bytes(b"x" * 100)
-    with pytest.raises(CheckpointError, match="no checkpoint of torch.save: KeyError: 120"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint of torch.save: KeyError: 120"):
         checkpoint.read(tmp_path / "x.pth")
