@@ -102,7 +102,7 @@ def analyze(
     with target.locked() if analysis.runtime.rank == 0 else contextlib.nullcontext():
         with contextlib.redirect_stdout(sys.stderr):
             target.check(analysis, resume=resume)
-            before = target.load_partial() if resume else None
+            before = target.load_partial(analysis) if resume else None
             result = _measure(analysis, before, target, save_every=save_every, quiet=quiet)
         if analysis.runtime.rank == 0:
             draw = part == (1, 1)

@@ -104,10 +104,10 @@ class Target:
                 f"{self.path} {found}; use another --out, or --overwrite to replace it"
             )
 
-    def load_partial(self) -> rc.Result | None:
+    def load_partial(self, analysis: rc.Analysis) -> rc.Result | None:
         """Return what this run has measured before: what an interrupted run left, or all of it."""
         for path in (self.partial, self.path):
-            if path.exists():
+            if path.exists() and not _other(path, analysis):
                 return rc.load(path)
         console.note(f"nothing to resume yet, there is no {self.partial}: the run starts anew")
         return None
@@ -153,7 +153,12 @@ class Kept:
         try:
             result.save(self._path)
         except rc.ResultFileError as error:
-            self._path = self._target.save_elsewhere(result)
+            try:
+                self._path = self._target.save_elsewhere(result)
+            except (rc.ResultFileError, OSError):
+                # No reason to end a run that may find room before it is done.
+                console.warning(f"{error}, nor can it be saved elsewhere: the run is not saved")
+                return
             console.warning(f"{error}; it is saved in {self._path} instead")
         self.result = result
 

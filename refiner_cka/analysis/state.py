@@ -77,7 +77,8 @@ class State:
         Raises:
             ValueError: the batch is held already, or `values` is of other sums or shapes than the state.
         """
-        if batch in self.seen:
+        self._settle()
+        if batch in self._seen:
             raise ValueError(f"batch {batch} is held already")
         if values and values.keys() != self._values.keys():
             raise ValueError(f"expected values for {sorted(self._values)}, got {sorted(values)}")

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import refiner_cka as rc
-from refiner_cka.analysis import run as engine
+from refiner_cka.analysis.run import Measurement
 from refiner_cka.analysis.runtime import Runtime
 from refiner_cka.images import Batch
 from refiner_cka.images.preprocessing import Preprocessing
@@ -92,7 +92,7 @@ def test_the_loop_neither_mixes_devices_nor_waits(
     with analysis.runtime.session(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         for model in analysis.models:
             fake_module(model.subject.module, mode).eval()
-        measurement = engine.Measurement(analysis)
+        measurement = Measurement(analysis)
         for passes in measurement._passes:
             passes._chunk = min(chunk, passes._chunk)
         with NoCopyFromDevice():

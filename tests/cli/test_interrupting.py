@@ -179,6 +179,23 @@ def test_what_cannot_be_saved_in_its_place_is_saved_elsewhere(tmp_path, capsys):
     shutil.rmtree(elsewhere.parent)
 
 
+def test_a_run_that_cannot_be_saved_anywhere_goes_on(tmp_path, capsys, monkeypatch):
+    target = output.Target(tmp_path / "results", "analysis", overwrite=False)
+    target.partial.mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    kept = output.Kept(target)
+    kept.save(synthetic_result(total_batches=50))
+    assert "the run is not saved" in capsys.readouterr().err
+    assert kept.result is None
+
+
+def test_overwriting_and_resuming_starts_anew_beside_another_run():
+    succeed("analyze", *MODEL, *SMALL, "--quiet", "--seed", 1)
+    done = succeed("analyze", *MODEL, *SMALL, "--resume", "--overwrite")
+    assert "nothing to resume yet" in done.stderr
+    assert rc.load("results/analysis.h5").provenance["seed"] == 0
+
+
 def test_a_second_run_into_the_same_folder_is_refused_while_the_first_lives():
     target = output.Target(Path("results"), "analysis", overwrite=False)
     with target.locked():

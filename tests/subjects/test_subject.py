@@ -33,7 +33,7 @@ def test_defaults(plain):
     assert subject.trained
     assert subject.origin["sha256"] == state_hash(plain)
     assert subject.origin["weights"] == "as given"
-    assert plain.training  # the mode is the engine's business
+    assert plain.training  # the mode is the run's business
 
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
