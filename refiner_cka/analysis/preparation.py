@@ -118,7 +118,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         raise DataError(
             f"--shard {part}/{parts} would be empty: the run has {len(plan.batches)} batches"
         )
-    setting = Setting(options, plan, here.device)
+    setting = Setting(options, plan, here.device, source)
     meters = tuple(meter for make in METERS.values() if (meter := make(setting)) is not None)
     reads = _most([meter.reads for meter in meters], readouts)
     subjects = _subjects(models, options)

@@ -242,10 +242,16 @@ class Measurement:
 
     def _load(self, wanted: Sequence[int], workers: int) -> Iterator[Batch]:
         analysis = self._analysis
-        ways = tuple(dict.fromkeys(model.subject.preprocessing for model in analysis.models))
+        ways = [model.subject.preprocessing for model in analysis.models]
+        ways += [way for meter in analysis.meters for way in meter.inputs]
         pin = analysis.runtime.pin_memory
         return load_batches(
-            analysis.source, analysis.plan, wanted, ways, workers=workers, pin_memory=pin
+            analysis.source,
+            analysis.plan,
+            wanted,
+            tuple(dict.fromkeys(ways)),
+            workers=workers,
+            pin_memory=pin,
         )
 
     def _made_of(self, batch: Batch) -> Seen:

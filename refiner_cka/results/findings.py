@@ -66,8 +66,8 @@ class Comparison:
         other: name of the second.
         of: readout of the curves, or the measure.
         difference: with the relative depth at which it is.
-        p: two-sided probability of such a difference where there is none, corrected for the number of pairs (Holm);
-            NaN without an error.
+        p: two-sided probability of such a difference where there is none, corrected for the number of pairs
+            (Holm); NaN without an error.
     """
 
     model: str
@@ -225,7 +225,7 @@ def smoothing_comparisons(
 
 
 def within_chance(result: Result) -> tuple[WithinChance, ...]:
-    """Return for each model and each two how many pairs of layers are no more alike than unrelated images make them."""
+    """Return how many pairs of layers are within chance, for each model and any two."""
     found = []
     for tokens in result.tokens:
         names = dict.fromkeys(layer.model for layer in result.layers if layer.tokens == tokens)
