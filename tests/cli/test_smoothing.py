@@ -17,7 +17,7 @@ def test_asked_for_measures_and_attention_are_written_drawn_and_said():
     assert result.attention
     stems = {path.stem for path in Path("results").glob("*.pdf")}
     assert {"smoothing", "attention", "attention_vit"} <= stems
-    assert "patch cosine is" in done.stdout
+    assert result.quantity("patch_cosine").label in rc.summarize(result).tables[0].headers
     assert "CKA near 1 and cosine near 1 are different things" in done.stdout
 
 
