@@ -288,7 +288,7 @@ class Measurement:
             meter.begin(batch)
         for model, passes in zip(self._analysis.models, self._passes, strict=True):
             passes.run(inputs[model.subject.preprocessing], batch.index)
-        counts = torch.bincount(batch.folds, minlength=FOLDS).to(torch.float64)
+        counts = torch.nn.functional.one_hot(batch.folds, FOLDS).sum(0).to(torch.float64)
         values = {IMAGES.path: counts.to(self.state.device, non_blocking=True)}
         for meter in self._analysis.meters:
             values |= meter.added()

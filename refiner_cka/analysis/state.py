@@ -129,7 +129,14 @@ class State:
                 )
             everything.update(part)
         for value in self._values.values():
-            distributed.all_reduce(value)
+            # Process by process: an all-reduce may add the parts in another order at another place of an array,
+            # and what is symmetric would be so no more, in its last bit.
+            own = value.clone()
+            value.zero_()
+            for rank in range(len(held)):
+                theirs = own.clone()
+                distributed.broadcast(theirs, rank)
+                value += theirs
         self._replace_seen(everything)
 
     def _replace_seen(self, seen: Mapping[int, Seen]) -> None:

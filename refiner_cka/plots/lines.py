@@ -195,7 +195,7 @@ def draw_line(ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: 
         **look,
     )
     bounded = np.isfinite(curve.lower) & np.isfinite(curve.upper)
-    if bounded.any():
+    if bounded.sum() > 1:  # s(first) is 1 whatever is known, and alone no band
         ax.fill_between(
             curve.depth,
             curve.lower,

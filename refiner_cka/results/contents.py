@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ResultError
-from ..sums import IMAGES, LAYERS, ROWS, Array, Layer, Quantity, lengths_of
+from ..sums import FOLDS, IMAGES, LAYERS, ROWS, Array, Layer, Quantity, fold_of, lengths_of
 from .checks import check_count, check_quantities, check_sums
 
 
@@ -143,14 +143,22 @@ class Contents:
             )
 
     def _check_images(self) -> None:
-        """Refuse sums of more or fewer images than their batches have."""
+        """Refuse sums of more or fewer images than their batches have, as a whole and in each fold."""
         check_count(IMAGES, self.sums)
-        counted = self.sums[IMAGES.path].sum()
-        if counted != self.batch_images.sum():
+        counted = self.sums[IMAGES.path]
+        if counted.sum() != self.batch_images.sum():
             raise ResultError(
-                f"images counts {counted:.0f} images in the sums where their batches have "
+                f"images counts {counted.sum():.0f} images in the sums where their batches have "
                 f"{self.batch_images.sum()}: something was added twice, or not at all"
             )
-        digests = self.image_digests
-        if digests.ndim != 2 or not np.array_equal((digests > 0).sum(1), self.batch_images):
+        held = self.image_digests > 0
+        if held.ndim != 2 or not np.array_equal(held.sum(1), self.batch_images):
             raise ResultError("image_digests has others than one for each image of its batch")
+        batch, place = np.nonzero(held)
+        folds = fold_of(self.batches[batch] * held.shape[1] + place)
+        in_folds = np.bincount(folds, minlength=FOLDS)
+        if (wrong := np.flatnonzero(counted != in_folds)).size:
+            raise ResultError(
+                f"images counts {counted[wrong[0]]:.0f} images in fold {wrong[0]} where its batches have "
+                f"{in_folds[wrong[0]]}"
+            )

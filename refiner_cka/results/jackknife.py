@@ -135,12 +135,14 @@ def critical(replicates: Array, band: Band) -> float:
 
     folds = len(replicates)
     pointwise = float(t_quantile(folds))
-    centred = replicates - replicates.mean(0) if folds else replicates
-    lengths = np.linalg.norm(centred, axis=0)
-    varies = np.isfinite(lengths) & (lengths > 0)
-    if band == "pointwise" or folds < 2 or not varies.any():
+    if band == "pointwise" or folds < 2:
         return pointwise
-    largest = np.abs(_normal(folds) @ (centred / np.where(varies, lengths, 1.0))[:, varies]).max(1)
+    # The mean of equal numbers rounds, so what does not vary would count as one more layer by its deviations.
+    varies = np.ptp(replicates, axis=0) > 0
+    if not varies.any():
+        return pointwise
+    centred = (replicates - replicates.mean(0))[:, varies]
+    largest = np.abs(_normal(folds) @ (centred / np.linalg.norm(centred, axis=0))).max(1)
     freedom = folds - 1
 
     def excess(reach: float) -> float:

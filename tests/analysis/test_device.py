@@ -6,6 +6,7 @@ fails on copies from the device, which would wait for it.
 
 import copy
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -101,10 +102,12 @@ def test_the_loop_neither_mixes_devices_nor_waits(
                 measurement.add(
                     Batch(
                         index,
+                        np.arange(count) + index * analysis.plan.batch_size,
                         {INPUT: torch.zeros(count, 3, 32, 32, dtype=torch.uint8)},
                         torch.zeros(count, dtype=torch.int64),
                         (),
                         {INPUT: bytes(32)},
+                        np.ones(count, np.uint64),
                     )
                 )
     state = measurement.state

@@ -15,7 +15,7 @@ from refiner_cka.measures.indices import INDICES, Index
 from refiner_cka.measures.meter import Meter, Setting, Site
 from refiner_cka.measures.tally import Measure, Tally
 from refiner_cka.subjects.hooks import first_outputs
-from refiner_cka.sums import FOLDS, LAYERS, Quantity
+from refiner_cka.sums import FOLDS, LAYERS, Quantity, fold_of
 from tests import float64
 from tests.analysis import runs
 
@@ -154,7 +154,7 @@ class Zeros(Meter):
 
     def begin(self, batch):
         shapes = {self.quantities[0]: (self.rows,)}
-        self.tally = Tally(shapes, batch.images, self.setting.device)
+        self.tally = Tally(shapes, batch.folds, self.setting.device)
 
     def see(self, row, chunks, images):
         shares = [(chunk < 0).flatten(1).double().mean(1) for chunk in chunks]
@@ -175,36 +175,31 @@ def test_a_meter_of_a_new_kind(tmp_path, monkeypatch):
     assert json.loads(exported(result, tmp_path, ".json"))["measures"]
 
 
-class FoldsOfImages(Meter):
-    """Each batch adds to every fold: images go to the folds by their place in the batch."""
+class FirstPixel(Meter):
+    """A mean that adds each image to its fold itself, without a tally."""
 
-    quantities = (
-        Quantity("first_pixel", "first_pixel", "mean", ("models",), "Pixel", folds="images"),
-    )
+    quantities = (Quantity("first_pixel", "first_pixel", "mean", ("models",), "Pixel"),)
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
 
     def begin(self, batch):
         (pixels,) = batch.inputs.values()
-        self.values = pixels[:, 0, 0, 0].double()
+        self.values, self.folds = pixels[:, :1, 0, 0].double(), batch.folds
 
     def added(self):
-        folds = torch.arange(len(self.values)) % FOLDS
         empty = torch.zeros(FOLDS, 1, dtype=torch.float64)
         path = self.quantities[0].sum
         return {
-            path("total"): empty.index_add(0, folds, self.values[:, None]),
-            path("squares"): empty.index_add(0, folds, self.values[:, None] ** 2),
-            path("images"): empty.index_add(
-                0, folds, torch.ones(len(folds), 1, dtype=torch.float64)
-            ),
+            path("total"): empty.index_add(0, self.folds, self.values),
+            path("images"): empty.index_add(0, self.folds, torch.ones_like(self.values)),
         }
 
 
-def test_a_meter_whose_batches_add_to_every_fold(tmp_path, monkeypatch):
-    monkeypatch.setitem(METERS, "first_pixel", FoldsOfImages)
+def test_a_meter_that_adds_to_folds_itself(tmp_path, monkeypatch):
+    monkeypatch.setitem(METERS, "first_pixel", FirstPixel)
     result = analysed(tmp_path, smoothing="none")
-    assert result.sums["first_pixel/images"].sum(1).tolist() == [6] * 8 + [0] * 12
+    np.testing.assert_array_equal(result.sums["first_pixel/images"][:, 0], result.sums["images"])
+    assert result.sums["images"].tolist() == np.bincount(fold_of(np.arange(48))).tolist()
     total = result.sums["first_pixel/total"].sum()
     assert total == pytest.approx(images()[:, 0, 0, 0].double().sum().item(), rel=1e-12)
