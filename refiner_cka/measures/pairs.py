@@ -1,0 +1,47 @@
+"""What one batch adds to the sums of a similarity index."""
+
+from __future__ import annotations
+
+import torch
+
+from . import null
+from .folds import Folded
+from .indices import Index
+
+BLOCK = 1 << 22
+"""Bytes of matrices made at a time: those fit into a cache."""
+
+
+def batch_sums(
+    index: Index, grams: torch.Tensor, scales: torch.Tensor, folded: Folded
+) -> dict[str, torch.Tensor]:
+    """Return what a batch adds to each sum of an index, by the sum's name. Nothing waits for the device.
+
+    Args:
+        index: the index.
+        grams: of the batch, `(L, n, n)` on scales `(L, n)`, as `hsic.gram` writes them.
+        scales: see there.
+        folded: which images are in which fold, on the device of the Gram matrices.
+
+    Returns:
+        float64: `products` `(L, L)`; `removed` `(FOLDS, L, L)`, what leaving out a fold's images removes of them;
+        `variance`, `third` and `fourth` `(L, L)`, of the products of layers that see unrelated images.
+    """
+    zero_rows, n = index.centring == "rows", folded.images
+    stack = folded.stack(len(grams))
+    found = []
+    layers = max(1, BLOCK // (8 * n * n))
+    for first in range(0, len(grams), layers):
+        part = slice(first, first + layers)
+        matrices = index.matrices(grams[part], scales[part])
+        folded.put(matrices, stack[part])
+        found.append(null.moments(matrices, zero_rows=zero_rows))
+    moments = null.Moments(*(torch.cat(each) for each in zip(*found, strict=True)))
+    products, removed = folded.products(stack, symmetric=index.symmetric, zero_rows=zero_rows)
+    return {
+        "products": products,
+        "removed": removed,
+        "variance": null.variance(moments, n),
+        "third": null.third(moments, n),
+        "fourth": null.fourth(moments, n),
+    }
