@@ -64,17 +64,16 @@ class Similarity(Meter):
         return found, ()
 
     def memory(self, images: int) -> Mapping[str, int]:
-        """Return the bytes of the stack and of the sums of all pairs.
+        """Return the bytes of the stack and of what a batch adds.
 
-        The stack is in float32 and, while an index is made of it, in float64, in which every fold has as many rows
-        as the largest; of one block of layers there are a few more matrices. All pairs have 4 sums and one for
-        each fold, in the state and once more as what a batch adds.
+        The stack is in float32 and, while an index is made of it, in float64, with a row for each image and up to
+        two more for each fold; of a block of layers there are a few more matrices. Of all pairs there are 4 sums
+        and one for each fold.
         """
-        rows = FOLDS * -(-images // FOLDS)
         block = min(max(BLOCK, 8 * images**2), 8 * self._layers * images**2)
-        stack = self._layers * images * (4 * images + 8 * rows) + 6 * block
-        sums = 2 * 8 * (4 + FOLDS) * self._layers**2 * len(self._indices)
-        return {"Gram matrices": stack, "sums of similarity": sums}
+        stack = self._layers * images * (4 * images + 8 * (images + 2 * FOLDS)) + 6 * block
+        sums = 8 * (4 + FOLDS) * self._layers**2 * len(self._indices)
+        return {"Gram matrices": stack, "what a batch adds": sums}
 
     def begin(self, batch: Batch) -> None:
         """Make room for the batch."""
