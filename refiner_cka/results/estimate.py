@@ -52,10 +52,11 @@ class Estimate:
             f"<Estimate: {told}; errors over {self.over}{'' if self.resolved else '; unresolved'}>"
         )
 
-    def at(self, place: int) -> Estimate:
-        """Return the estimate of one layer of a curve."""
+    def at(self, layer: int, other: int | None = None) -> Estimate:
+        """Return the estimate of one layer of a curve, or of one pair of layers."""
+        place = layer if other is None else (layer, other)
         arrays: dict[str, Any] = {
-            name: np.asarray(value[place])
+            name: np.asarray(value[layer if name == "depth" else place])
             for name, value in vars(self).items()
             if isinstance(value, np.ndarray)
         }
