@@ -18,7 +18,7 @@ from ..results.contents import Unreadable
 from ..results.merging import differences, unique_images
 from ..results.remarks import derived_lines
 from ..results.result import Result
-from ..sums import FOLDS, IMAGES, MIN_BATCH, all_sums, lengths_of
+from ..sums import FOLDS, IMAGES, MIN_BATCH, all_sums, fold_of, lengths_of
 from .accepting import Data, Models, accepts
 from .passes import Passes
 from .preparation import Analysis, prepared
@@ -282,8 +282,8 @@ class Measurement:
             meter.begin(batch)
         for model, passes in zip(self._analysis.models, self._passes, strict=True):
             passes.run(inputs[model.subject.preprocessing], batch.index)
-        counts = torch.bincount(batch.folds, minlength=FOLDS).to(torch.float64)
-        values = {IMAGES.path: counts.to(self.state.device, non_blocking=True)}
+        counts = np.bincount(fold_of(batch.places), minlength=FOLDS).astype(np.float64)
+        values = {IMAGES.path: torch.from_numpy(counts).to(self.state.device, non_blocking=True)}
         for meter in self._analysis.meters:
             values |= meter.added()
         self.state.add(batch.index, values, self._made_of(batch))

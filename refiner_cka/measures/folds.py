@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..sums import FOLDS
@@ -14,28 +16,27 @@ class Folded:
     is missing in a smaller one is 0. All that follows are then a few products, the same for any folds.
 
     Args:
-        folds: of each image, int64 `(n,)`, on the CPU, so that nothing waits for the device.
+        folds: of each image, `(n,)`; not on the device, so that nothing waits for it.
         device: where the matrices are.
     """
 
-    def __init__(self, folds: torch.Tensor, device: torch.device) -> None:
-        counts = torch.bincount(folds, minlength=FOLDS)
-        filled, most = counts > 0, int(counts.max())
-        # Of images by fold, the first rows of each fold's m.
-        order = folds.argsort(stable=True)
-        is_image = (torch.arange(most) < counts[filled, None]).flatten()
-        rows = torch.zeros(len(is_image), dtype=torch.int64)
-        rows[is_image] = order
+    def __init__(self, folds: npt.NDArray[np.int64], device: torch.device) -> None:
+        counts = np.bincount(folds, minlength=FOLDS)
+        filled = np.flatnonzero(counts)
+        counts = counts[filled]
+        is_image = np.arange(counts.max()) < counts[:, None]
+        rows = np.zeros(is_image.shape, np.int64)
+        rows[is_image] = np.argsort(folds, kind="stable")
         self.images = len(folds)
-        self._count, self._most = int(filled.sum()), most
+        self._count, self._most = is_image.shape
         self._folds, self._rows, self._is_image, self._empty, self._remaining = (
-            each.to(device, non_blocking=True)
+            torch.from_numpy(each).to(device, non_blocking=True)
             for each in (
-                filled.nonzero()[:, 0],
-                rows,
-                is_image.view(-1, most).to(torch.float64),
-                (~is_image).nonzero()[:, 0],
-                (self.images - counts[filled]).to(torch.float64),
+                filled,
+                rows.ravel(),
+                is_image.astype(np.float64),
+                np.flatnonzero(~is_image),
+                (self.images - counts).astype(np.float64),
             )
         )
 

@@ -11,7 +11,7 @@ import torch
 from ..images import Batch
 from ..subjects.model import Model, Row
 from ..subjects.readout import features_of
-from ..sums import FOLDS
+from ..sums import FOLDS, fold_of
 from . import hsic
 from .folds import Folded
 from .indices import chosen
@@ -81,7 +81,7 @@ class Similarity(Meter):
         self._grams = torch.zeros(*shape, batch.images, device=device)
         self._scales = torch.ones(shape, device=device)
         self._workspace = hsic.Workspace()
-        self._folded = Folded(batch.folds, sums_device(device))
+        self._folded = Folded(fold_of(batch.places), sums_device(device))
 
     def _see(self, rows: Sequence[Row], chunks: Sequence[torch.Tensor], _images: slice) -> None:
         """Reduce a layer's features to its Gram matrices, one for each readout."""

@@ -113,12 +113,11 @@ def fourth(of: Moments, n: int) -> torch.Tensor:
 def _sum(n: int, *terms: tuple[int, int, torch.Tensor]) -> torch.Tensor:
     """Return the sum of weight x A's x B's / n_v of terms `(v, weight, (L,))` for all pairs, `(L, L)`.
 
-    There are no v different images of fewer.
+    There are no v different images of fewer. Each step is one rounding of each number, which a sum over an axis
+    need not be: what comes out is symmetric to the last bit.
     """
-    return torch.stack(
-        [
-            torch.outer(sums, sums) * (weight / math.perm(n, images))
-            for images, weight, sums in terms
-            if images <= n
-        ]
-    ).sum(0)
+    result = torch.zeros_like(torch.outer(terms[0][2], terms[0][2]))
+    for images, weight, sums in terms:
+        if images <= n:
+            result += torch.outer(sums, sums) * (weight / math.perm(n, images))
+    return result

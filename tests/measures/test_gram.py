@@ -104,7 +104,7 @@ def products(*layers):
     workspace = hsic.Workspace()
     for chunks, gram, scale in zip(layers, grams, scales, strict=True):
         hsic.gram(chunks, gram, scale, workspace)
-    folded = Folded(torch.arange(images) % FOLDS, torch.device("cpu"))
+    folded = Folded(np.arange(images) % FOLDS, torch.device("cpu"))
     return batch_sums(INDICES["cka"], grams, scales, folded)["products"]
 
 

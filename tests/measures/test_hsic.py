@@ -33,7 +33,7 @@ def gram(features, dtype=torch.float64, chunk=None):
 
 def stack_products(*features, dtype=torch.float64):
     grams, scales = zip(*(scaled_gram(value, dtype) for value in features), strict=True)
-    folded = Folded(torch.arange(len(features[0])) % FOLDS, torch.device("cpu"))
+    folded = Folded(np.arange(len(features[0])) % FOLDS, torch.device("cpu"))
     return batch_sums(INDICES["cka"], torch.stack(grams), torch.stack(scales), folded)[
         "products"
     ].numpy()

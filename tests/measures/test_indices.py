@@ -34,7 +34,7 @@ def summed(name, layers):
     grams, scales = torch.empty(len(layers), n, n), torch.empty(len(layers), n)
     for values, gram, scale in zip(layers, grams, scales, strict=True):
         hsic.gram([values], gram, scale, hsic.Workspace())
-    return batch_sums(INDICES[name], grams, scales, Folded(torch.arange(n) % FOLDS, CPU))
+    return batch_sums(INDICES[name], grams, scales, Folded(np.arange(n) % FOLDS, CPU))
 
 
 def measured(name, batches):
