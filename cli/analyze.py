@@ -37,6 +37,7 @@ def analyze(
     images: Annotated[int | None, options.of("images")] = rc.Options.images,
     layers: Annotated[str, options.of("layers")] = rc.Options.layers,
     tokens: Annotated[str, options.of("tokens")] = rc.Options.tokens,
+    index: Annotated[str, options.of("index", metavar="NAME,...")] = rc.Options.index,
     smoothing: Annotated[
         str | None, options.of("smoothing", metavar="NAME,...|all|none")
     ] = rc.Options.smoothing,
@@ -82,6 +83,7 @@ def analyze(
             data,
             layers=layers,
             tokens=tokens,
+            index=index,
             smoothing=smoothing,
             attention=attention,
             batch_size=batch_size,

@@ -11,9 +11,12 @@ import torch
 from ..images import Batch
 from ..subjects.model import Model, Row
 from ..subjects.readout import features_of
-from . import hsic, pairs
-from .indices import INDICES
+from ..sums import FOLDS, fold_of
+from . import hsic
+from .folds import Folded
+from .indices import chosen
 from .meter import Meter, Setting, Site
+from .pairs import BLOCK, batch_sums
 from .scaling import sums_device
 
 REVISION = 3
@@ -33,7 +36,7 @@ ESTIMATOR: Mapping[str, Any] = {
 
 
 class Similarity(Meter):
-    """Every similarity index between all rows of the matrix.
+    """The similarity indices that the options name, between all rows of the matrix.
 
     One stack for everything: its product with itself holds each model's own similarities in its diagonal blocks
     and those between models beside them.
@@ -41,9 +44,14 @@ class Similarity(Meter):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self._indices = tuple(INDICES.values())
-        self.quantities = tuple(index.quantity for index in self._indices)
+        indices = chosen(setting.options.index)
+        images = max(map(len, setting.plan.batches))
+        self._indices = {index.described(images): index for index in indices}
+        self.quantities = tuple(self._indices)
         self.identity = {"estimator": dict(ESTIMATOR)}
+        if others := indices[1:]:
+            named = {index.quantity.name: dict(index.parameters) for index in others}
+            self.identity["indices"] = {name: of or "no parameters" for name, of in named.items()}
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
         """Look at every layer, the whole batch at once."""
@@ -56,8 +64,16 @@ class Similarity(Meter):
         return found, ()
 
     def memory(self, images: int) -> Mapping[str, int]:
-        """Return the bytes of the stack: float32, and float64 while products are taken."""
-        return {"Gram matrices": (4 + 8) * self._layers * images**2}
+        """Return the bytes of the stack and of what a batch adds.
+
+        The stack is in float32 and, while an index is made of it, in float64, with a row for each image and up to
+        two more for each fold; of a block of layers there are a few more matrices. Of all pairs there are 4 sums
+        and one for each fold.
+        """
+        block = min(max(BLOCK, 8 * images**2), 8 * self._layers * images**2)
+        stack = self._layers * images * (4 * images + 8 * (images + 2 * FOLDS)) + 6 * block
+        sums = 8 * (4 + FOLDS) * self._layers**2 * len(self._indices)
+        return {"Gram matrices": stack, "what a batch adds": sums}
 
     def begin(self, batch: Batch) -> None:
         """Make room for the batch."""
@@ -65,7 +81,7 @@ class Similarity(Meter):
         self._grams = torch.zeros(*shape, batch.images, device=device)
         self._scales = torch.ones(shape, device=device)
         self._workspace = hsic.Workspace()
-        self._folds = batch.folds
+        self._folded = Folded(fold_of(batch.places), sums_device(device))
 
     def _see(self, rows: Sequence[Row], chunks: Sequence[torch.Tensor], _images: slice) -> None:
         """Reduce a layer's features to its Gram matrices, one for each readout."""
@@ -75,12 +91,14 @@ class Similarity(Meter):
             hsic.gram(features, self._grams[place], self._scales[place], self._workspace)
 
     def added(self) -> Mapping[str, torch.Tensor]:
-        """Return the products of all pairs of rows, for each index."""
+        """Return the sums of all pairs of rows, for each index."""
         device = sums_device(self.setting.device)
         grams, scales = self._grams.to(device), self._scales.to(device)
-        del self._grams, self._scales, self._workspace  # Between runs they would only take memory.
+        folded = self._folded
+        # Between runs they would only take memory.
+        del self._grams, self._scales, self._workspace, self._folded
         return {
-            index.quantity.sum(part): values
-            for index in self._indices
-            for part, values in pairs.added(index.represent(grams, scales), self._folds).items()
+            quantity.sum(part): values
+            for quantity, index in self._indices.items()
+            for part, values in batch_sums(index, grams, scales, folded).items()
         }

@@ -4,7 +4,6 @@ import functools
 import json
 
 import numpy as np
-import pytest
 import timm
 import torch
 
@@ -104,36 +103,36 @@ def test_a_measure_of_attention_maps(tmp_path, monkeypatch):
     assert "largest" in exported(result, tmp_path, ".json")
 
 
+def angles(grams):
+    """Angles between the features of two images, from the mean of the batch."""
+    lengths = grams.diagonal(dim1=-2, dim2=-1).sqrt()
+    return (grams / lengths[:, :, None] / lengths[:, None, :]).clamp(-1, 1).arccos()
+
+
 def test_a_similarity_index(tmp_path, monkeypatch):
-    """The biased index: the Gram matrix centred over all images, its diagonal too."""
-
-    def centred(grams, scales):
-        scaled = grams.double() * scales.double().unsqueeze(-1) * scales.double().unsqueeze(-2)
-        rows = scaled - scaled.mean(-1, keepdim=True)
-        return rows - rows.mean(-2, keepdim=True)
-
     quantity = Quantity(
-        "biased", "similarity/biased", "cosine", (LAYERS, LAYERS), "Biased CKA", range=(0.0, 1.0)
+        "angles", "similarity/angles", "cosine", (LAYERS, LAYERS), "Angles (n = {n})"
     )
-    monkeypatch.setitem(INDICES, "biased", Index(quantity, centred))
-    result = analysed(tmp_path, smoothing="none")
+    monkeypatch.setitem(INDICES, "angles", Index(quantity, angles, centring="mean"))
+    result = analysed(tmp_path, smoothing="none", index="angles")
     monkeypatch.undo()
     features = [x.double().flatten(1).numpy() for x in outputs()]
-    order = runs.prepare(model(), images(), batch_size=8).plan.batches
-    sums = np.zeros((3, 3))
-    for batch in order:
-        own = [x[list(batch)] - x[list(batch)].mean(0) for x in features]
-        grams = np.stack([(x @ x.T).ravel() for x in own])
-        sums += grams @ grams.T
-    scale = np.sqrt(np.diagonal(sums))
-    found = result.similarity("biased", "m")
-    np.testing.assert_allclose(found.values, sums / scale / scale[:, None], atol=1e-6)
-    assert np.isfinite(found.se).all()
-    grams = [[float64.gram(x[list(batch)]) for batch in order] for x in features]
+    order = [list(batch) for batch in runs.prepare(model(), images(), batch_size=8).plan.batches]
+    found = []
+    for x in features:
+        own = [x[batch] - x[batch].mean(0) for batch in order]
+        own = [y / np.linalg.norm(y, axis=1, keepdims=True) for y in own]
+        pairs = [np.arccos((y @ y.T).clip(-1, 1))[~np.eye(len(y), dtype=bool)] for y in own]
+        found.append(np.concatenate([values - values.mean() for values in pairs]))
+    estimate = result.similarity("angles", "m")
+    np.testing.assert_allclose(estimate.values, np.corrcoef(found), atol=1e-5)
+    assert np.isfinite(estimate.se).all()
+    assert result.indices == ("cka", "angles")
+    grams = [[float64.gram(x[batch]) for batch in order] for x in features]
     np.testing.assert_allclose(result.cka("m"), float64.minibatch_cka_matrix(grams), atol=1e-6)
-    drawn = rc.plots.heatmap(result, "m", index="biased")
-    assert "Biased CKA" in [bar.get_ylabel() for bar in drawn.child_axes]
-    assert "biased" in exported(result, tmp_path, ".json")
+    drawn = rc.plots.heatmap(result, "m", index="angles")
+    assert "Angles (n = 8)" in [bar.get_ylabel() for bar in drawn.child_axes]
+    assert "angles" in exported(result, tmp_path, ".json")
 
 
 class Zeros(Meter):
