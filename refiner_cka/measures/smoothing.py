@@ -12,6 +12,7 @@ import torch
 
 from ..errors import LayerError
 from ..sums import LAYERS
+from .directions import mean_cosine
 from .meter import Setting
 from .scaling import lengths, median_of_three
 from .tally import row, table
@@ -24,12 +25,21 @@ images to so many."""
 
 def patch_cosine(tokens: Tokens) -> torch.Tensor:
     """Mean cosine of all pairs of different tokens of an image, in O(tokens x dim)."""
-    return _mean_cosine(*tokens.directions)
+    return mean_cosine(*tokens.directions)
 
 
 def patch_cosine_centred(tokens: Tokens) -> torch.Tensor:
-    """`patch_cosine` of tokens from which the mean token of the CKA batch is taken away."""
-    return _mean_cosine(*tokens.centred_directions)
+    """`patch_cosine` of tokens from which the mean token of the CKA batch is taken away.
+
+    All images of the batch move that mean, so their cosines are not independent. To an image's value is added what
+    it moves the batch's mean cosine by in this way, to first order: this leaves the mean over the batch as it is,
+    and makes its error right.
+    """
+    values = mean_cosine(*tokens.centred_directions)
+    step = tokens.typical_deviation
+    moved = ((tokens.deviations / step) @ tokens.centred_gradients.mean(0)).where(step > 0, 0.0)
+    # Images without a value take part in the mean token, but not in the mean over images.
+    return values + (moved - (moved + 0.0 * values).nanmean())
 
 
 def patch_cosine_between(tokens: Tokens) -> torch.Tensor:
@@ -237,12 +247,6 @@ def expensive_images(images: int) -> int:
     """Return on how many images of a run the expensive measures are taken."""
     wanted = max(EFFECTIVE_RANK_LEAST, images // EFFECTIVE_RANK_SHARE)
     return min(images, wanted, EFFECTIVE_RANK_MOST)
-
-
-def _mean_cosine(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Return (|sum of n unit tokens|^2 - n) / (n (n - 1)); NaN for fewer than two."""
-    cosine = (sums.square().sum(1) - counts) / (counts * (counts - 1))
-    return cosine.where(counts > 1, float("nan"))
 
 
 def _split(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from ..subjects.layouts import NoTokens
 from ..subjects.locality import Reading
 from ..subjects.model import Model, lines_left_out
 from ..subjects.readout import Grid, exact_dtype, patches_of
+from .directions import gradient, unit_sum
 from .meter import Meter, Reads, Setting, Site
 from .scaling import are_ordinary, block_bytes, common_scale, lengths, median_of_three
 from .tally import Measure, Tally, marked, share
@@ -83,6 +85,24 @@ class Tokens:
         """The same of tokens from which the mean token of the batch is taken away."""
         return self._reduced[2], self._reduced[3]
 
+    @property
+    def centred_gradients(self) -> torch.Tensor:
+        """How fast each image's mean cosine of centred tokens moves with the mean token, `(images, dim)`.
+
+        The derivative to the mean token, times `typical_deviation`.
+        """
+        return self._reduced[4]
+
+    @functools.cached_property
+    def deviations(self) -> torch.Tensor:
+        """By how much each image's mean token differs from that of the batch, `(images, dim)`."""
+        return self._look.offsets - self._look.offset
+
+    @functools.cached_property
+    def typical_deviation(self) -> torch.Tensor:
+        """Root mean square length of the `deviations`, a single number."""
+        return lengths(lengths(self.deviations)) / math.sqrt(len(self.deviations))
+
     @functools.cached_property
     def finite(self) -> torch.Tensor:
         """Whether all tokens of an image are finite, `(images,)`."""
@@ -105,7 +125,7 @@ class Tokens:
         reference = _divided(token, scale)
         parts = [(lengths(block), (block - reference).mean(1)) for block in self._blocks(scale)]
         sizes, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
-        return _Look(scale, sizes, reference, offsets.mean(0))
+        return _Look(scale, sizes, reference, offsets, offsets.mean(0))
 
     @functools.cached_property
     def _varies(self) -> torch.Tensor:
@@ -117,16 +137,22 @@ class Tokens:
     def _reduced(self) -> list[torch.Tensor]:
         """What the cosines read, from one visit to each block while it is in cache."""
         look, parts, first = self._look, [], 0
+        room = None
         for block in self._blocks(look.scale):
             sizes = look.lengths[first : first + len(block)]
             first += len(block)
-            centred = (block - look.reference).sub_(look.offset)
+            if room is None or len(room) < len(block):
+                # One for all blocks: a fresh large one costs a CPU more than what is computed in it.
+                room = torch.empty_like(block)
+            centred = torch.sub(block, look.reference, out=room[: len(block)]).sub_(look.offset)
             remaining = lengths(centred)
             counted = sizes > torch.finfo(torch.float32).tiny
             around = self._has_direction(block, sizes, remaining)
-            parts.append(
-                (*_unit_sum(block, sizes, counted), *_unit_sum(centred, remaining, around))
+            seen = unit_sum(centred, remaining, around)
+            moves = gradient(
+                centred, remaining, around, seen[0], self.typical_deviation, len(look.lengths)
             )
+            parts.append((*unit_sum(block, sizes, counted), *seen, moves))
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     def _has_direction(
@@ -165,12 +191,14 @@ class _Look:
         scale: a power of two; `None` for 1.
         lengths: of every token, `(images, tokens)`.
         reference: a token, `(dim,)`.
-        offset: the mean over all images of what differs from it, `(dim,)`.
+        offsets: of each image the mean of what differs from it, `(images, dim)`.
+        offset: the mean of these, `(dim,)`.
     """
 
     scale: torch.Tensor | None
     lengths: torch.Tensor
     reference: torch.Tensor
+    offsets: torch.Tensor
     offset: torch.Tensor
 
 
@@ -296,11 +324,3 @@ def _divided(tokens: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
     """Return tokens over a power of two, float32."""
     tokens = tokens.float()
     return tokens if scale is None else tokens * scale.reciprocal()
-
-
-def _unit_sum(
-    block: torch.Tensor, sizes: torch.Tensor, counted: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum of an image's tokens over their sizes `(images, dim)`, and how many count `(images,)`."""
-    weights = sizes.reciprocal().where(counted, 0.0)
-    return (weights.unsqueeze(1) @ block).squeeze(1), (weights > 0).sum(1)
