@@ -17,6 +17,7 @@ from refiner_cka.measures import tokens as token_module
 from refiner_cka.measures.smoothing import MEASURES
 from refiner_cka.measures.tokens import Tokens
 from refiner_cka.subjects.hooks import first_outputs
+from refiner_cka.sums import FOLDS, fold_of
 from tests.analysis import runs
 from tests.analysis.runs import seeded
 
@@ -215,10 +216,10 @@ def test_what_is_added_for_the_mean_token_leaves_the_batch_mean_as_it_is(kind):
     x = tokens("relu" if kind == "some without a value" else kind)
     if kind == "some without a value":
         # Whole numbers with mean 0; of two images all tokens but one are that mean, and have no direction.
-        half = (4 * x[:3]).round()
-        half[0, 0] = half[2, 11] = half[1] = 0
-        half[1, 3] = 5
-        x = torch.cat([half, -half])
+        x = 12 * (4 * x).round()
+        x[1], x[4], x[0, 0], x[2, 6] = 0, 0, 0, 0
+        x[1, 3], x[4, 3] = 60, 120
+        x[5] = -x[:5].sum(0)
     found = Tokens([x], GRID)
     plain = directions.mean_cosine(*found.centred_directions).numpy()
     values = measured("patch_cosine_centred", x)
@@ -371,6 +372,13 @@ class Blocks(nn.Module):
 VIEWS = ["views.0", "views.1", "views.2"]
 
 
+def error(values):
+    """Standard error of a mean of values in the order of a run, each fold of images left out in turn."""
+    folds = fold_of(np.arange(len(values)))
+    means = [values[folds != fold].mean() for fold in range(FOLDS)]
+    return np.sqrt((FOLDS - 1) * np.var(means))
+
+
 def subject(module, layers=VIEWS, name="model", **kwargs):
     return runs.subject(module, layers, name, **{"preprocessing": runs.sized(16), **kwargs})
 
@@ -421,7 +429,7 @@ def test_the_whole_way_of_layouts_and_prefix_tokens(spatial, stated):
             values.extend(ORACLES[name](patches.reshape(len(patches), 16, -1)))
         found = result.smoothing(name, "model")
         assert found.values[1] == pytest.approx(np.mean(values), abs=TOLERANCE)
-        assert found.se[1] == pytest.approx(np.std(values, ddof=1) / np.sqrt(40), rel=1e-3)
+        assert found.se[1] == pytest.approx(error(np.array(values)), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -632,7 +640,7 @@ def test_damaged_sums_are_refused_in_one_line(tmp_path, damage):
 
     run(subject(seeded(Blocks), prefix_tokens=1)).save(tmp_path / "run.h5")
     with h5py.File(tmp_path / "run.h5", "r+") as file:
-        path = "smoothing/token_norm/squares"
+        path = "smoothing/token_norm/total"
         before = file[path][()]
         del file[path]
         if damage != "missing":
