@@ -18,7 +18,7 @@ from ..results.contents import Unreadable
 from ..results.merging import differences, unique_images
 from ..results.remarks import derived_lines
 from ..results.result import Result
-from ..sums import FOLDS, IMAGES, MIN_BATCH, all_sums, fold_of, lengths_of
+from ..sums import FOLDS, IMAGES, MIN_BATCH, all_sums, lengths_of
 from .accepting import Data, Models, accepts
 from .passes import Passes
 from .preparation import Analysis, prepared

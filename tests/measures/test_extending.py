@@ -4,6 +4,7 @@ import functools
 import json
 
 import numpy as np
+import pytest
 import timm
 import torch
 
