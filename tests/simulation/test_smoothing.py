@@ -11,8 +11,8 @@ REPETITIONS = 200
 LEAST = stats.binom.ppf(1e-4, REPETITIONS, 0.92) / REPETITIONS
 """Where 92 % is true, coverage lies below with probability 1e-4: 84 %.
 
-Without what images move the mean token by, intervals of the centred cosine among outliers hold it in 75 %; with each
-image's mean cosine with the others in place of its pseudo-value, errors between images are half as large.
+Without what images move the mean token by, intervals of the centred cosine among outliers hold it in 75 %; with
+each image's mean cosine with the others in place of its pseudo-value, errors between images are half as large.
 """
 
 
