@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import ResultError
 from ..sums import IMAGES, LAYERS, Array, Layer, Quantity, lengths_of
-from .checks import check_count, check_quantities, check_sums
+from .checks import check_count, check_groups, check_quantities, check_sums
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Contents:
         self._check_axes()
         self._check_batches()
         self._check_images()
+        check_groups(self.provenance.get("groups", {}), self.layers)
         check_sums(self.sums, self.quantities, lengths_of(self.axes))
 
     @property
@@ -83,6 +84,11 @@ class Contents:
     def models(self) -> tuple[str, ...]:
         """Names of the models, in the order they were given."""
         return tuple(dict.fromkeys(layer.model for layer in self.layers))
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Groups of models that are several trainings of one recipe: name of each -> names of its models."""
+        return {name: tuple(models) for name, models in self.provenance.get("groups", {}).items()}
 
     @property
     def complete(self) -> bool:
