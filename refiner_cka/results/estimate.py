@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..sums import Array
 from .jackknife import Band
@@ -28,6 +29,9 @@ class Estimate:
         images: of a mean the shape of the values, how many images have one.
         resolved: false if it divides by a number not clearly above 0: the values then mean little.
         band: whether 95 % holds for each place, or for all of them at once.
+        trainings: how many trainings it rests on, see docs/replicates.md.
+        spread: the shape of the values, standard deviation over trainings, or over pairs of them; `None` where
+            there is one.
     """
 
     values: Array
@@ -40,6 +44,8 @@ class Estimate:
     images: Array | None = None
     resolved: bool = True
     band: Band = "pointwise"
+    trainings: int = 1
+    spread: Array | None = None
 
     def __repr__(self) -> str:
         """Tell the first and the last value; an array of them would fill pages."""
@@ -52,8 +58,8 @@ class Estimate:
             f"<Estimate: {told}; errors over {self.over}{'' if self.resolved else '; unresolved'}>"
         )
 
-    def at(self, place: int) -> Estimate:
-        """Return the estimate of one layer of a curve."""
+    def at(self, place: int | npt.NDArray[np.intp]) -> Estimate:
+        """Return the estimate of one layer of a curve, or of several."""
         arrays: dict[str, Any] = {
             name: np.asarray(value[place])
             for name, value in vars(self).items()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import ResultError
 from ..sums import FOLDS, IMAGES, LAYERS, MODELS, Array, Layer, Quantity, cosine
-from . import chance, hdf5, means, statistics
+from . import chance, hdf5, means, statistics, trainings
 from .chance import Correction, Match, Null
 from .contents import Contents
 from .estimate import Estimate
@@ -255,13 +255,51 @@ class Result(Contents):
         """Return the similarity of each layer to the last along one model's depth, with errors.
 
         Args:
-            model: name of the model.
+            model: name of the model, or of a group: the mean over its trainings, with errors over trainings.
             normalize: `first-last` s(l) = CKA(l, last) / CKA(first, last); `min-max`; `none`.
             tokens: readout; the first of the run if none is named.
             index: one of `indices`.
             band: `pointwise` intervals, or `simultaneous` ones, within which the whole curve lies with 95 %.
         """
+        if group := trainings.of(self.groups, model, band):
+            return trainings.mean(
+                [
+                    self.curve(each, normalize=normalize, tokens=tokens, index=index)
+                    for each in group
+                ]
+            )
         return statistics.curve(self._products(model, tokens, index), normalize, band)
+
+    def ceiling(
+        self,
+        group: str,
+        *,
+        tokens: str | None = None,
+        index: str = "cka",
+        band: Band = "pointwise",
+    ) -> Estimate:
+        """Return the similarity of the same layer in different trainings of one recipe, along depth.
+
+        Nothing compared with one of them can be expected to be more similar than they are to each other.
+
+        Args:
+            group: its name.
+            tokens: readout; the first of the run if none is named.
+            index: one of `indices`.
+            band: see `curve`.
+
+        Returns:
+            The mean over pairs of trainings, with its error over images; `spread` is over pairs.
+
+        Raises:
+            ResultError: no such group.
+        """
+        if group not in self.groups:
+            known = ", ".join(self.groups) or "none: name trainings of one recipe with group="
+            raise ResultError(f"no group {group!r} in this result; it holds {known}")
+        models = self.groups[group]
+        rows = np.concatenate([self.rows(model, tokens=tokens) for model in models])
+        return statistics.ceiling(self._all_products(index).of(rows), len(models), band)
 
     def contrast(
         self,
@@ -273,7 +311,23 @@ class Result(Contents):
         index: str = "cka",
         band: Band = "pointwise",
     ) -> Estimate:
-        """Return the curve of `model` minus that of `other` over relative depth, with its paired error."""
+        """Return the curve of `model` minus that of `other` over relative depth, with its error.
+
+        Of two models it is the paired error over images; of two groups it is over trainings (Welch's).
+
+        Raises:
+            ResultError: no such model, group, readout, index or band; a group and a model that is none.
+        """
+        if groups := self._two_groups(model, other, band):
+            return trainings.contrast(
+                *(
+                    [
+                        self.curve(each, normalize=normalize, tokens=tokens, index=index)
+                        for each in group
+                    ]
+                    for group in groups
+                )
+            )
         first, second = (self._products(each, tokens, index) for each in (model, other))
         return statistics.contrast(first, second, normalize, band)
 
@@ -289,13 +343,16 @@ class Result(Contents):
 
         Args:
             measure: one of `measures`; what it means says `quantity(measure)`.
-            model: name of the model; every layer (or block with maps) of the result if none is named.
+            model: name of the model, or of a group, with errors over its trainings; every layer (or block with
+                maps) of the result if none is named.
             tokens: of a token measure: readout whose layers are meant. The measure does not depend on it.
             maps: of an attention measure: `softmax` or `refined`.
 
         Raises:
             ResultError: not measured; no such model, readout or maps.
         """
+        if group := trainings.of(self.groups, model):
+            return trainings.mean(self._each_smoothing(group, measure, tokens, maps))
         positions, depth = self._places(measure, model, tokens, maps)
         block = np.ix_(np.arange(FOLDS), *[positions] * len(self.quantity(measure).axes))
         total, images = (self._sum(measure, part)[block] for part in ("total", "images"))
@@ -311,14 +368,27 @@ class Result(Contents):
         maps: str = "softmax",
         band: Band = "pointwise",
     ) -> Estimate:
-        """Return a measure of `model` minus that of `other` over relative depth, with its paired error."""
+        """Return a measure of `model` minus that of `other` over relative depth, with its error.
+
+        Of two models it is the paired error over images; of two groups it is over trainings, see `contrast`.
+        """
+        if groups := self._two_groups(model, other, band):
+            each = [self._each_smoothing(group, measure, tokens, maps) for group in groups]
+            return trainings.contrast(*(trainings.defined(group, measure) for group in each))
         first, second = (self._by_fold(measure, each, tokens, maps) for each in (model, other))
         return means.mean_contrast(first, second, band)
 
     def smoothing_change(
         self, measure: str, model: str, *, tokens: str | None = None, maps: str = "softmax"
     ) -> Estimate:
-        """Return a measure at a model's last layer minus that at its first, with its paired error."""
+        """Return a measure at a model's last layer minus that at its first, with its paired error.
+
+        Of a group it is the mean over its trainings, with the error over trainings.
+        """
+        if group := trainings.of(self.groups, model):
+            return trainings.mean(
+                [self.smoothing_change(measure, each, tokens=tokens, maps=maps) for each in group]
+            )
         sums, _ = self._by_fold(measure, model, tokens, maps)
         end = np.ones(1)
         return means.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
@@ -368,11 +438,27 @@ class Result(Contents):
         return f"batch {both[place]} of {self.models[model]} is of other pixels"
 
     def _position_of(self, model: str) -> int:
+        if model in self.groups:
+            raise ResultError(
+                f"{model!r} is a group of trainings, of which this is not known as a whole; name one of them: "
+                f"{', '.join(self.groups[model])}"
+            )
         if model not in self.models:
             raise ResultError(
-                f"no model {model!r} in this result; it holds {', '.join(self.models)}"
+                f"no model {model!r} in this result; it holds {', '.join([*self.groups, *self.models])}"
             )
         return self.models.index(model)
+
+    def _two_groups(self, one: str, other: str, band: Band) -> tuple[tuple[str, ...], ...]:
+        """Return the trainings of two groups; nothing if both are models."""
+        for model in {one, other}.difference(self.groups):
+            self._position_of(model)
+        return trainings.both(self.groups, one, other, band)
+
+    def _each_smoothing(
+        self, group: tuple[str, ...], measure: str, tokens: str | None, maps: str
+    ) -> list[Estimate]:
+        return [self.smoothing(measure, each, tokens=tokens, maps=maps) for each in group]
 
     def _sum(self, name: str, part: str) -> Array:
         """Return one sum of a quantity.
