@@ -32,7 +32,13 @@ Estimator = Literal["mean", "share", "cosine"]
 """What makes a number of sums: total / images; hits / trials; S_kl / sqrt(S_kk S_ll)."""
 
 LAYERS = "layers"
-"""The axis of the rows of the similarity matrix."""
+"""The axis of the models' layers: the rows of the similarity matrix, or the first of them."""
+
+ROWS = "rows"
+"""The axis of the rows of the similarity matrix where references (the labels, the pixels) follow the layers."""
+
+REFERENCE = "reference"
+"""The readout of a reference, which is no model and has but one row."""
 
 MODELS = "models"
 """The axis of the models."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ResultError
-from ..sums import IMAGES, LAYERS, Array, Layer, Quantity, lengths_of
+from ..sums import IMAGES, LAYERS, ROWS, Array, Layer, Quantity, lengths_of
 from .checks import check_count, check_groups, check_quantities, check_sums
 
 
@@ -28,8 +28,9 @@ class Contents:
     """Everything measured in one analysis, or in part of one.
 
     Attributes:
-        axes: name of an axis -> its entries. `layers` are the rows of the similarity matrices, models one after
-            the other; `attention`, where it was measured, the blocks with attention maps.
+        axes: name of an axis -> its entries. `layers` are those of the models, one after the other; `rows`, where
+            there are references, the layers and these; `attention`, where it was measured, the blocks with
+            attention maps.
         quantities: what was measured.
         sums: float64 sums by path: `images` `(20,)`, and those that the quantities say.
         batches: `(B,)` int64, sorted: which batches of the run the sums hold.
@@ -67,16 +68,26 @@ class Contents:
 
     def __post_init__(self) -> None:
         """Check everything that can be checked."""
+        check_groups(self.provenance.get("groups", {}), self.axes.get(LAYERS, ()))
         self._check_axes()
         self._check_batches()
         self._check_images()
-        check_groups(self.provenance.get("groups", {}), self.layers)
         check_sums(self.sums, self.quantities, lengths_of(self.axes))
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The rows of the similarity matrices."""
+        """The models' layers."""
         return self.axes[LAYERS]
+
+    @property
+    def stack(self) -> tuple[Layer, ...]:
+        """The rows of the similarity matrices: the layers, then the references."""
+        return self.axes.get(ROWS, self.layers)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Names of the references that the models were compared with: `labels`, `pixels`."""
+        return tuple(row.model for row in self.stack[len(self.layers) :])
 
     @property
     def attention(self) -> tuple[Layer, ...]:
@@ -102,6 +113,10 @@ class Contents:
         """Refuse entries beyond their models' depth, and quantities that do not go together."""
         if not self.axes.get(LAYERS):
             raise ResultError("there are no layers")
+        if self.stack[: len(self.layers)] != self.layers:
+            raise ResultError("rows does not begin with the layers")
+        if set(self.references) & {*self.models, *self.groups}:
+            raise ResultError("a reference has the name of a model or a group")
         for axis, entries in self.axes.items():
             if not all(0 <= entry.depth <= 1 for entry in entries):
                 raise ResultError(f"{axis}/depth is not within 0 and 1")

@@ -20,7 +20,7 @@ def derived_lines(result: Result) -> list[str]:
 def _degenerate(result: Result) -> Iterator[str]:
     """Yield a line for each layer whose CKA is undefined, with the cause."""
     products = result.sums[result.quantity("cka").sum("products")]
-    own = dict(zip(result.layers, np.diagonal(products), strict=True))
+    own = dict(zip(result.stack, np.diagonal(products), strict=True))
     for layer in result.degenerate():
         cause = "do not vary between images" if np.isfinite(own[layer]) else "are not finite"
         yield (

@@ -57,7 +57,7 @@ def curves_csv(result: Result) -> bytes:
 
 
 def pairs_csv(result: Result) -> bytes:
-    """Return one row per ordered pair of layers, models and readouts: each index and its standard error."""
+    """Return one row per ordered pair of rows of the matrix: each index and its standard error."""
     matrices = _matrices(result)
     return _csv(
         {
@@ -69,8 +69,8 @@ def pairs_csv(result: Result) -> bytes:
             "other_path": other.path,
             **{name: float(matrix[i, j]) for name, matrix in matrices.items()},
         }
-        for i, layer in enumerate(result.layers)
-        for j, other in enumerate(result.layers)
+        for i, layer in enumerate(result.stack)
+        for j, other in enumerate(result.stack)
     )
 
 
