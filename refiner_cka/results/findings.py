@@ -21,10 +21,10 @@ SIMILAR = 0.9
 
 @dataclass(frozen=True)
 class Finding:
-    """One model under one readout.
+    """One model, or one group of trainings, under one readout.
 
     Attributes:
-        model: its name.
+        model: its name; of a group every error is over trainings, but for that of the ceiling.
         tokens: the readout.
         layers: number of layers.
         first: path of the first layer.
@@ -35,7 +35,9 @@ class Finding:
         similar_from: path of the first layer from which on every layer has CKA of at least `SIMILAR` with the
             last.
         similar_depth: its relative depth.
-        top1: fraction of images whose class the model predicted, where classes are known.
+        top1: fraction of images whose class the model predicted, where classes are known; of a group the mean.
+        ceiling: of a group, CKA of the same layer in different trainings at the first layer and at the last, with
+            errors over images.
     """
 
     model: str
@@ -48,11 +50,14 @@ class Finding:
     similar_from: str | None
     similar_depth: float | None
     top1: float | None
+    ceiling: tuple[Estimate, Estimate] | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """First model minus second, paired over images: of raw curves, or of a measure at the last layers.
+    """First model minus second: of raw curves, or of a measure at the last layers.
+
+    Of two models it is paired over images, of two groups the error is over trainings.
 
     Attributes:
         model: name of the first.
@@ -78,7 +83,7 @@ class Smoothing:
         last: path of the last.
         at_first: the measure at the first.
         at_last: the measure at the last.
-        change: last minus first, paired over images.
+        change: last minus first, paired over images; of a group with the error over trainings.
     """
 
     model: str
@@ -91,17 +96,24 @@ class Smoothing:
 
 
 def findings(result: Result) -> tuple[Finding, ...]:
-    """Return what is found of each model, readout by readout."""
-    present = dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
-    by_readout = sorted(present, key=lambda of: result.tokens.index(of[1]))
+    """Return what is found of each model and then of each group, readout by readout."""
+    present = [(layer.model, layer.tokens) for layer in result.layers]
+    for group, (model, *_) in result.groups.items():
+        present += [(group, tokens) for name, tokens in present if name == model]
+    by_readout = sorted(dict.fromkeys(present), key=lambda of: result.tokens.index(of[1]))
     return tuple(_finding(result, *of) for of in by_readout)
 
 
+def pairs(result: Result) -> list[tuple[str, str]]:
+    """Return any two models, and any two groups: what can be compared."""
+    return [*itertools.combinations(result.models, 2), *itertools.combinations(result.groups, 2)]
+
+
 def comparisons(result: Result) -> tuple[Comparison, ...]:
-    """Return the difference of the raw curves of any two models at the depth nearest to the middle."""
+    """Return the difference of the raw curves of any two models or groups at the depth nearest to the middle."""
     found = []
     for tokens in result.tokens:
-        for model, other in itertools.combinations(result.models, 2):
+        for model, other in pairs(result):
             contrast = result.contrast(model, other, tokens=tokens)
             middle = contrast.at(int(np.argmin(np.abs(contrast.depth - 0.5))))
             if np.isfinite(middle.values):
@@ -110,13 +122,14 @@ def comparisons(result: Result) -> tuple[Comparison, ...]:
 
 
 def smoothing(result: Result) -> tuple[Smoothing, ...]:
-    """Return the headline measure of every model that has it at two layers or more."""
+    """Return the headline measure of every model and group that has it at two layers or more."""
     headline = [name for name in result.measures if result.quantity(name).axes == (LAYERS,)][:1]
     found = []
-    for measure, model in itertools.product(headline, result.models):
-        tokens = next(layer.tokens for layer in result.layers if layer.model == model)
+    for measure, model in itertools.product(headline, [*result.models, *result.groups]):
+        training = _training(result, model)
+        tokens = next(layer.tokens for layer in result.layers if layer.model == training)
         means = result.smoothing(measure, model, tokens=tokens)
-        paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
+        paths = [result.layers[row].path for row in result.rows(training, tokens=tokens)]
         defined = np.flatnonzero(np.isfinite(means.values))
         if len(defined) >= 2:
             first, last = int(defined[0]), int(defined[-1])
@@ -129,17 +142,25 @@ def smoothing(result: Result) -> tuple[Smoothing, ...]:
 def smoothing_comparisons(
     result: Result, smoothed: tuple[Smoothing, ...]
 ) -> tuple[Comparison, ...]:
-    """Return the difference of the headline measure at the last layers of any two models."""
-    found = []
+    """Return the difference of the headline measure at the last layers of any two models or groups."""
+    found, comparable = [], set(pairs(result))
     for one, two in itertools.combinations(smoothed, 2):
+        if (one.model, two.model) not in comparable:
+            continue
         contrast = result.smoothing_contrast(one.measure, one.model, two.model)
         found.append(Comparison(one.model, two.model, one.measure, contrast.at(-1)))
     return tuple(found)
 
 
+def _training(result: Result, name: str) -> str:
+    """Return a model that has the layers of a model or group: itself, or the first training."""
+    return result.groups.get(name, (name,))[0]
+
+
 def _finding(result: Result, model: str, tokens: str) -> Finding:
     raw = result.curve(model, normalize="none", tokens=tokens)
-    paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
+    rows = result.rows(_training(result, model), tokens=tokens)
+    paths = [result.layers[row].path for row in rows]
     # The first layer from which on every defined value is at least `SIMILAR`.
     below = np.flatnonzero(raw.values < SIMILAR)
     start = int(below[-1]) + 1 if len(below) else 0
@@ -154,5 +175,20 @@ def _finding(result: Result, model: str, tokens: str) -> Finding:
         s_last=result.curve(model, tokens=tokens).at(-1),
         similar_from=None if similar is None else paths[similar],
         similar_depth=None if similar is None else float(raw.depth[similar]),
-        top1=result.top1(model),
+        top1=top1(result, model),
+        ceiling=_ceiling(result, model, tokens),
     )
+
+
+def top1(result: Result, name: str) -> float | None:
+    """Return the top-1 accuracy of a model, or the mean of a group's trainings, where classes are known."""
+    found = [result.top1(model) for model in result.groups.get(name, (name,))]
+    known = [accuracy for accuracy in found if accuracy is not None]
+    return float(np.mean(known)) if len(known) == len(found) else None
+
+
+def _ceiling(result: Result, name: str, tokens: str) -> tuple[Estimate, Estimate] | None:
+    if name not in result.groups:
+        return None
+    found = result.ceiling(name, tokens=tokens)
+    return found.at(0), found.at(-1)

@@ -52,7 +52,27 @@ class Result(Grouped):
             estimate = ask(quantity.name)
             values, errors = hdf5.derived_paths(quantity)
             derived |= {values: estimate.values, errors: estimate.se}
-        hdf5.save(self, derived, path)
+        hdf5.save(self, derived | self.of_groups(), path)
+
+    def of_groups(self) -> dict[str, Array]:
+        """Return the numbers of groups by their paths in the file, for readers that do not compute."""
+        found: dict[str, Array] = {}
+        for group, (model, *_) in self.groups.items():
+            for tokens in dict.fromkeys(at.tokens for at in self.layers if at.model == model):
+                raw = self.curve(group, normalize="none", tokens=tokens)
+                place = f"groups/{group}/{tokens}"
+                found[f"{place}/depth"] = raw.depth
+                found |= trainings.named(f"{place}/cka_last", raw)
+                found |= trainings.named(f"{place}/s", self.curve(group, tokens=tokens))
+                found |= trainings.named(f"{place}/ceiling", self.ceiling(group, tokens=tokens))
+            for measure in self.measures:
+                quantity = self.quantity(measure)
+                for kind in dict.fromkeys(
+                    at.tokens for at in self.axes.get(quantity.axes[0], ()) if at.model == model
+                ):
+                    means_of = self.smoothing(measure, group, tokens=kind, maps=kind)
+                    found |= trainings.named(f"groups/{group}/{kind}/{quantity.path}", means_of)
+        return found
 
     def smoothing(
         self,

@@ -24,6 +24,12 @@ MEANING = (
 )
 """Printed wherever both are."""
 
+OVER = (
+    "Errors over images say how well these networks are known; errors over trainings how a recipe varies from "
+    "training to training, on these images. A claim about a recipe rests on the latter."
+)
+"""Printed wherever there are both."""
+
 _FEW = 4
 """So many models are compared in sentences pair by pair. The data hold all pairs of any number."""
 
@@ -46,10 +52,10 @@ class Summary:
 
     Attributes:
         result: what it is of.
-        findings: of each model under each readout.
-        comparisons: of the raw curves of any two models.
-        smoothing: of each model, the headline measure of over-smoothing.
-        smoothing_comparisons: of that measure of any two models.
+        findings: of each model and each group of trainings, under each readout.
+        comparisons: of the raw curves of any two models, and of any two groups.
+        smoothing: of each model and group, the headline measure of over-smoothing.
+        smoothing_comparisons: of that measure of any two models, and of any two groups.
     """
 
     result: Result
@@ -62,11 +68,12 @@ class Summary:
     def headers(self) -> list[str]:
         """Column heads of the table."""
         heads = ["Model", "Layers", "CKA(first, last)", "s(last), 95 % interval"]
-        return [*heads, f"CKA >= {SIMILAR} from", *(["Top-1"] if self._has_top1 else [])]
+        heads += [f"CKA >= {SIMILAR} from", *(["Top-1"] if self._has_top1 else [])]
+        return [*heads, *(["Errors over"] if self.result.groups else [])]
 
     @property
     def rows(self) -> list[list[str]]:
-        """Rows of the table, a model and readout each."""
+        """Rows of the table, a model or group and readout each."""
         rows = []
         for finding in self.findings:
             row = [self._named(finding), str(finding.layers), _told(finding.first_last)]
@@ -74,6 +81,8 @@ class Summary:
             row += [_ratio(finding.s_last), similar]
             if self._has_top1:
                 row.append("-" if finding.top1 is None else f"{100 * finding.top1:.1f} %")
+            if self.result.groups:
+                row.append(_over(finding.first_last))
             rows.append(row)
         return rows
 
@@ -83,6 +92,7 @@ class Summary:
         return [
             *self._images(),
             *self._weights(),
+            *self._trainings(),
             *(line for finding in self.findings for line in self._about(finding)),
             *self._compared(),
             *self._smoothed(),
@@ -99,7 +109,12 @@ class Summary:
             "folds": result.folds,
             "unreadable": [vars(entry) for entry in result.unreadable],
             "in_batches_too_small": self.too_small,
-            "models": [vars(finding) for finding in self.findings],
+            "models": [vars(each) for each in self.findings if each.ceiling is None],
+            "groups": [
+                {**vars(each), "models": result.groups[each.model]}
+                for each in self.findings
+                if each.ceiling is not None
+            ],
             "contrasts": [vars(comparison) for comparison in self.comparisons],
             "smoothing": [vars(entry) for entry in self.smoothing],
             "smoothing_contrasts": [vars(entry) for entry in self.smoothing_comparisons],
@@ -167,10 +182,21 @@ class Summary:
         for note in dict.fromkeys(notes.values()):
             yield f"{_listed([name for name, of in notes.items() if of == note])}: {note}."
 
+    def _trainings(self) -> Iterator[str]:
+        """Yield which models are trainings of one recipe."""
+        for group, models in self.result.groups.items():
+            yield f"{group} is {len(models)} trainings of one recipe: {_listed([*models])}."
+        if self.result.groups:
+            yield OVER
+
+    def _is_one_of_several(self, name: str) -> bool:
+        """Whether a model is a training of a group: sentences are of the group, the table has both."""
+        return any(name in models for models in self.result.groups.values())
+
     def _about(self, finding: Finding) -> Iterator[str]:
         """Yield how far a model's last layer is from its first."""
         name, first_last = self._named(finding), finding.first_last
-        if not self.result.images:
+        if not self.result.images or self._is_one_of_several(finding.model):
             return
         if not np.isfinite(first_last.values):
             yield (
@@ -187,6 +213,12 @@ class Summary:
         else:
             text += f"; no earlier layer has CKA of {SIMILAR} with the last"
         yield text + "."
+        if finding.ceiling is not None:
+            first, last = map(_told, finding.ceiling)
+            yield (
+                f"{name}: the same layer of two trainings shares CKA {first} at {finding.first} and {last} at "
+                f"{finding.last} (the ceiling, errors over images)."
+            )
         if not finding.s_last.resolved and not np.isfinite(first_last.se):
             yield f"{name}: s(l) is unresolved without an error of CKA(first, last): read the raw curve."
         elif not finding.s_last.resolved:
@@ -197,17 +229,24 @@ class Summary:
 
     def _is_flat(self, model: str, tokens: str) -> bool:
         """Whether CKA cannot tell any of a model's layers apart, so that its curve says nothing."""
+        if trainings := self.result.groups.get(model):
+            return any(self._is_flat(each, tokens) for each in trainings)
         rows = self.result.rows(model, tokens=tokens)
         ends = self.result.layers[rows[0]], self.result.layers[rows[-1]]
         return self.result.same(model, tokens=tokens) == [ends] and len(rows) > 1
 
     def _is_told(self, comparison: Comparison) -> bool:
-        """Whether a sentence compares two models: of a few all pairs, of many each with the next."""
-        models = self.result.models
-        pairs = (
-            itertools.combinations(models, 2) if len(models) <= _FEW else itertools.pairwise(models)
+        """Whether a sentence compares two models or groups: of a few all pairs, of many each with the next."""
+        alone = [model for model in self.result.models if not self._is_one_of_several(model)]
+        return any(
+            (comparison.model, comparison.other)
+            in (
+                itertools.combinations(names, 2)
+                if len(names) <= _FEW
+                else itertools.pairwise(names)
+            )
+            for names in (alone, [*self.result.groups])
         )
-        return (comparison.model, comparison.other) in pairs
 
     def _compared(self) -> Iterator[str]:
         """Yield which of two models is closer to its last layer in the middle of its depth."""
@@ -234,6 +273,8 @@ class Summary:
     def _smoothed(self) -> Iterator[str]:
         """Yield how the headline measure changes along each model, and how it differs between two."""
         for entry in self.smoothing:
+            if self._is_one_of_several(entry.model):
+                continue
             ends = (
                 f"{entry.model}: {self._lower_label(entry.measure)} is {_told(entry.at_first)} at "
                 f"{entry.first} and {_told(entry.at_last)} at {entry.last}"
@@ -274,11 +315,19 @@ class Summary:
 
 
 def _told(estimate: Estimate) -> str:
-    return with_se(estimate.values, estimate.se)
+    return with_se(estimate.values, estimate.se) + _trainings_of(estimate)
 
 
 def _size(difference: Estimate) -> str:
-    return with_se(np.abs(difference.values), difference.se)
+    return with_se(np.abs(difference.values), difference.se) + _trainings_of(difference)
+
+
+def _trainings_of(estimate: Estimate) -> str:
+    return f" over {estimate.trainings} trainings" if estimate.over == "trainings" else ""
+
+
+def _over(estimate: Estimate) -> str:
+    return f"{estimate.trainings} trainings" if estimate.over == "trainings" else "images"
 
 
 def _may_be_zero(difference: Estimate) -> bool:

@@ -88,6 +88,21 @@ def defined(estimates: Sequence[Estimate], measure: str) -> list[Estimate]:
     return [each.at(at) for each in estimates]
 
 
+def named(path: str, estimate: Estimate) -> dict[str, Array]:
+    """Return the arrays of an estimate with a spread, under names that say what its errors are over.
+
+    `<path>`; `<path>_se_trainings` and `<path>_sd_trainings`, or of a ceiling `<path>_se_images` and
+    `<path>_sd_pairs`.
+    """
+    assert estimate.spread is not None
+    spread = "trainings" if estimate.over == "trainings" else "pairs"
+    return {
+        path: estimate.values,
+        f"{path}_se_{estimate.over}": estimate.se,
+        f"{path}_sd_{spread}": estimate.spread,
+    }
+
+
 def of(groups: Groups, name: str | None, band: Band = "pointwise") -> tuple[str, ...]:
     """Return the trainings of a group by its name; none if that is no group.
 
