@@ -104,6 +104,10 @@ class Contents:
         """Groups of models that are several trainings of one recipe: name of each -> names of its models."""
         return {name: tuple(models) for name, models in self.provenance.get("groups", {}).items()}
 
+    def trainings(self, name: str) -> tuple[str, ...]:
+        """Return the models that a name stands for: the trainings of a group, or the model itself."""
+        return self.groups.get(name, (name,))
+
     @property
     def complete(self) -> bool:
         """Whether the sums hold every batch of the run."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ..sums import Array
 from .jackknife import Band
@@ -32,6 +31,8 @@ class Estimate:
         trainings: how many trainings it rests on, see docs/replicates.md.
         spread: the shape of the values, standard deviation over trainings, or over pairs of them; `None` where
             there is one.
+        freedom: the shape of the values, degrees of freedom of errors over trainings; `None` over images, where
+            they are one fewer than the folds.
     """
 
     values: Array
@@ -46,6 +47,7 @@ class Estimate:
     band: Band = "pointwise"
     trainings: int = 1
     spread: Array | None = None
+    freedom: Array | None = None
 
     def __repr__(self) -> str:
         """Tell the first and the last value; an array of them would fill pages."""
@@ -58,10 +60,11 @@ class Estimate:
             f"<Estimate: {told}; errors over {self.over}{'' if self.resolved else '; unresolved'}>"
         )
 
-    def at(self, place: int | npt.NDArray[np.intp]) -> Estimate:
-        """Return the estimate of one layer of a curve, or of several."""
+    def at(self, layer: int, other: int | None = None) -> Estimate:
+        """Return the estimate of one layer of a curve, or of one pair of layers."""
+        place = layer if other is None else (layer, other)
         arrays: dict[str, Any] = {
-            name: np.asarray(value[place])
+            name: np.asarray(value[layer if name == "depth" else place])
             for name, value in vars(self).items()
             if isinstance(value, np.ndarray)
         }

@@ -111,6 +111,15 @@ def t_quantile(folds: int | Array) -> Array:
     return result
 
 
+def t_p_value(values: Array, se: Array, folds: int | Array) -> Array:
+    """Return two-sided p-values of values that are 0 in truth; NaN without an error."""
+    from scipy.special import stdtr
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result: Array = 2 * stdtr(folds - 1, -np.abs(values / se))
+    return result
+
+
 def critical(replicates: Array, band: Band) -> float:
     """Return how many standard errors an interval reaches to either side.
 

@@ -137,7 +137,14 @@ class Result(Grouped):
         return means.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
 
     def top1(self, model: str) -> float | None:
-        """Return the fraction of images whose class the model predicted, or `None` if classes are unknown."""
+        """Return the fraction of images whose class the model predicted, or `None` if classes are unknown.
+
+        Of a group it is the mean over its trainings.
+        """
+        if group := trainings.of(self.groups, model):
+            found = [self.top1(each) for each in group]
+            known = [accuracy for accuracy in found if accuracy is not None]
+            return sum(known) / len(known) if len(known) == len(found) else None
         column = self._position_of(model)
         if not any(each.name == "top1" for each in self.quantities):
             return None

@@ -18,7 +18,6 @@ from ..errors import ResultFileError
 from ..sums import Array
 from .atomic import write_whole
 from .estimate import Estimate, as_json
-from .findings import top1
 from .result import Result
 
 LATEX_DEPTHS = {0.0: "0", 0.25: "1/4", 0.5: "1/2", 0.75: "3/4"}
@@ -169,7 +168,7 @@ def _layer_rows(result: Result, names: Iterable[str]) -> Iterator[dict[str, Any]
         raw = result.curve(name, normalize="none", tokens=tokens)
         ratio = result.curve(name, tokens=tokens)
         ceiling = result.ceiling(name, tokens=tokens) if name in result.groups else None
-        training = result.groups.get(name, (name,))[0]
+        training = result.trainings(name)[0]
         for position, row in enumerate(result.rows(training, tokens=tokens)):
             yield {
                 **asdict(result.layers[row]),
@@ -186,20 +185,23 @@ def _of_trainings(
     raw: Estimate, ratio: Estimate, ceiling: Estimate | None, position: int
 ) -> dict[str, Any]:
     """Return what groups have beside a model's columns; NaN for a model."""
-    columns = {
-        "cka_last_sd_trainings": raw.spread,
-        "s_sd_trainings": ratio.spread,
-        "ceiling": ceiling and ceiling.values,
-        "ceiling_se_images": ceiling and ceiling.se,
-        "ceiling_lower": ceiling and ceiling.lower,
-        "ceiling_upper": ceiling and ceiling.upper,
-        "ceiling_sd_pairs": ceiling and ceiling.spread,
-    }
+    columns = {"cka_last_sd_trainings": raw.spread, "s_sd_trainings": ratio.spread}
+    for name, part in _CEILING.items():
+        columns[name] = None if ceiling is None else getattr(ceiling, part)
     numbers = {
         name: math.nan if values is None else float(values[position])
         for name, values in columns.items()
     }
     return {"trainings": raw.trainings, **numbers}
+
+
+_CEILING = {
+    "ceiling": "values",
+    "ceiling_se_images": "se",
+    "ceiling_lower": "lower",
+    "ceiling_upper": "upper",
+    "ceiling_sd_pairs": "spread",
+}
 
 
 def _group(result: Result, group: str) -> dict[str, Any]:
@@ -253,7 +255,7 @@ def _latex_head(result: Result, several: bool, known: bool) -> list[str]:
 def _latex_line(result: Result, model: str, tokens: str, several: bool, known: bool) -> str:
     raw = result.curve(model, normalize="none", tokens=tokens)
     nearest = [int(np.abs(raw.depth - depth).argmin()) for depth in LATEX_DEPTHS]
-    accuracy = top1(result, model)
+    accuracy = result.top1(model)
     over = f"{raw.trainings} trainings" if raw.over == "trainings" else "images"
     cells = [
         model.translate(_ESCAPES),

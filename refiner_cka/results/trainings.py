@@ -7,6 +7,7 @@ on the images of the run. The two are of different things and are never added.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -34,7 +35,8 @@ def mean(trainings: Sequence[Estimate]) -> Estimate:
     se = spread / np.sqrt(count)
     margin = t_quantile(count) * se
     ends = values - margin, values + margin
-    return _estimate(values, se, *ends, first.depth, trainings, spread=spread)
+    freedom = np.full(values.shape, count - 1.0)
+    return _estimate(values, se, *ends, first.depth, freedom, trainings, spread=spread)
 
 
 def contrast(one: Sequence[Estimate], two: Sequence[Estimate]) -> Estimate:
@@ -67,14 +69,14 @@ def contrast(one: Sequence[Estimate], two: Sequence[Estimate]) -> Estimate:
     se = np.sqrt(variance)
     margin = t_quantile(freedom + 1.0) * se
     values = first - second
-    return _estimate(values, se, values - margin, values + margin, depth, [*one, *two])
+    return _estimate(values, se, values - margin, values + margin, depth, freedom, [*one, *two])
 
 
 def defined(estimates: Sequence[Estimate], measure: str) -> list[Estimate]:
-    """Return the estimates at those places along depth at which all of them are defined.
+    """Return the values of estimates at those places along depth at which all of them are defined.
 
     Args:
-        estimates: of a measure in several trainings.
+        estimates: of a measure in several trainings; their errors stay as they are.
         measure: its name.
 
     Raises:
@@ -85,7 +87,7 @@ def defined(estimates: Sequence[Estimate], measure: str) -> list[Estimate]:
     at = np.flatnonzero(np.isfinite([each.values for each in estimates]).all(0))
     if not at.size:
         raise ResultError(f"{measure} is defined at no layer")
-    return [each.at(at) for each in estimates]
+    return [replace(each, values=each.values[at], depth=each.depth[at]) for each in estimates]
 
 
 def named(path: str, estimate: Estimate) -> dict[str, Array]:
@@ -145,6 +147,7 @@ def _estimate(
     lower: Array,
     upper: Array,
     depth: Array,
+    freedom: Array,
     trainings: Sequence[Estimate],
     spread: Array | None = None,
 ) -> Estimate:
@@ -159,4 +162,5 @@ def _estimate(
         resolved=all(each.resolved for each in trainings),
         trainings=len(trainings),
         spread=spread,
+        freedom=freedom,
     )
