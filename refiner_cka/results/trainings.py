@@ -36,7 +36,9 @@ def mean(trainings: Sequence[Estimate]) -> Estimate:
     margin = t_quantile(count) * se
     ends = values - margin, values + margin
     freedom = np.full(values.shape, count - 1.0)
-    return _estimate(values, se, *ends, first.depth, freedom, trainings, spread=spread)
+    found = _estimate(values, se, *ends, first.depth, freedom, trainings, spread=spread)
+    counts = [each.images for each in trainings if each.images is not None]
+    return replace(found, images=np.minimum.reduce(counts)) if counts else found
 
 
 def contrast(one: Sequence[Estimate], two: Sequence[Estimate]) -> Estimate:

@@ -1,5 +1,6 @@
 """Groups of trainings: means, contrasts and ceilings against the textbook, and what is refused."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -116,6 +117,13 @@ def test_measures_of_groups(result):
     assert pairs.over == "trainings"
 
 
+def test_the_accuracy_of_a_group_is_the_mean_over_trainings(result):
+    each = [result.top1(model) for model in GROUPS["ViT"]]
+    assert result.top1("ViT") == pytest.approx(sum(each) / 3, rel=1e-15)
+    unknown = {**result.sums, "top1/trials": np.zeros(6), "top1/hits": np.zeros(6)}
+    assert replace(result, sums=unknown).top1("ViT") is None
+
+
 def of_values(*values):
     nothing = np.full(len(values), np.nan)
     depth = np.linspace(0, 1, len(values))
@@ -157,7 +165,6 @@ def test_an_unresolved_training_makes_its_group_unresolved():
         ),
         (lambda r: r.ceiling("other"), "no group 'other' in this result; it holds ViT, Refiner"),
         (lambda r: r.similarity("cka", "ViT"), "'ViT' is a group .* one of them: v0, v1, v2"),
-        (lambda r: r.top1("ViT"), "'ViT' is a group"),
         (
             lambda _: synthetic_result({"a": 2}).ceiling("ViT"),
             "it holds none: name trainings of one recipe with group=",
