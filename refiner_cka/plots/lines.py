@@ -247,7 +247,7 @@ def draw_line(ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: 
         **look,
     )
     bounded = np.isfinite(curve.lower) & np.isfinite(curve.upper)
-    if bounded.any():
+    if bounded.sum() > 1:  # s(first) is 1 whatever is known, and alone no band
         # Many bands on one another would hide the lines.
         alpha = 0.2 * min(1.0, 4 / of)
         over_images: dict[str, Any] = {"color": line.get_color(), "alpha": alpha, "linewidth": 0.0}
