@@ -23,7 +23,8 @@ def analyze(
             metavar="NAME[=WEIGHTS][,key=value...]",
             help="A model; repeat for several. NAME: an alias (`refiner-cka models`), any timm name, or "
             "package.module:factory. WEIGHTS: a checkpoint file or glob, or `random`; pretrained without. "
-            "label=TEXT names it in the results; other keys go to the factory.",
+            "label=TEXT names it in the results; group=TEXT makes it one of several trainings of that recipe; "
+            "other keys go to the factory.",
         ),
     ],
     data: Annotated[

@@ -75,7 +75,7 @@ def added_by(stack: Array, places: npt.NDArray[np.int64]) -> dict[str, Array]:
     flat = stack.reshape(layers, -1)
     products = flat @ flat.T
     removed = np.zeros((FOLDS, layers, layers))
-    for fold in range(FOLDS):
+    for fold in set(fold_of(places).tolist()):
         without = stack[:, fold_of(places) != fold][:, :, fold_of(places) != fold]
         removed[fold] = products - without.reshape(layers, -1) @ without.reshape(layers, -1).T
     own, fourth = np.diagonal(products), (flat**4).sum(1)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import ResultError
 from ..sums import FOLDS, IMAGES, LAYERS, ROWS, Array, Layer, Quantity, fold_of, lengths_of
-from .checks import check_count, check_quantities, check_sums
+from .checks import check_count, check_groups, check_quantities, check_sums
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Contents:
 
     def __post_init__(self) -> None:
         """Check everything that can be checked."""
+        check_groups(self.provenance.get("groups", {}), self.axes.get(LAYERS, ()))
         self._check_axes()
         self._check_batches()
         self._check_images()
@@ -99,6 +100,15 @@ class Contents:
         return tuple(dict.fromkeys(layer.model for layer in self.layers))
 
     @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Groups of models that are several trainings of one recipe: name of each -> names of its models."""
+        return {name: tuple(models) for name, models in self.provenance.get("groups", {}).items()}
+
+    def trainings(self, name: str) -> tuple[str, ...]:
+        """Return the models that a name stands for: the trainings of a group, or the model itself."""
+        return self.groups.get(name, (name,))
+
+    @property
     def complete(self) -> bool:
         """Whether the sums hold every batch of the run."""
         return len(self.batches) == self.total_batches
@@ -109,8 +119,8 @@ class Contents:
             raise ResultError("there are no layers")
         if self.stack[: len(self.layers)] != self.layers:
             raise ResultError("rows does not begin with the layers")
-        if set(self.references) & set(self.models):
-            raise ResultError("a reference has the name of a model")
+        if set(self.references) & {*self.models, *self.groups}:
+            raise ResultError("a reference has the name of a model or a group")
         for axis, entries in self.axes.items():
             if not all(0 <= entry.depth <= 1 for entry in entries):
                 raise ResultError(f"{axis}/depth is not within 0 and 1")
