@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ResultError
-from ..sums import IMAGES, LAYERS, MODELS, Array, Layer, Quantity, cosine
-from . import hdf5, statistics
+from ..sums import FOLDS, IMAGES, LAYERS, MODELS, Array, Layer, Quantity, cosine
+from . import chance, hdf5, means, statistics
+from .chance import Correction, Match, Null
 from .contents import Contents
 from .estimate import Estimate
+from .jackknife import Band, Products
 from .statistics import Normalize
 
 SAME = 1e-6
@@ -71,7 +73,7 @@ class Result(Contents):
 
     @property
     def folds(self) -> int:
-        """Number of non-empty folds, on which the jackknife errors rest."""
+        """Number of non-empty folds of images, on which the errors rest."""
         return int(np.count_nonzero(self.sums[IMAGES.path]))
 
     @property
@@ -129,7 +131,7 @@ class Result(Contents):
         *,
         tokens: str | None = None,
     ) -> Estimate:
-        """Return a similarity index between layers, with jackknife errors.
+        """Return a similarity index between layers, with its errors.
 
         Args:
             index: one of `indices`.
@@ -138,13 +140,13 @@ class Result(Contents):
             tokens: readout; the first of the run if none is named.
 
         Returns:
-            `(L, L')`; NaN in the row and column of a degenerate layer. Errors are NaN with fewer than 5 folds.
+            `(L, L')`; NaN in the row and column of a degenerate layer. Errors are NaN with fewer than 12 images.
         """
         rows, depth = self._places(index, model, tokens)
         columns = rows if other is None else self._places(index, other, tokens)[0]
-        block = np.ix_(rows, columns)
-        values, errors = self._matrix(index)[block], self._matrix(index, errors=True)[block]
-        return statistics.interval(values, errors, depth, len(self._filled(index)))
+        block, of = np.ix_(rows, columns), self._estimate(index)
+        ends = of.values[block], of.se[block], of.lower[block], of.upper[block]
+        return Estimate(*ends, depth, of.folds)
 
     def cka(
         self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
@@ -152,32 +154,128 @@ class Result(Contents):
         """Return unbiased linear CKA between layers, float64 `(L, L')`; see `similarity`."""
         rows = self.rows(model, tokens=tokens)
         columns = rows if other is None else self.rows(other, tokens=tokens)
-        return self._matrix("cka")[np.ix_(rows, columns)]
+        return self._values("cka")[np.ix_(rows, columns)]
 
     def cka_se(
         self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
     ) -> Array:
-        """Return jackknife standard errors of `cka(...)`, the same shape; NaN with fewer than 5 folds."""
+        """Return standard errors of `cka(...)`, the same shape; NaN with fewer than 12 images."""
         return self.similarity("cka", model, other, tokens=tokens).se
 
+    def chance(
+        self,
+        model: str | None = None,
+        other: str | None = None,
+        *,
+        tokens: str | None = None,
+        index: str = "cka",
+    ) -> Array:
+        """Return the standard deviation of the similarity of unrelated images, `(L, L')`, whose mean is 0.
+
+        For the arguments see `similarity`.
+        """
+        return self.null(model, other, tokens=tokens, index=index).sd
+
+    def p_values(
+        self,
+        model: str | None = None,
+        other: str | None = None,
+        *,
+        tokens: str | None = None,
+        index: str = "cka",
+        correct: Correction = "holm",
+    ) -> Array:
+        """Return the probability that layers which see unrelated images are as similar as these, `(L, L')`.
+
+        Args:
+            model: see `similarity`.
+            other: see `similarity`.
+            tokens: see `similarity`.
+            index: see `similarity`.
+            correct: `holm` corrects for the number of pairs; `none` leaves each on its own.
+        """
+        null = self.null(model, other, tokens=tokens, index=index)
+        return chance.corrected(null.p_values(), correct)
+
+    def best_match(
+        self, model: str, other: str, *, tokens: str | None = None, index: str = "cka"
+    ) -> tuple[Match, ...]:
+        """Return for each layer of `model` the layer of `other` that it resembles most.
+
+        Layers that are undefined, or have no defined layer to resemble, are left out.
+        """
+        found = self.similarity(index, model, other, tokens=tokens)
+        null = self.null(model, other, tokens=tokens, index=index)
+        p_values = null.p_values()
+        paths, others = (
+            [self.layers[row].path for row in self._places(index, name, tokens)[0]]
+            for name in (model, other)
+        )
+        matches = []
+        for row in np.flatnonzero(np.isfinite(found.values).any(1)):
+            column = int(np.nanargmax(found.values[row]))
+            at = row, column
+            matches.append(
+                Match(
+                    layer=paths[row],
+                    match=others[column],
+                    similarity=float(found.values[at]),
+                    lower=float(found.lower[at]),
+                    upper=float(found.upper[at]),
+                    p=float(chance.corrected(p_values[row], "holm")[column]),
+                    rough=bool(null.rough[at]),
+                )
+            )
+        return tuple(matches)
+
+    def null(
+        self,
+        model: str | None = None,
+        other: str | None = None,
+        *,
+        tokens: str | None = None,
+        index: str = "cka",
+    ) -> Null:
+        """Return the distribution of the similarity of unrelated images; for the arguments see `similarity`."""
+        rows, _ = self._places(index, model, tokens)
+        columns = rows if other is None else self._places(index, other, tokens)[0]
+        block, own = np.ix_(rows, columns), np.diagonal(self._sum(index, "products"))
+        moments = [self._sum(index, part)[block] for part in ("variance", "third", "fourth")]
+        return Null.of(self._values(index)[block], (own[rows], own[columns]), moments)
+
     def curve(
-        self, model: str, *, normalize: Normalize = "first-last", tokens: str | None = None
+        self,
+        model: str,
+        *,
+        normalize: Normalize = "first-last",
+        tokens: str | None = None,
+        index: str = "cka",
+        band: Band = "pointwise",
     ) -> Estimate:
-        """Return CKA of each layer with the last along one model's depth, with errors.
+        """Return the similarity of each layer to the last along one model's depth, with errors.
 
         Args:
             model: name of the model.
             normalize: `first-last` s(l) = CKA(l, last) / CKA(first, last); `min-max`; `none`.
             tokens: readout; the first of the run if none is named.
+            index: one of `indices`.
+            band: `pointwise` intervals, or `simultaneous` ones, within which the whole curve lies with 95 %.
         """
-        return statistics.curve(self._products(model, tokens), normalize)
+        return statistics.curve(self._products(model, tokens, index), normalize, band)
 
     def contrast(
-        self, model: str, other: str, *, normalize: Normalize = "none", tokens: str | None = None
+        self,
+        model: str,
+        other: str,
+        *,
+        normalize: Normalize = "none",
+        tokens: str | None = None,
+        index: str = "cka",
+        band: Band = "pointwise",
     ) -> Estimate:
         """Return the curve of `model` minus that of `other` over relative depth, with its paired error."""
-        first, second = (self._products(each, tokens) for each in (model, other))
-        return statistics.contrast(first, second, normalize)
+        first, second = (self._products(each, tokens, index) for each in (model, other))
+        return statistics.contrast(first, second, normalize, band)
 
     def smoothing(
         self,
@@ -187,7 +285,7 @@ class Result(Contents):
         tokens: str | None = None,
         maps: str = "softmax",
     ) -> Estimate:
-        """Return an over-smoothing measure along one model's depth, with errors over images.
+        """Return an over-smoothing measure along one model's depth, with errors.
 
         Args:
             measure: one of `measures`; what it means says `quantity(measure)`.
@@ -199,11 +297,9 @@ class Result(Contents):
             ResultError: not measured; no such model, readout or maps.
         """
         positions, depth = self._places(measure, model, tokens, maps)
-        block = np.ix_(*[positions] * len(self.quantity(measure).axes))
-        total, squares, images = (
-            self._sum(measure, part).sum(0)[block] for part in ("total", "squares", "images")
-        )
-        return statistics.means(total, squares, images, depth)
+        block = np.ix_(np.arange(FOLDS), *[positions] * len(self.quantity(measure).axes))
+        total, images = (self._sum(measure, part)[block] for part in ("total", "images"))
+        return means.means(total, images, depth)
 
     def smoothing_contrast(
         self,
@@ -213,10 +309,11 @@ class Result(Contents):
         *,
         tokens: str | None = None,
         maps: str = "softmax",
+        band: Band = "pointwise",
     ) -> Estimate:
         """Return a measure of `model` minus that of `other` over relative depth, with its paired error."""
-        parts = [self._by_fold(measure, each, tokens, maps) for each in (model, other)]
-        return statistics.mean_contrast(*parts)
+        first, second = (self._by_fold(measure, each, tokens, maps) for each in (model, other))
+        return means.mean_contrast(first, second, band)
 
     def smoothing_change(
         self, measure: str, model: str, *, tokens: str | None = None, maps: str = "softmax"
@@ -224,19 +321,19 @@ class Result(Contents):
         """Return a measure at a model's last layer minus that at its first, with its paired error."""
         sums, _ = self._by_fold(measure, model, tokens, maps)
         end = np.ones(1)
-        return statistics.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
+        return means.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
 
     def top1(self, model: str) -> float | None:
         """Return the fraction of images whose class the model predicted, or `None` if classes are unknown."""
         column = self._position_of(model)
         if not any(each.name == "top1" for each in self.quantities):
             return None
-        hits, trials = (self._sum("top1", part)[:, column].sum() for part in ("hits", "trials"))
+        hits, trials = (self._sum("top1", part)[column] for part in ("hits", "trials"))
         return float(hits / trials) if trials else None
 
     def degenerate(self) -> tuple[Layer, ...]:
         """Return the layers whose CKA is undefined: constant or non-finite features."""
-        undefined = np.isnan(np.diagonal(self._matrix("cka")))
+        undefined = np.isnan(np.diagonal(self._values("cka")))
         return tuple(layer for layer, bad in zip(self.layers, undefined, strict=True) if bad)
 
     def same(self, model: str, *, tokens: str | None = None) -> list[tuple[Layer, Layer]]:
@@ -250,7 +347,7 @@ class Result(Contents):
             Pairs of layers; CKA of any two neighbours between them is within `SAME` of 1.
         """
         rows = self.rows(model, tokens=tokens)
-        alike = np.abs(1.0 - self._matrix("cka")[rows[:-1], rows[1:]]) < SAME
+        alike = np.abs(1.0 - self._values("cka")[rows[:-1], rows[1:]]) < SAME
         edges = np.flatnonzero(np.diff(np.concatenate([[False], alike, [False]]).astype(int)))
         return [
             (self.layers[rows[start]], self.layers[rows[stop]])
@@ -288,29 +385,38 @@ class Result(Contents):
             raise ResultError(f"{name} is no measure of this kind: it has no {part}")
         return self.sums[path]
 
-    def _filled(self, index: str) -> Array:
-        """Return the products of an index in the folds to which anything was added."""
-        values = self._sum(index, "products")
-        added = values if self.quantity(index).folds == "images" else self.sums[IMAGES.path]
-        filled = added.reshape(len(added), -1).any(1)
-        return values if filled.all() else values[filled]
+    @functools.cached_property
+    def _filled(self) -> npt.NDArray[np.bool_]:
+        """Which folds hold images."""
+        filled: npt.NDArray[np.bool_] = self.sums[IMAGES.path] > 0
+        return filled
 
     @functools.cached_property
-    def _computed(self) -> dict[tuple[str, bool], Array]:
+    def _computed(self) -> dict[str, Array]:
         return {}
 
-    def _matrix(self, index: str, *, errors: bool = False) -> Array:
-        """Return an index of all pairs of layers, or its errors; computed once."""
-        if (index, errors) not in self._computed:
-            products = self._filled(index)
-            self._computed[index, errors] = (
-                statistics.jackknife_se(products, cosine) if errors else cosine(products.sum(0))
-            )
-        return self._computed[index, errors]
+    @functools.cached_property
+    def _estimated(self) -> dict[str, Estimate]:
+        return {}
 
-    def _products(self, model: str, tokens: str | None) -> Array:
-        rows = self.rows(model, tokens=tokens)
-        return self._filled("cka")[:, rows[:, None], rows]
+    def _values(self, index: str) -> Array:
+        """Return an index of all pairs of layers; computed once."""
+        if index not in self._computed:
+            self._computed[index] = cosine(self._sum(index, "products"))
+        return self._computed[index]
+
+    def _estimate(self, index: str) -> Estimate:
+        """Return an index of all pairs of layers with its errors; computed once."""
+        if index not in self._estimated:
+            self._estimated[index] = statistics.similarity(self._all_products(index))
+        return self._estimated[index]
+
+    def _all_products(self, index: str) -> Products:
+        total, removed = (self._sum(index, part) for part in ("products", "removed"))
+        return Products(total, removed if self._filled.all() else removed[self._filled])
+
+    def _products(self, model: str, tokens: str | None, index: str = "cka") -> Products:
+        return self._all_products(index).of(self.rows(model, tokens=tokens))
 
     def _places(
         self, name: str, model: str | None, tokens: str | None, maps: str | None = None
@@ -344,9 +450,8 @@ class Result(Contents):
         if len(self.quantity(measure).axes) > 1:
             raise ResultError(f"{measure} is of pairs, which have no course along depth to compare")
         positions, depth = self._places(measure, model, tokens, maps)
-        total, images = (self._sum(measure, part) for part in ("total", "images"))
-        filled = images.reshape(len(images), -1).any(1)
-        sums = np.stack([total, images], 1)[..., positions]
+        total, images = (self._sum(measure, part)[:, positions] for part in ("total", "images"))
+        sums, filled = np.stack([total, images], 1), images.any(1)
         measured = np.isfinite(sums[:, 0].sum(0)) & (sums[:, 1].sum(0) > 0)
         if not measured.any():
             raise ResultError(f"{measure} is defined at no layer")

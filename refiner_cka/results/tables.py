@@ -179,7 +179,7 @@ def _latex_head(result: Result, several: bool, known: bool) -> list[str]:
     span = f"\\multicolumn{{{len(depths)}}}{{c}}{{CKA($l$, last) at relative depth}}"
     return [
         "% needs \\usepackage{booktabs}",
-        f"% {result.images} images; errors: jackknife over {result.folds} folds of batches",
+        f"% {result.images} images; errors: jackknife over {result.folds} folds of images",
         "% brackets: 95 % interval; unresolved: CKA(first, last) is not clearly above 0",
         f"\\begin{{tabular}}{{{columns}}}",
         "\\toprule",
