@@ -14,8 +14,8 @@ from ..sums import MIN_BATCH
 from . import findings
 from .estimate import Estimate, as_json, with_se
 from .findings import SIMILAR, Comparison, Finding, Smoothing
+from .jackknife import MIN_FOLDS
 from .result import Result
-from .statistics import MIN_FOLDS
 
 MEANING = (
     "CKA near 1 and cosine near 1 are different things: CKA near 1 between two layers says that they tell the "
@@ -134,9 +134,9 @@ class Summary:
                 f"{some([str(batch) for batch in missing], 5)}."
             )
         if result.folds >= MIN_FOLDS:
-            yield f"{counted}; errors are jackknife standard errors over {result.folds} folds of batches."
+            yield f"{counted}; errors are jackknife standard errors over {result.folds} folds of images."
         else:
-            yield f"{counted}; too few for errors, which take at least {MIN_FOLDS} folds of batches."
+            yield f"{counted}; too few for errors, which take at least {MIN_FOLDS} images."
         if unreadable := result.unreadable:
             first = unreadable[0]
             images = "1 image" if len(unreadable) == 1 else f"{len(unreadable)} images"
