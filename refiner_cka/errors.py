@@ -62,6 +62,11 @@ def one_line(error: BaseException, *, path: bool = False) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
+def printable(text: str) -> str:
+    """Return text fit for a terminal, a figure and a digest: control characters and stray bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def some(names: Sequence[str], shown: int = 3) -> str:
     """Return the first of many names and how many more there are: `a, b, c (+4 more)`."""
     more = f" (+{len(names) - shown} more)" if len(names) > shown else ""
