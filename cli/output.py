@@ -286,7 +286,8 @@ def print_summary(
             json.dumps({**summary.as_dict(), "files": [str(path) for path in files]}, indent=2)
         )
         return
-    console.table(summary.headers, summary.rows)
+    for table in summary.tables:
+        console.table(table.headers, table.rows)
     for sentence in summary.sentences:
         typer.echo(sentence)
     if files and not quiet:

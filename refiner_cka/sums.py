@@ -1,7 +1,8 @@
 """What a sum is and what is made of it: the words that measuring and results share.
 
-Everything an analysis measures is a sum over batches, kept in folds. Streaming, resuming, merging shards,
-reducing over processes and leaving one fold out for an error are then all additions of the same arrays.
+Everything an analysis measures is a sum over batches, with what leaving out a fold of images takes away from it.
+Streaming, resuming, merging shards, reducing over processes and leaving one fold out for an error are then all
+additions of the same arrays.
 A `Quantity` names what was measured, which sums it keeps and which of a few estimators makes numbers of them.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,23 +22,29 @@ MIN_BATCH = 4
 """HSIC_1 divides by n - 3: a batch of fewer images holds no estimate."""
 
 FOLDS = 20
-"""Folds the sums are kept in; an error comes from leaving out one at a time."""
+"""Folds of images; every error comes from leaving out one at a time. Which image is in which: `fold_of`."""
 
-Kind = Literal["count", "value", "square", "product"]
-"""Of a sum: whole numbers; values of any sign; squares of values; products of all pairs of layers."""
-
-Folds = Literal["batches", "images"]
-"""What a fold is made of. `batches`: batch k of the whole run, in whichever shard, adds to fold k mod `FOLDS`.
-`images`: each batch adds to every fold."""
+Kind = Literal["count", "value", "pairs", "products"]
+"""Of a sum: whole numbers; values of any sign; what is symmetric in two layers, and what is not negative besides
+for a layer with itself."""
 
 Estimator = Literal["mean", "share", "cosine"]
-"""What makes a number of sums: total / images; hits / trials; S_ij / sqrt(S_ii S_jj)."""
+"""What makes a number of sums: total / images; hits / trials; S_kl / sqrt(S_kk S_ll)."""
 
 LAYERS = "layers"
-"""The axis of the rows of the similarity matrix."""
+"""The axis of the models' layers: the rows of the similarity matrix, or the first of them."""
+
+ROWS = "rows"
+"""The axis of the rows of the similarity matrix where references (the labels, the pixels) follow the layers."""
+
+REFERENCE = "reference"
+"""The readout of a reference, which is no model and has but one row."""
 
 MODELS = "models"
 """The axis of the models."""
+
+BY_FOLD = "folds"
+"""The axis of the folds of images."""
 
 
 @dataclass(frozen=True)
@@ -61,37 +68,53 @@ class Layer:
 
 @dataclass(frozen=True)
 class Sum:
-    """One additive float64 array, `(FOLDS, *axes)`.
+    """One additive float64 array; what a batch adds has its shape.
 
     Attributes:
         path: its name in memory and its path in the file.
-        axes: names of its axes after that of the folds.
+        axes: names of its axes.
         kind: by which it is checked.
         at_most: path of the counts that it cannot exceed.
-        folds: what a fold is made of. What a batch adds has the shape of `axes` for `batches`, and the axis of
-            the folds in front of them for `images`.
     """
 
     path: str
     axes: tuple[str, ...]
     kind: Kind
     at_most: str | None = None
-    folds: Folds = "batches"
 
 
-IMAGES = Sum("images", (), "count")
+IMAGES = Sum("images", (BY_FOLD,), "count")
 """The images that the sums hold."""
 
-_PARTS: Mapping[Estimator, Mapping[str, tuple[Kind, str | None]]] = {
-    "mean": {
-        "total": ("value", None),
-        "squares": ("square", None),
-        "images": ("count", "images"),
+
+class _Part(NamedTuple):
+    """A sum of an estimator: whether each fold has its own, its kind, the counts that it cannot exceed."""
+
+    by_fold: bool
+    kind: Kind
+    at_most: str | None = None
+
+
+_PARTS: Mapping[Estimator, Mapping[str, _Part]] = {
+    "mean": {"total": _Part(True, "value"), "images": _Part(True, "count", "images")},
+    "share": {
+        "hits": _Part(False, "count", "{path}/trials"),
+        "trials": _Part(False, "count", "images"),
     },
-    "share": {"hits": ("count", "{path}/trials"), "trials": ("count", "images")},
-    "cosine": {"products": ("product", None)},
+    "cosine": {
+        "products": _Part(False, "products"),
+        "removed": _Part(True, "products"),
+        "variance": _Part(False, "products"),
+        "third": _Part(False, "pairs"),
+        "fourth": _Part(False, "products"),
+    },
 }
-"""Estimator -> name, kind and bound of each sum that it needs."""
+"""Estimator -> the sums that it needs.
+
+`mean` takes the total of the images' values in each fold, and how many images have one. `cosine` takes the
+products S of all pairs of layers; what is removed from them with the images of each fold; and the variance, the
+third moment and the fourth powers of S when the images of one layer are shuffled against those of the other.
+"""
 
 
 @dataclass(frozen=True)
@@ -111,7 +134,6 @@ class Quantity:
         smoother: whether a `higher` or `lower` value means more alike; `None`: neither.
         source: where the formula is from.
         few: whether it is measured on a few images of a run only.
-        folds: what its folds are made of.
         absent: positions on its axis at which it is not measured.
     """
 
@@ -125,15 +147,19 @@ class Quantity:
     smoother: Literal["higher", "lower"] | None = None
     source: str = ""
     few: bool = False
-    folds: Folds = "batches"
     absent: tuple[int, ...] = ()
 
     @property
     def sums(self) -> tuple[Sum, ...]:
         """The sums it is made of."""
         return tuple(
-            Sum(self.sum(part), self.axes, kind, bound and bound.format(path=self.path), self.folds)
-            for part, (kind, bound) in _PARTS[self.estimator].items()
+            Sum(
+                self.sum(name),
+                (BY_FOLD, *self.axes) if part.by_fold else self.axes,
+                part.kind,
+                part.at_most and part.at_most.format(path=self.path),
+            )
+            for name, part in _PARTS[self.estimator].items()
         )
 
     def sum(self, part: str) -> str:
@@ -148,9 +174,9 @@ def all_sums(quantities: Sequence[Quantity]) -> dict[str, Sum]:
 
 
 def lengths_of(axes: Mapping[str, Sequence[Layer]]) -> dict[str, int]:
-    """Return the length of each axis, also of that of the models."""
+    """Return the length of each axis, also of those of the models and the folds."""
     models = {layer.model for layer in axes[LAYERS]}
-    return {name: len(axis) for name, axis in axes.items()} | {MODELS: len(models)}
+    return {name: len(axis) for name, axis in axes.items()} | {MODELS: len(models), BY_FOLD: FOLDS}
 
 
 def along_depth(entries: Sequence[tuple[str, str, str]]) -> tuple[Layer, ...]:
@@ -162,6 +188,16 @@ def along_depth(entries: Sequence[tuple[str, str, str]]) -> tuple[Layer, ...]:
     )
 
 
+def fold_of(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the fold of images by their places in the planned run, counted from 0 over all batches.
+
+    A place modulo the number of folds, shifted by 7 with every round: without the shift classes that alternate in
+    the data would alternate with the folds.
+    """
+    folds: npt.NDArray[np.int64] = (places + 7 * (places // FOLDS)) % FOLDS
+    return folds
+
+
 def relative_depth(count: int) -> Array:
     """Return `(count,)` depths from 0 (first) to 1 (last); a single layer lies at 1."""
     result: Array = np.linspace(0.0, 1.0, count) if count > 1 else np.ones(count)
@@ -171,7 +207,7 @@ def relative_depth(count: int) -> Array:
 def cosine(products: Array) -> Array:
     """Return CKA of every pair of layers from summed HSIC products.
 
-    CKA_ij = S_ij / sqrt(S_ii S_jj) (Nguyen, Raghu & Kornblith, arXiv 2010.15327, eq. 3). Nothing is clamped:
+    CKA_kl = S_kl / sqrt(S_kk S_ll) (Nguyen, Raghu & Kornblith, arXiv 2010.15327, eq. 3). Nothing is clamped:
     the unbiased estimate of unrelated features lies on both sides of 0. A layer whose own product is not
     positive or not finite (constant or non-finite features) is NaN in its row and column.
 

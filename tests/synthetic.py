@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from refiner_cka.results.contents import Unreadable
 from refiner_cka.results.result import Result
-from refiner_cka.sums import FOLDS, Layer, Quantity, along_depth
+from refiner_cka.sums import FOLDS, Layer, Quantity, along_depth, fold_of
 
 Array = npt.NDArray[np.float64]
 
@@ -62,6 +62,31 @@ def u_centred_gram(features: Array) -> Array:
     centred: Array = gram - (rows[:, None] + rows) / (n - 2) + total / ((n - 1) * (n - 2))
     np.fill_diagonal(centred, 0.0)
     return centred
+
+
+def added_by(stack: Array, places: npt.NDArray[np.int64]) -> dict[str, Array]:
+    """Return what a batch adds to the sums of CKA, straight from the definitions; no third moment.
+
+    Args:
+        stack: `(L, n, n)`, U-centred Gram matrices.
+        places: `(n,)`, of the images in the run.
+    """
+    layers, n, _ = stack.shape
+    flat = stack.reshape(layers, -1)
+    products = flat @ flat.T
+    removed = np.zeros((FOLDS, layers, layers))
+    for fold in range(FOLDS):
+        without = stack[:, fold_of(places) != fold][:, :, fold_of(places) != fold]
+        removed[fold] = products - without.reshape(layers, -1) @ without.reshape(layers, -1).T
+    own, fourth = np.diagonal(products), (flat**4).sum(1)
+    added = {
+        "products": products,
+        "removed": removed,
+        "variance": 2 * np.outer(own, own) / (n * (n - 3)),
+        "third": np.zeros_like(products),
+        "fourth": 8 * np.outer(fourth, fourth) / (n * (n - 1)),
+    }
+    return {name: (values + values.swapaxes(-1, -2)) / 2 for name, values in added.items()}
 
 
 def synthetic_result(
@@ -124,28 +149,25 @@ def synthetic_result(
         result: Array = np.maximum(mixed, 0.0) + 0.3 * rng.normal(size=mixed.shape)
         return result
 
-    products = np.zeros((FOLDS, len(layers), len(layers)))
-    images, hits = np.zeros(FOLDS), np.zeros((FOLDS, len(paths)))
+    sums: dict[str, Array] = {}
     for batch in range(batches):
         latent = rng.normal(size=(batch_size, WIDTH))
-        stack = np.stack([u_centred_gram(features(layer, latent)).ravel() for layer in layers])
-        fold = batch % FOLDS
-        products[fold] += stack @ stack.T
-        images[fold] += batch_size
-        hits[fold] += rng.binomial(batch_size, 0.8, size=len(paths))
+        stack = np.stack([u_centred_gram(features(layer, latent)) for layer in layers])
+        places = np.arange(batch_size) + batch * batch_size
+        added = {CKA.sum(part): values for part, values in added_by(stack, places).items()}
+        added["images"] = np.bincount(fold_of(places), minlength=FOLDS).astype(float)
+        added["top1/hits"] = rng.binomial(batch_size, 0.8, size=len(paths)).astype(float)
+        added["top1/trials"] = np.full(len(paths), float(batch_size))
+        sums = {name: sums.get(name, 0.0) + values for name, values in added.items()}
     return Result(
         axes={"layers": layers},
         quantities=(CKA, TOP1),
-        sums={
-            "images": images,
-            "similarity/cka/products": products,
-            "top1/hits": hits,
-            "top1/trials": np.repeat(images[:, None], len(paths), 1),
-        },
+        sums=sums,
         batches=np.arange(batches, dtype=np.int64),
         batch_planned=np.full(batches, batch_size, np.int64),
         batch_images=np.full(batches, batch_size, np.int64),
         batch_digests=rng.integers(0, 256, (batches, len(paths), 32), np.uint8),
+        image_digests=rng.integers(1, 2**64, (batches, batch_size), np.uint64),
         total_batches=batches if total_batches is None else total_batches,
         unreadable=tuple(unreadable),
         warnings=tuple(warnings),
@@ -182,7 +204,6 @@ def with_smoothing(result: Result, *, refined: Collection[str] = ()) -> Result:
         count = np.broadcast_to(images.reshape(-1, *[1] * means.ndim), shape)
         total = count * means + np.sqrt(count) * 0.1 * rng.normal(size=shape)
         sums[quantity.sum("total")] = total
-        sums[quantity.sum("squares")] = total**2 / np.maximum(count, 1) + 0.01 * count
         sums[quantity.sum("images")] = np.array(count)
     quantities = (*result.quantities, *measured)
     return replace(result, axes=axes, quantities=quantities, sums=sums)

@@ -24,7 +24,7 @@ from ..subjects.layouts import readings_of
 from ..subjects.model import Model, Readings, Row
 from ..subjects.readout import Readout
 from ..subjects.subject import Subject
-from ..sums import FOLDS, LAYERS, Layer, Quantity, all_sums, along_depth, lengths_of
+from ..sums import LAYERS, Layer, Quantity, all_sums, along_depth, lengths_of
 from . import provenance, runtime
 from .accepting import Data, Models, accepts
 from .probe import PROBE_IMAGES, faint_scales, probe, watch
@@ -82,7 +82,7 @@ class Analysis:
         ways = {model.subject.preprocessing: model.shape for model in self.models}
         return {
             **_memory_of(self.meters, largest),
-            "sums": 8 * FOLDS * numbers,
+            "sums": 8 * numbers,
             "one batch of images": 4 * largest * sum(map(math.prod, ways.values())),
         }
 

@@ -16,7 +16,7 @@ from ..results.contents import Unreadable
 from ..results.merging import differences, unique_images
 from ..results.remarks import derived_lines
 from ..results.result import Result
-from ..sums import IMAGES, MIN_BATCH, all_sums, lengths_of
+from ..sums import FOLDS, IMAGES, MIN_BATCH, all_sums, lengths_of
 from .accepting import Data, Models, accepts
 from .passes import Passes
 from .preparation import Analysis, prepared
@@ -174,10 +174,16 @@ class Measurement:
             DataError: that batch has other pixels now.
         """
         digests = [tuple(digest.tobytes() for digest in own) for own in part.batch_digests]
-        made = map(Seen, part.batch_planned.tolist(), part.batch_images.tolist(), digests)
+        made = map(
+            Seen,
+            part.batch_planned.tolist(),
+            part.batch_images.tolist(),
+            digests,
+            (own.tobytes() for own in part.image_digests),
+        )
         seen = dict(zip(part.batches.tolist(), made, strict=True))
         for batch in self._load(list(seen)[:1], workers=0):
-            if self._made_of(batch, 0).digests != seen[batch.index].digests:
+            if self._made_of(batch).digests != seen[batch.index].digests:
                 raise DataError(
                     f"batch {batch.index} has other pixels than when it was measured: the images "
                     "changed since, or are random; start anew without the result to resume"
@@ -235,9 +241,15 @@ class Measurement:
             analysis.source, analysis.plan, wanted, ways, workers=workers, pin_memory=pin
         )
 
-    def _made_of(self, batch: Batch, images: int) -> Seen:
+    def _made_of(self, batch: Batch) -> Seen:
+        """Return what a batch is made of; one that is too small adds no image."""
+        plan, held = self._analysis.plan, batch.images >= MIN_BATCH
         digests = [batch.digests[model.subject.preprocessing] for model in self._analysis.models]
-        return Seen(len(self._analysis.plan.batches[batch.index]), images, tuple(digests))
+        by_place = np.zeros(plan.batch_size, np.uint64)
+        if held:
+            by_place[batch.places - batch.index * plan.batch_size] = batch.image_digests
+        images = batch.images if held else 0
+        return Seen(len(plan.batches[batch.index]), images, tuple(digests), by_place.tobytes())
 
     def _read_left_out(self) -> None:
         """Note which images of a last batch that was too small to be measured are unreadable."""
@@ -252,7 +264,7 @@ class Measurement:
         """Measure one batch and add it to the sums, wholly or not at all."""
         self._unreadable.extend(Unreadable(*entry) for entry in batch.unreadable)
         if batch.images < MIN_BATCH:
-            self.state.add(batch.index, {}, self._made_of(batch, 0))
+            self.state.add(batch.index, {}, self._made_of(batch))
             return
         device = self._analysis.runtime.device
         # Models that differ only in mean and std share their pixels, which cross to the device once.
@@ -263,11 +275,11 @@ class Measurement:
             meter.begin(batch)
         for model, passes in zip(self._analysis.models, self._passes, strict=True):
             passes.run(inputs[model.subject.preprocessing], batch.index)
-        images = torch.full((), batch.images, dtype=torch.float64, device=self.state.device)
-        values = {IMAGES.path: images}
+        counts = torch.bincount(batch.folds, minlength=FOLDS).to(torch.float64)
+        values = {IMAGES.path: counts.to(self.state.device, non_blocking=True)}
         for meter in self._analysis.meters:
             values |= meter.added()
-        self.state.add(batch.index, values, self._made_of(batch, batch.images))
+        self.state.add(batch.index, values, self._made_of(batch))
 
     def all_reduce(self) -> None:
         """Replace the state by its total over all processes."""
@@ -300,6 +312,9 @@ class Measurement:
             batch_digests=np.frombuffer(digests, np.uint8).reshape(
                 len(seen), len(analysis.models), 32
             ),
+            image_digests=np.frombuffer(
+                b"".join(of.image_digests for of in seen.values()), np.uint64
+            ).reshape(len(seen), analysis.plan.batch_size),
             total_batches=len(analysis.plan.batches),
             unreadable=unique_images(self._unreadable),
             warnings=tuple(dict.fromkeys((*analysis.warnings, *self._remarks()))),

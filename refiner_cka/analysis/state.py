@@ -1,4 +1,4 @@
-"""The state of a run: float64 sums in folds, and which batches they hold."""
+"""The state of a run: float64 sums, and which batches they hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import distributed
 
 from ..errors import ResultError
 from ..measures.scaling import sums_device
-from ..sums import FOLDS, Sum
+from ..sums import Sum
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Seen:
         planned: images that the plan of the run gives the batch.
         images: how many of them the sums hold; 0 if too few were readable.
         digests: for each model the SHA-256 of what it was given, see `images.Batch`.
+        image_digests: 8 bytes for each place of a batch, of its image; 0 where the sums do not hold one.
     """
 
     planned: int
     images: int
     digests: tuple[bytes, ...]
+    image_digests: bytes
 
 
 class State:
@@ -43,10 +45,9 @@ class State:
         self, sums: Mapping[str, Sum], lengths: Mapping[str, int], *, device: torch.device
     ) -> None:
         self.device = sums_device(device)
-        self._sums = dict(sums)
         shapes = {path: [lengths[axis] for axis in each.axes] for path, each in sums.items()}
         self._values = {
-            path: torch.zeros(FOLDS, *shape, dtype=torch.float64, device=self.device)
+            path: torch.zeros(shape, dtype=torch.float64, device=self.device)
             for path, shape in shapes.items()
         }
         # Counts additions where the sums are, so that it changes in one call with them.
@@ -71,7 +72,7 @@ class State:
 
         Args:
             batch: its number in the whole run.
-            values: for each sum what `Sum.folds` says; empty for a batch that adds nothing.
+            values: for each sum what is added to it, of its shape; empty for a batch that adds nothing.
             seen: what the batch was made of.
 
         Raises:
@@ -82,12 +83,7 @@ class State:
             raise ValueError(f"batch {batch} is held already")
         if values and values.keys() != self._values.keys():
             raise ValueError(f"expected values for {sorted(self._values)}, got {sorted(values)}")
-        targets = [
-            self._values[path][batch % FOLDS]
-            if self._sums[path].folds == "batches"
-            else self._values[path]
-            for path in values
-        ]
+        targets = [self._values[path] for path in values]
         # An addition that fails has made those before it.
         if [value.shape for value in values.values()] != [target.shape for target in targets]:
             raise ValueError(f"batch {batch} adds values of other shapes than the sums have")
@@ -141,7 +137,7 @@ class State:
         self._count.fill_(len(seen))
 
     def sums(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Return a copy of the sums as NumPy arrays, `(FOLDS, ...)` each. Waits for the device, once."""
+        """Return a copy of the sums as NumPy arrays. Waits for the device, once."""
         values = self._values.values()
         flat = torch.cat([value.flatten() for value in values]).cpu()
         parts = torch.split(flat, [value.numel() for value in values])

@@ -10,11 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError, one_line
+from ..sums import fold_of
 from .plan import Plan
 from .preprocessing import Preprocessing
 from .source import ImageSource, UnreadableImage
@@ -26,23 +29,32 @@ class Batch:
 
     Attributes:
         index: position in `Plan.batches`.
+        places: int64 `(n,)`, the images' places in the planned run, counted over all batches.
         inputs: for each preprocessing uint8 `(n, C, H, W)`, to be normalised; floating inputs as
             they are. Preprocessings of equal geometry share one tensor.
         labels: int64 `(n,)`, if the source has labels.
         unreadable: of each missing image its id, and the reason in one line.
         digests: for each preprocessing the SHA-256 of its input and the labels; see `digest_of`.
+        image_digests: uint64 `(n,)`, of each image's input for the first preprocessing; see `image_digest`.
     """
 
     index: int
+    places: npt.NDArray[np.int64]
     inputs: Mapping[Preprocessing, torch.Tensor]
     labels: torch.Tensor | None
     unreadable: tuple[tuple[str, str], ...]
     digests: Mapping[Preprocessing, bytes]
+    image_digests: npt.NDArray[np.uint64]
 
     @property
     def images(self) -> int:
         """How many images it has."""
-        return len(next(iter(self.inputs.values())))
+        return len(self.places)
+
+    @property
+    def folds(self) -> torch.Tensor:
+        """The fold of each image, int64 `(n,)`, on the CPU."""
+        return torch.from_numpy(fold_of(self.places))
 
     def pin_memory(self) -> Batch:
         """Return this batch in page-locked memory; torch's `DataLoader` looks for this name."""
@@ -70,6 +82,12 @@ def digest_of(pixels: torch.Tensor, labels: torch.Tensor | None) -> bytes:
             total.update(f"{kind} {tuple(tensor.shape)}\n".encode())
             total.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     return total.digest()
+
+
+def image_digest(pixels: torch.Tensor) -> int:
+    """Return 64 bits of the SHA-256 of one image's values in C order, never 0: equal images, equal digests."""
+    digest = hashlib.sha256(pixels.contiguous().view(-1).view(torch.uint8).numpy().data).digest()
+    return int.from_bytes(digest[:8], "little") or 1
 
 
 def check_channels(source: ImageSource, preprocessing: Preprocessing) -> None:
@@ -159,13 +177,16 @@ class _Batches(Dataset["Batch | DataError"]):
     def _load(self, position: int) -> Batch:
         rows: list[dict[Preprocessing, torch.Tensor]] = []
         labels: list[int] = []
+        places: list[int] = []
         unreadable: list[tuple[str, str]] = []
-        for index in self.plan.batches[position]:
+        first = position * self.plan.batch_size
+        for place, index in enumerate(self.plan.batches[position], first):
             try:
                 rows.append(self._tensors(index))
             except UnreadableImage as error:
                 unreadable.append((self.source.ids[index], str(error)))
                 continue
+            places.append(place)
             if self.labels is not None:
                 labels.append(self.labels[index])
         stacks = {key: _stack(rows, key) for key in self.geometry.values()}
@@ -173,10 +194,12 @@ class _Batches(Dataset["Batch | DataError"]):
         digests = {key: digest_of(pixels, classes) for key, pixels in stacks.items()}
         return Batch(
             index=position,
+            places=np.array(places, np.int64),
             inputs={wanted: stacks[key] for wanted, key in self.geometry.items()},
             labels=classes,
             unreadable=tuple(unreadable),
             digests={wanted: digests[key] for wanted, key in self.geometry.items()},
+            image_digests=np.array([*map(image_digest, next(iter(stacks.values())))], np.uint64),
         )
 
     def _tensors(self, index: int) -> dict[Preprocessing, torch.Tensor]:

@@ -11,12 +11,12 @@ import torch
 from ..images import Batch
 from ..subjects.model import Model, Row
 from ..subjects.readout import features_of
-from . import hsic
+from . import hsic, pairs
 from .indices import INDICES
 from .meter import Meter, Setting, Site
 from .scaling import sums_device
 
-REVISION = 2
+REVISION = 3
 """Of the numbers: to be raised whenever a change of the code changes any number that a result holds, so that a
 part measured before it does not merge with one measured after."""
 
@@ -65,6 +65,7 @@ class Similarity(Meter):
         self._grams = torch.zeros(*shape, batch.images, device=device)
         self._scales = torch.ones(shape, device=device)
         self._workspace = hsic.Workspace()
+        self._folds = batch.folds
 
     def _see(self, rows: Sequence[Row], chunks: Sequence[torch.Tensor], _images: slice) -> None:
         """Reduce a layer's features to its Gram matrices, one for each readout."""
@@ -79,6 +80,7 @@ class Similarity(Meter):
         grams, scales = self._grams.to(device), self._scales.to(device)
         del self._grams, self._scales, self._workspace  # Between runs they would only take memory.
         return {
-            index.quantity.sum("products"): hsic.products(index.represent(grams, scales))
+            index.quantity.sum(part): values
             for index in self._indices
+            for part, values in pairs.added(index.represent(grams, scales), self._folds).items()
         }

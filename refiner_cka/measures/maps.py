@@ -181,10 +181,10 @@ class AttentionMeter(Meter):
         """Make room for the batch."""
         count, device = self._count, self.setting.device
         *single, pairs = self.quantities
-        self._tally = Tally(dict.fromkeys(single, (count,)), batch.images, device)
+        self._tally = Tally(dict.fromkeys(single, (count,)), batch.folds, device)
         taken = share(SIMILARITY_IMAGES, batch.index, self.setting.plan)
         self._compared = min(taken, CHUNK_IMAGES, batch.images)
-        self._similar = Tally({pairs: (count, count)}, self._compared, device)
+        self._similar = Tally({pairs: (count, count)}, batch.folds[: self._compared], device)
 
     def start(self, model: Model) -> None:
         """Forget the columns of passes that ran out of memory."""

@@ -1,7 +1,7 @@
-"""Means over images: values of single images, measured one by one, and the three sums they add up to.
+"""Means over images: values of single images, measured one by one, and the two sums they add up to.
 
-A measure's sums are of its values, of their squares and of the images that have one. An image without one (NaN)
-is left out of all three; one whose features are not finite (inf) makes the layer's sums NaN.
+A measure's sums are, for each fold, of its values and of the images that have one. An image without one (NaN) is
+left out of both; one whose features are not finite (inf) makes the layer's mean NaN.
 """
 
 from __future__ import annotations
@@ -40,17 +40,18 @@ class Tally:
 
     Args:
         shapes: of each quantity the shape of what one image gives.
-        images: of the batch.
+        folds: of the images, int64 `(images,)`, on the CPU.
         device: where values are put.
     """
 
     def __init__(
-        self, shapes: Mapping[Quantity, tuple[int, ...]], images: int, device: torch.device
+        self, shapes: Mapping[Quantity, tuple[int, ...]], folds: torch.Tensor, device: torch.device
     ) -> None:
         self._quantities = {quantity.name: quantity for quantity in shapes}
+        self._folds = folds
         self._values = {
             quantity.name: torch.full(
-                (*shape, images), float("nan"), dtype=exact_dtype(device), device=device
+                (*shape, len(folds)), float("nan"), dtype=exact_dtype(device), device=device
             )
             for quantity, shape in shapes.items()
         }
@@ -71,16 +72,21 @@ class Tally:
     def added(self) -> dict[str, torch.Tensor]:
         """Return what the batch adds to the sums."""
         found: dict[str, torch.Tensor] = {}
+        members = torch.nn.functional.one_hot(self._folds, FOLDS).to(torch.float64)
         for name, quantity in self._quantities.items():
             values = self._values[name]
             values = values.to(sums_device(values.device)).to(torch.float64)
-            # NaN has no part in nansum, inf makes it inf, and inf - inf is NaN.
-            total = values.nansum(-1)
-            non_finite = total - total
-            found[quantity.sum("total")] = total + non_finite
-            found[quantity.sum("squares")] = values.square().nansum(-1) + non_finite
-            found[quantity.sum("images")] = (~values.isnan()).sum(-1).to(torch.float64)
+            members = members.to(values.device, non_blocking=True)
+            has = ~values.isnan()
+            # What is inf makes NaN of every fold that it has no part in.
+            found[quantity.sum("total")] = _by_fold(values.where(has, 0.0), members)
+            found[quantity.sum("images")] = _by_fold(has.to(torch.float64), members)
         return found
+
+
+def _by_fold(values: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    """Return sums `(folds, ...)` of values `(..., images)` over the images of each fold."""
+    return (values @ members).movedim(-1, 0)
 
 
 def marked(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
@@ -91,7 +97,7 @@ def marked(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
 def share(images: int, batch: int, plan: Plan) -> int:
     """Return how many of the first images of a batch are taken when a run takes `images` of its images.
 
-    They are spread evenly over the first batch of each fold.
+    They are spread evenly over the first batches of the run.
     """
     over = min(FOLDS, len(plan.batches))
     if batch >= over:

@@ -262,7 +262,7 @@ class TokenMeter(Meter):
     def begin(self, batch: Batch) -> None:
         """Make room for the batch."""
         shapes = dict.fromkeys(self.quantities, (self._layers,))
-        self._tally = Tally(shapes, batch.images, self.setting.device)
+        self._tally = Tally(shapes, batch.folds, self.setting.device)
         self._expensive = share(self._expensive_images, batch.index, self.setting.plan)
 
     def _see(

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..results.estimate import Estimate
+from ..results.jackknife import MIN_FOLDS
 from ..results.result import Result
-from ..results.statistics import MIN_FOLDS, RESOLVED, Normalize
+from ..results.statistics import RESOLVED, Normalize
 from .labels import EndLabels
 from .style import (
     COLUMN,
@@ -154,9 +155,9 @@ def caption(result: Result, *, means: bool = False) -> str:
     if means:
         parts.append("95 % bands over images")
     elif result.folds < MIN_FOLDS:
-        parts.append(f"no error bands: fewer than {MIN_FOLDS} folds of batches")
+        parts.append(f"no error bands: fewer than {MIN_FOLDS} images")
     else:
-        parts.append(f"95 % bands, jackknife over {plural(result.folds, 'fold')} of batches")
+        parts.append(f"95 % bands, jackknife over {plural(result.folds, 'fold')} of images")
     return "; ".join(parts)
 
 
@@ -234,5 +235,5 @@ def _unresolved(result: Result, drawn: Sequence[Estimate]) -> str:
     if not dashed:
         return ""
     if result.folds < MIN_FOLDS:
-        return f"dashed: unresolved (fewer than {MIN_FOLDS} folds of batches, so no errors)"
+        return f"dashed: unresolved (fewer than {MIN_FOLDS} images, so no errors)"
     return f"dashed: unresolved (CKA(first, last) is not {RESOLVED:g} SE above 0)"

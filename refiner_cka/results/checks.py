@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import ResultError
-from ..sums import IMAGES, Array, Layer, Quantity, Sum, all_sums, lengths_of
+from ..sums import BY_FOLD, IMAGES, Array, Layer, Quantity, Sum, all_sums, lengths_of
 
 AGREEMENT = 1e-9
 """How far numbers may lie apart that are the same but for rounding, of numbers of size 1."""
 
 
-TAKEN = "batches batch_digests batch_images batch_planned cka cka_se images models provenance unreadable warnings"
+TAKEN = (
+    "batches batch_digests batch_images batch_planned cka cka_se folds image_digests images models provenance "
+    "unreadable warnings"
+)
 """What lies in the file of every result."""
 
 
@@ -49,34 +52,26 @@ def check_sums(
     """Refuse sums that are missing, of another shape than what they are of, or that no run can have made.
 
     Args:
-        sums: by path, the fold first.
+        sums: by path.
         quantities: what was measured.
         lengths: of each axis.
 
     Raises:
         ResultError: it names the sum.
     """
-    folds = sums[IMAGES.path].shape
-    for path, values in sums.items():
-        if values.shape[:1] != folds:
-            raise ResultError(
-                f"{path} has shape {values.shape}, not {folds[0]} folds as images has"
-            )
     described = all_sums(quantities)
     for each in described.values():
         if each.path not in sums:
             raise ResultError(f"{each.path} is missing")
-        shape = (*folds, *(lengths[axis] for axis in each.axes))
+        shape = tuple(lengths[axis] for axis in each.axes)
         if sums[each.path].shape != shape:
             raise ResultError(f"{each.path} has shape {sums[each.path].shape}, not {shape}")
     for each in described.values():
         if each.kind == "count":
             check_count(each, sums)
-        elif each.kind == "product":
-            _check_products(each.path, sums[each.path])
+        elif each.kind in ("pairs", "products"):
+            _check_pairs(each, sums[each.path])
     for quantity in quantities:
-        if quantity.estimator == "mean":
-            _check_moments(quantity, sums)
         _check_absent(quantity, sums)
 
 
@@ -94,47 +89,25 @@ def check_count(of: Sum, sums: Mapping[str, Array]) -> None:
     if of.at_most is None:
         return
     bound = sums[of.at_most]
-    if of.folds == "images":
-        # The images of a batch count in one fold there and in all folds here.
-        values, bound = values.sum(0), bound.sum(0)
+    if of.axes[:1] != (BY_FOLD,) and of.at_most == IMAGES.path:
+        bound = bound.sum(0)
     if (values > bound.reshape(*bound.shape, *[1] * (values.ndim - bound.ndim))).any():
         raise ResultError(f"{of.path} counts more images than there are in {of.at_most}")
 
 
-def _check_products(path: str, products: Array) -> None:
-    """Refuse products that depend on the order of the two, or are negative of a layer with itself."""
-    own = np.diagonal(products, axis1=1, axis2=2)
-    if (own < -AGREEMENT * np.abs(own).max(0)).any():
-        raise ResultError(f"{path} holds a negative product of a layer with itself")
-    # Where a layer is constant or not finite nothing is made of its products.
-    size = own.max(0)
-    size = np.sqrt(np.where(np.isfinite(size) & (size > 0), size, np.inf))
-    slack = AGREEMENT * size[:, None] * size
-    for fold in products:
-        with np.errstate(invalid="ignore"):
-            apart = np.abs(fold - fold.T) > slack
-        one_sided = (np.isnan(fold) != np.isnan(fold.T)) & np.isfinite(slack)
-        if apart.any() or one_sided.any():
-            raise ResultError(f"{path} is not symmetric")
-
-
-def _check_moments(quantity: Quantity, sums: Mapping[str, Array]) -> None:
-    """Refuse three sums of values of which some cannot be the others' values, squares or number."""
-    paths = [quantity.sum(part) for part in ("total", "squares", "images")]
-    total, squares, counts = (sums[path] for path in paths)
-    if not np.array_equal(np.isfinite(total), np.isfinite(squares)):
-        raise ResultError(f"{paths[1]} is not finite where {paths[0]} is, or the other way about")
-    # Sums of n numbers, each rounded: n eps of the sum of their sizes, at most sqrt(n x squares).
-    slack = 1.0 + 8.0 * np.finfo(np.float64).eps * (counts + 1.0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        wrong = (squares < 0) | (total**2 > counts * squares * slack)
-    if wrong.any():
-        raise ResultError(f"{paths[1]} is less than the squares of so many values can be")
+def _check_pairs(of: Sum, values: Array) -> None:
+    """Refuse pairs that depend on the order of the two, or what cannot be negative of a layer with itself."""
+    # Sums of exactly symmetric numbers are exactly symmetric, in whatever order they are added.
+    if not np.array_equal(values, values.swapaxes(-1, -2), equal_nan=True):
+        raise ResultError(f"{of.path} is not symmetric")
+    own = np.diagonal(values, axis1=-2, axis2=-1)
+    if of.kind == "products" and (own < 0).any():
+        raise ResultError(f"{of.path} holds a negative product of a layer with itself")
 
 
 def _check_absent(quantity: Quantity, sums: Mapping[str, Array]) -> None:
     """Refuse numbers where nothing was measured."""
     for each in quantity.sums:
-        for axis in range(1, 1 + len(each.axes)):
-            if sums[each.path].take(quantity.absent, axis).any():
+        for axis, name in enumerate(each.axes):
+            if name in quantity.axes and sums[each.path].take(quantity.absent, axis).any():
                 raise ResultError(f"{each.path} holds numbers where nothing was measured")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ResultError
-from ..sums import IMAGES, LAYERS, Array, Layer, Quantity, lengths_of
+from ..sums import IMAGES, LAYERS, ROWS, Array, Layer, Quantity, lengths_of
 from .checks import check_count, check_quantities, check_sums
 
 
@@ -28,14 +28,17 @@ class Contents:
     """Everything measured in one analysis, or in part of one.
 
     Attributes:
-        axes: name of an axis -> its entries. `layers` are the rows of the similarity matrices, models one after
-            the other; `attention`, where it was measured, the blocks with attention maps.
+        axes: name of an axis -> its entries. `layers` are those of the models, one after the other; `rows`, where
+            there are references, the layers and these; `attention`, where it was measured, the blocks with
+            attention maps.
         quantities: what was measured.
-        sums: float64 sums by path, the fold first: `images` `(folds,)`, and those that the quantities say.
+        sums: float64 sums by path: `images` `(20,)`, and those that the quantities say.
         batches: `(B,)` int64, sorted: which batches of the run the sums hold.
         batch_planned: `(B,)` int64: of each of these batches the images that the run plans for it.
         batch_images: `(B,)` int64: how many of them the sums hold; 0 if fewer than 4 were readable.
         batch_digests: `(B, models, 32)` uint8: SHA-256 of what each model was given; see `images.digest_of`.
+        image_digests: `(B, batch size)` uint64: of each image by its place, 0 for one not held by the sums; see
+            `images.batches.image_digest`.
         total_batches: how many batches the whole run has.
         unreadable: images left out.
         warnings: what is undefined or was left out, one line each.
@@ -56,6 +59,7 @@ class Contents:
     batch_planned: npt.NDArray[np.int64]
     batch_images: npt.NDArray[np.int64]
     batch_digests: npt.NDArray[np.uint8]
+    image_digests: npt.NDArray[np.uint64]
     total_batches: int
     unreadable: tuple[Unreadable, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -71,8 +75,18 @@ class Contents:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The rows of the similarity matrices."""
+        """The models' layers."""
         return self.axes[LAYERS]
+
+    @property
+    def stack(self) -> tuple[Layer, ...]:
+        """The rows of the similarity matrices: the layers, then the references."""
+        return self.axes.get(ROWS, self.layers)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Names of the references that the models were compared with: `labels`, `pixels`."""
+        return tuple(row.model for row in self.stack[len(self.layers) :])
 
     @property
     def attention(self) -> tuple[Layer, ...]:
@@ -93,6 +107,10 @@ class Contents:
         """Refuse entries beyond their models' depth, and quantities that do not go together."""
         if not self.axes.get(LAYERS):
             raise ResultError("there are no layers")
+        if self.stack[: len(self.layers)] != self.layers:
+            raise ResultError("rows does not begin with the layers")
+        if set(self.references) & set(self.models):
+            raise ResultError("a reference has the name of a model")
         for axis, entries in self.axes.items():
             if not all(0 <= entry.depth <= 1 for entry in entries):
                 raise ResultError(f"{axis}/depth is not within 0 and 1")
@@ -127,14 +145,12 @@ class Contents:
     def _check_images(self) -> None:
         """Refuse sums of more or fewer images than their batches have."""
         check_count(IMAGES, self.sums)
-        images = self.sums[IMAGES.path]
-        if images.ndim != 1:
-            raise ResultError(f"images has shape {images.shape}, not one number for each fold")
-        expected = np.zeros(len(images))
-        if len(self.batches):
-            np.add.at(expected, self.batches % len(images), self.batch_images)
-        if not np.array_equal(images, expected):
+        counted = self.sums[IMAGES.path].sum()
+        if counted != self.batch_images.sum():
             raise ResultError(
-                f"images counts {images.sum():.0f} images in the sums where their batches have "
-                f"{expected.sum():.0f}: something was added twice, or not at all"
+                f"images counts {counted:.0f} images in the sums where their batches have "
+                f"{self.batch_images.sum()}: something was added twice, or not at all"
             )
+        digests = self.image_digests
+        if digests.ndim != 2 or not np.array_equal((digests > 0).sum(1), self.batch_images):
+            raise ResultError("image_digests has others than one for each image of its batch")

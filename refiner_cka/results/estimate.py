@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..sums import Array
+from .jackknife import Band
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,9 +22,12 @@ class Estimate:
         lower: the same shape, lower end of the 95 % interval.
         upper: the same shape, upper end.
         depth: `(L,)`, relative depth, 0 the first layer and 1 the last.
-        folds: number of non-empty folds, left out one at a time; `None` if the errors are over images.
-        images: the shape of the values, how many images have one; `None` if the errors are over folds.
+        folds: number of non-empty folds of images, left out one at a time.
+        over: what the error is over: how well these networks are known from these `images`, or how a recipe varies
+            between `trainings`.
+        images: of a mean the shape of the values, how many images have one.
         resolved: false if it divides by a number not clearly above 0: the values then mean little.
+        band: whether 95 % holds for each place, or for all of them at once.
     """
 
     values: Array
@@ -31,9 +35,11 @@ class Estimate:
     lower: Array
     upper: Array
     depth: Array
-    folds: int | None = None
+    folds: int
+    over: Literal["images", "trainings"] = "images"
     images: Array | None = None
     resolved: bool = True
+    band: Band = "pointwise"
 
     def __repr__(self) -> str:
         """Tell the first and the last value; an array of them would fill pages."""
@@ -42,15 +48,17 @@ class Estimate:
         values, errors = self.values.ravel(), self.se.ravel()
         first, last = (with_se(values[place], errors[place]) for place in (0, -1))
         told = first if self.values.ndim == 0 else f"{first} to {last}, shape {self.values.shape}"
-        rests = "images" if self.folds is None else f"{self.folds} folds"
-        return f"<Estimate: {told}; errors over {rests}{'' if self.resolved else '; unresolved'}>"
+        return (
+            f"<Estimate: {told}; errors over {self.over}{'' if self.resolved else '; unresolved'}>"
+        )
 
-    def at(self, place: int) -> Estimate:
-        """Return the estimate of one layer of a curve."""
+    def at(self, layer: int, other: int | None = None) -> Estimate:
+        """Return the estimate of one layer of a curve, or of one pair of layers."""
+        place = layer if other is None else (layer, other)
         arrays: dict[str, Any] = {
-            name: None if value is None else np.asarray(value[place])
+            name: np.asarray(value[layer if name == "depth" else place])
             for name, value in vars(self).items()
-            if name not in ("folds", "resolved")
+            if isinstance(value, np.ndarray)
         }
         return replace(self, **arrays)
 

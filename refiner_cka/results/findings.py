@@ -7,16 +7,23 @@ to 0.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..sums import LAYERS
+from .chance import corrected
 from .estimate import Estimate
+from .jackknife import t_p_value
 from .result import Result
 
 SIMILAR = 0.9
 """CKA with the last layer from which on a layer is called similar to it."""
+
+ALPHA = 0.05
+"""What a p-value has to be below for a difference, or a similarity, to be called one."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,15 @@ class Comparison:
         other: name of the second.
         of: readout of the curves, or the measure.
         difference: with the relative depth at which it is.
+        p: two-sided probability of such a difference where there is none, corrected for the number of pairs (Holm);
+            NaN without an error.
     """
 
     model: str
     other: str
     of: str
     difference: Estimate
+    p: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,71 @@ class Smoothing:
     change: Estimate
 
 
+@dataclass(frozen=True)
+class WithinChance:
+    """How many pairs of layers are no more alike than unrelated images make them.
+
+    Attributes:
+        model: whose layers they are.
+        other: whose the other ones are; of one model each pair counts once, and no layer with itself.
+        tokens: the readout.
+        pairs: how many are within chance: p of at least `ALPHA` after Holm's correction.
+        of: how many there are.
+        approximate: whether some p-values of them are approximate, few images carrying them.
+    """
+
+    model: str
+    other: str
+    tokens: str
+    pairs: int
+    of: int
+    approximate: bool
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Similarity of one model's layers to the labels or the pixels.
+
+    Attributes:
+        model: its name.
+        tokens: the readout.
+        reference: which reference.
+        first: CKA of the first layer with it.
+        highest: of the layer where it is highest.
+        last: of the last layer.
+        highest_at: path of the layer where it is highest.
+    """
+
+    model: str
+    tokens: str
+    reference: str
+    first: Estimate
+    highest: Estimate
+    last: Estimate
+    highest_at: str
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """CKA of two models' last layers, and what is left of it beyond what both share with a reference.
+
+    Attributes:
+        model: name of the first.
+        other: name of the second.
+        tokens: the readout.
+        given: the reference.
+        whole: CKA of the last layers.
+        rest: partial CKA given the reference.
+    """
+
+    model: str
+    other: str
+    tokens: str
+    given: str
+    whole: Estimate
+    rest: Estimate
+
+
 def findings(result: Result) -> tuple[Finding, ...]:
     """Return what is found of each model, readout by readout."""
     present = dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
@@ -99,14 +174,26 @@ def findings(result: Result) -> tuple[Finding, ...]:
 
 def comparisons(result: Result) -> tuple[Comparison, ...]:
     """Return the difference of the raw curves of any two models at the depth nearest to the middle."""
-    found = []
+    found: list[Comparison] = []
     for tokens in result.tokens:
+        of_readout = []
         for model, other in itertools.combinations(result.models, 2):
             contrast = result.contrast(model, other, tokens=tokens)
             middle = contrast.at(int(np.argmin(np.abs(contrast.depth - 0.5))))
             if np.isfinite(middle.values):
-                found.append(Comparison(model, other, tokens, middle))
+                of_readout.append(Comparison(model, other, tokens, middle))
+        found += _corrected(of_readout)
     return tuple(found)
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
+    """Yield comparisons with p-values corrected for their number."""
+    p_values = [
+        float(t_p_value(each.difference.values, each.difference.se, each.difference.folds))
+        for each in comparisons
+    ]
+    for each, p in zip(comparisons, corrected(np.array(p_values), "holm"), strict=True):
+        yield replace(each, p=float(p))
 
 
 def smoothing(result: Result) -> tuple[Smoothing, ...]:
@@ -134,6 +221,49 @@ def smoothing_comparisons(
     for one, two in itertools.combinations(smoothed, 2):
         contrast = result.smoothing_contrast(one.measure, one.model, two.model)
         found.append(Comparison(one.model, two.model, one.measure, contrast.at(-1)))
+    return tuple(_corrected(found))
+
+
+def within_chance(result: Result) -> tuple[WithinChance, ...]:
+    """Return for each model and each two how many pairs of layers are no more alike than unrelated images make them."""
+    found = []
+    for tokens in result.tokens:
+        names = dict.fromkeys(layer.model for layer in result.layers if layer.tokens == tokens)
+        for model, other in itertools.combinations_with_replacement(names, 2):
+            null = result.null(model, other, tokens=tokens)
+            counted = np.ones(null.values.shape, bool)
+            counted = np.tril(counted, -1) if model == other else counted
+            p_values = corrected(null.p_values()[counted], "holm")
+            pairs = int(np.isfinite(p_values).sum())
+            chance = p_values >= ALPHA
+            rough = bool(null.rough[counted][chance].any())
+            found.append(WithinChance(model, other, tokens, int(chance.sum()), pairs, rough))
+    return tuple(found)
+
+
+def references(result: Result) -> tuple[Reference, ...]:
+    """Return how similar each model's layers are to each reference."""
+    found = []
+    for reference, (model, tokens) in itertools.product(
+        result.references, dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
+    ):
+        along = result.similarity("cka", model, reference, tokens=tokens)
+        paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
+        if np.isfinite(along.values).any():
+            highest = int(np.nanargmax(along.values))
+            ends = along.at(0, 0), along.at(highest, 0), along.at(-1, 0)
+            found.append(Reference(model, tokens, reference, *ends, paths[highest]))
+    return tuple(found)
+
+
+def beyond(result: Result) -> tuple[Beyond, ...]:
+    """Return what the last layers of any two models have in common, and how much of it beyond each reference."""
+    found = []
+    for given, tokens in itertools.product(result.references, result.tokens):
+        for model, other in itertools.combinations(result.models, 2):
+            whole = result.similarity("cka", model, other, tokens=tokens).at(-1, -1)
+            rest = result.partial(model, other, given=given, tokens=tokens).at(-1, -1)
+            found.append(Beyond(model, other, tokens, given, whole, rest))
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from ..errors import ResultFileError
-from ..sums import LAYERS, MODELS, Array, Estimator, Folds, Layer, Quantity, all_sums, cosine
+from ..sums import LAYERS, MODELS, Array, Estimator, Layer, Quantity, all_sums, cosine
 from .checks import AGREEMENT
 from .contents import Contents, Unreadable
 from .store import Store, encoded, opened, to_attribute, write
@@ -25,6 +25,7 @@ BATCHES: dict[str, type[np.generic]] = {
     "batch_planned": np.int64,
     "batch_images": np.int64,
     "batch_digests": np.uint8,
+    "image_digests": np.uint64,
 }
 """Datasets that say which batches the sums hold, and what each was made of."""
 
@@ -170,9 +171,10 @@ def _quantity(file: Store, path: str, axes: set[str]) -> Quantity:
     for name, fits in _FIELDS.items():
         if not fits(told[name]):
             raise file.fault(f"attribute {name} of {path}", f"is {told[name]!r}")
-    for name, known in {"estimator": get_args(Estimator), "folds": get_args(Folds)}.items():
-        if told[name] not in known:
-            raise ResultFileError(f"{file.name}: {path} has the {name} {told[name]!r}, {_UNKNOWN}")
+    if told["estimator"] not in get_args(Estimator):
+        raise ResultFileError(
+            f"{file.name}: {path} has the estimator {told['estimator']!r}, {_UNKNOWN}"
+        )
     if unknown := set(told["axes"]) - axes:
         raise ResultFileError(f"{file.name}: {path} has values for {min(unknown)!r}, {_UNKNOWN}")
     for name in ("axes", "range", "absent"):
@@ -191,7 +193,7 @@ def _is_range(value: Any) -> bool:
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
-        ("name", "estimator", "label", "about", "source", "folds"),
+        ("name", "estimator", "label", "about", "source"),
         lambda text: isinstance(text, str),
     ),
     "axes": lambda value: _are(str)(value) and len(value) in (1, 2),
@@ -208,7 +210,7 @@ def _check_derived(file: Store, contents: Contents) -> None:
     for quantity in contents.quantities:
         if quantity.estimator == "cosine":
             values, errors = derived_paths(quantity)
-            total = contents.sums[quantity.sum("products")].sum(0)
+            total = contents.sums[quantity.sum("products")]
             stored = file.numbers(values, np.float64, total.shape)
             file.numbers(errors, np.float64, total.shape)
             if not np.allclose(stored, cosine(total), rtol=0.0, atol=AGREEMENT, equal_nan=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from ..errors import some
 from .result import Result
 
 
@@ -13,13 +14,13 @@ def derived_lines(result: Result) -> list[str]:
     """Return what is undefined in a result, and which layers are the same; nothing of a result without images."""
     if not result.images:
         return []
-    return [*_degenerate(result), *_same(result), *_undefined(result)]
+    return [*_degenerate(result), *_same(result), *_undefined(result), *_duplicates(result)]
 
 
 def _degenerate(result: Result) -> Iterator[str]:
     """Yield a line for each layer whose CKA is undefined, with the cause."""
-    products = result.sums[result.quantity("cka").sum("products")].sum(0)
-    own = dict(zip(result.layers, np.diagonal(products), strict=True))
+    products = result.sums[result.quantity("cka").sum("products")]
+    own = dict(zip(result.stack, np.diagonal(products), strict=True))
     for layer in result.degenerate():
         cause = "do not vary between images" if np.isfinite(own[layer]) else "are not finite"
         yield (
@@ -64,3 +65,18 @@ def _undefined(result: Result) -> Iterator[str]:
                 continue
             found.setdefault(line, {})[quantity.name] = None
     yield from (f"{line}: {', '.join(names)}" for line, names in found.items())
+
+
+def _duplicates(result: Result) -> Iterator[str]:
+    """Yield a line if images come more than once: an error counts them as independent."""
+    digests = result.image_digests
+    found, counts = np.unique(digests[digests > 0], return_counts=True)
+    again = int((counts - 1).sum())
+    if not again:
+        return
+    batch, place = np.argwhere(digests == found[counts.argmax()]).T
+    places = (result.batches[batch] * digests.shape[1] + place).tolist()
+    yield (
+        f"{again} of {result.images} images equal another one pixel for pixel (such as those at places "
+        f"{some([str(each) for each in places], 3)} of the run): errors take them for independent"
+    )

@@ -7,24 +7,19 @@ in a second anywhere.
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ResultError
-from ..sums import IMAGES, LAYERS, MODELS, Array, Layer, Quantity, cosine
-from . import hdf5, statistics
-from .contents import Contents
+from ..sums import FOLDS, Array
+from . import hdf5, means
 from .estimate import Estimate
-from .statistics import Normalize
-
-SAME = 1e-6
-"""CKA so near 1 is 1: a float32 Gram matrix is right to a few roundings of 1.2e-7."""
+from .jackknife import Band
+from .similarities import Similarities
 
 
-class Result(Contents):
+class Result(Similarities):
     """Everything measured in one analysis, or in part of one. Its attributes are those of `Contents`."""
 
     def __repr__(self) -> str:
@@ -59,126 +54,6 @@ class Result(Contents):
             derived |= {values: estimate.values, errors: estimate.se}
         hdf5.save(self, derived, path)
 
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """Readouts of the run; questions that name none mean the first."""
-        return tuple(dict.fromkeys(layer.tokens for layer in self.layers))
-
-    @property
-    def images(self) -> int:
-        """Number of images the sums hold."""
-        return int(self.sums[IMAGES.path].sum())
-
-    @property
-    def folds(self) -> int:
-        """Number of non-empty folds, on which the jackknife errors rest."""
-        return int(np.count_nonzero(self.sums[IMAGES.path]))
-
-    @property
-    def indices(self) -> tuple[str, ...]:
-        """Names of the similarity indices of layers that the result holds, CKA first."""
-        cosines = (each for each in self.quantities if each.estimator == "cosine")
-        return tuple(each.name for each in cosines if each.axes[0] == LAYERS)
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        """Names of the measures that are means over images, the headline first."""
-        return tuple(each.name for each in self.quantities if each.estimator == "mean")
-
-    def quantity(self, name: str) -> Quantity:
-        """Return what a measure or a similarity index is.
-
-        Raises:
-            ResultError: it was not measured.
-        """
-        found = next((each for each in self.quantities if each.name == name), None)
-        if found is None:
-            measured = ", ".join(self.measures) or "no over-smoothing measures"
-            raise ResultError(
-                f"{name!r} was not measured; the result holds {measured}: analyse again with --smoothing or "
-                "--attention"
-            )
-        return found
-
-    def rows(self, model: str | None = None, *, tokens: str | None = None) -> npt.NDArray[np.intp]:
-        """Return the positions in `layers` of one model's layers under one readout; of all by default.
-
-        Raises:
-            ResultError: no such model or readout in this result.
-        """
-        if model is None and tokens is None:
-            return np.arange(len(self.layers))
-        if model is not None:
-            self._position_of(model)
-        wanted = self.tokens[0] if tokens is None else tokens
-        found = [
-            row
-            for row, layer in enumerate(self.layers)
-            if layer.tokens == wanted and model in (None, layer.model)
-        ]
-        if not found:
-            known = ", ".join(self.tokens)
-            raise ResultError(f"no readout {wanted!r} in this result; it holds {known}")
-        return np.array(found)
-
-    def similarity(
-        self,
-        index: str,
-        model: str | None = None,
-        other: str | None = None,
-        *,
-        tokens: str | None = None,
-    ) -> Estimate:
-        """Return a similarity index between layers, with jackknife errors.
-
-        Args:
-            index: one of `indices`.
-            model: whose layers are the rows; every layer of the result if none is named.
-            other: whose layers are the columns; those of the rows if none is named.
-            tokens: readout; the first of the run if none is named.
-
-        Returns:
-            `(L, L')`; NaN in the row and column of a degenerate layer. Errors are NaN with fewer than 5 folds.
-        """
-        rows, depth = self._places(index, model, tokens)
-        columns = rows if other is None else self._places(index, other, tokens)[0]
-        block = np.ix_(rows, columns)
-        values, errors = self._matrix(index)[block], self._matrix(index, errors=True)[block]
-        return statistics.interval(values, errors, depth, len(self._filled(index)))
-
-    def cka(
-        self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
-    ) -> Array:
-        """Return unbiased linear CKA between layers, float64 `(L, L')`; see `similarity`."""
-        rows = self.rows(model, tokens=tokens)
-        columns = rows if other is None else self.rows(other, tokens=tokens)
-        return self._matrix("cka")[np.ix_(rows, columns)]
-
-    def cka_se(
-        self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
-    ) -> Array:
-        """Return jackknife standard errors of `cka(...)`, the same shape; NaN with fewer than 5 folds."""
-        return self.similarity("cka", model, other, tokens=tokens).se
-
-    def curve(
-        self, model: str, *, normalize: Normalize = "first-last", tokens: str | None = None
-    ) -> Estimate:
-        """Return CKA of each layer with the last along one model's depth, with errors.
-
-        Args:
-            model: name of the model.
-            normalize: `first-last` s(l) = CKA(l, last) / CKA(first, last); `min-max`; `none`.
-            tokens: readout; the first of the run if none is named.
-        """
-        return statistics.curve(self._products(model, tokens), normalize)
-
-    def contrast(
-        self, model: str, other: str, *, normalize: Normalize = "none", tokens: str | None = None
-    ) -> Estimate:
-        """Return the curve of `model` minus that of `other` over relative depth, with its paired error."""
-        first, second = (self._products(each, tokens) for each in (model, other))
-        return statistics.contrast(first, second, normalize)
-
     def smoothing(
         self,
         measure: str,
@@ -187,7 +62,7 @@ class Result(Contents):
         tokens: str | None = None,
         maps: str = "softmax",
     ) -> Estimate:
-        """Return an over-smoothing measure along one model's depth, with errors over images.
+        """Return an over-smoothing measure along one model's depth, with errors.
 
         Args:
             measure: one of `measures`; what it means says `quantity(measure)`.
@@ -199,11 +74,9 @@ class Result(Contents):
             ResultError: not measured; no such model, readout or maps.
         """
         positions, depth = self._places(measure, model, tokens, maps)
-        block = np.ix_(*[positions] * len(self.quantity(measure).axes))
-        total, squares, images = (
-            self._sum(measure, part).sum(0)[block] for part in ("total", "squares", "images")
-        )
-        return statistics.means(total, squares, images, depth)
+        block = np.ix_(np.arange(FOLDS), *[positions] * len(self.quantity(measure).axes))
+        total, images = (self._sum(measure, part)[block] for part in ("total", "images"))
+        return means.means(total, images, depth)
 
     def smoothing_contrast(
         self,
@@ -213,10 +86,11 @@ class Result(Contents):
         *,
         tokens: str | None = None,
         maps: str = "softmax",
+        band: Band = "pointwise",
     ) -> Estimate:
         """Return a measure of `model` minus that of `other` over relative depth, with its paired error."""
-        parts = [self._by_fold(measure, each, tokens, maps) for each in (model, other)]
-        return statistics.mean_contrast(*parts)
+        first, second = (self._by_fold(measure, each, tokens, maps) for each in (model, other))
+        return means.mean_contrast(first, second, band)
 
     def smoothing_change(
         self, measure: str, model: str, *, tokens: str | None = None, maps: str = "softmax"
@@ -224,38 +98,15 @@ class Result(Contents):
         """Return a measure at a model's last layer minus that at its first, with its paired error."""
         sums, _ = self._by_fold(measure, model, tokens, maps)
         end = np.ones(1)
-        return statistics.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
+        return means.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
 
     def top1(self, model: str) -> float | None:
         """Return the fraction of images whose class the model predicted, or `None` if classes are unknown."""
         column = self._position_of(model)
         if not any(each.name == "top1" for each in self.quantities):
             return None
-        hits, trials = (self._sum("top1", part)[:, column].sum() for part in ("hits", "trials"))
+        hits, trials = (self._sum("top1", part)[column] for part in ("hits", "trials"))
         return float(hits / trials) if trials else None
-
-    def degenerate(self) -> tuple[Layer, ...]:
-        """Return the layers whose CKA is undefined: constant or non-finite features."""
-        undefined = np.isnan(np.diagonal(self._matrix("cka")))
-        return tuple(layer for layer, bad in zip(self.layers, undefined, strict=True) if bad)
-
-    def same(self, model: str, *, tokens: str | None = None) -> list[tuple[Layer, Layer]]:
-        """Return runs of layers that CKA cannot tell apart, first and last of each.
-
-        Args:
-            model: name of the model.
-            tokens: readout; the first of the run if none is named.
-
-        Returns:
-            Pairs of layers; CKA of any two neighbours between them is within `SAME` of 1.
-        """
-        rows = self.rows(model, tokens=tokens)
-        alike = np.abs(1.0 - self._matrix("cka")[rows[:-1], rows[1:]]) < SAME
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], alike, [False]]).astype(int)))
-        return [
-            (self.layers[rows[start]], self.layers[rows[stop]])
-            for start, stop in zip(edges[::2], edges[1::2], strict=True)
-        ]
 
     def other_pixels(self, other: Result) -> str:
         """Say which batch that both hold was made of other pixels, inputs or labels; nothing if none was.
@@ -270,73 +121,6 @@ class Result(Contents):
         place, model = np.argwhere(differ)[0]
         return f"batch {both[place]} of {self.models[model]} is of other pixels"
 
-    def _position_of(self, model: str) -> int:
-        if model not in self.models:
-            raise ResultError(
-                f"no model {model!r} in this result; it holds {', '.join(self.models)}"
-            )
-        return self.models.index(model)
-
-    def _sum(self, name: str, part: str) -> Array:
-        """Return one sum of a quantity.
-
-        Raises:
-            ResultError: it was not measured, or no such sum is kept of it.
-        """
-        path = self.quantity(name).sum(part)
-        if path not in self.sums:
-            raise ResultError(f"{name} is no measure of this kind: it has no {part}")
-        return self.sums[path]
-
-    def _filled(self, index: str) -> Array:
-        """Return the products of an index in the folds to which anything was added."""
-        values = self._sum(index, "products")
-        added = values if self.quantity(index).folds == "images" else self.sums[IMAGES.path]
-        filled = added.reshape(len(added), -1).any(1)
-        return values if filled.all() else values[filled]
-
-    @functools.cached_property
-    def _computed(self) -> dict[tuple[str, bool], Array]:
-        return {}
-
-    def _matrix(self, index: str, *, errors: bool = False) -> Array:
-        """Return an index of all pairs of layers, or its errors; computed once."""
-        if (index, errors) not in self._computed:
-            products = self._filled(index)
-            self._computed[index, errors] = (
-                statistics.jackknife_se(products, cosine) if errors else cosine(products.sum(0))
-            )
-        return self._computed[index, errors]
-
-    def _products(self, model: str, tokens: str | None) -> Array:
-        rows = self.rows(model, tokens=tokens)
-        return self._filled("cka")[:, rows[:, None], rows]
-
-    def _places(
-        self, name: str, model: str | None, tokens: str | None, maps: str | None = None
-    ) -> tuple[npt.NDArray[np.intp], Array]:
-        """Return where on the axis of a quantity one model is, and the relative depth there."""
-        axis = self.quantity(name).axes[0]
-        if axis == MODELS:
-            models = range(len(self.models)) if model is None else [self._position_of(model)]
-            return np.array(models), np.ones(len(models))
-        entries = self.axes[axis]
-        readout = maps if axis == "attention" else tokens
-        found = [
-            position
-            for position, entry in enumerate(entries)
-            if model is None or (entry.model == model and readout in (None, entry.tokens))
-        ]
-        if axis == LAYERS:
-            positions = self.rows(model, tokens=tokens)
-        elif found or model is None:
-            positions = np.array(found, np.intp)
-        else:
-            known = ", ".join(dict.fromkeys(f"{at.model} ({at.tokens})" for at in entries))
-            what = f"{readout} attention maps" if axis == "attention" else axis
-            raise ResultError(f"no {what} of {model!r} in this result; it holds {known}")
-        return positions, np.array([entries[position].depth for position in positions])
-
     def _by_fold(
         self, measure: str, model: str, tokens: str | None, maps: str
     ) -> tuple[Array, Array]:
@@ -344,9 +128,8 @@ class Result(Contents):
         if len(self.quantity(measure).axes) > 1:
             raise ResultError(f"{measure} is of pairs, which have no course along depth to compare")
         positions, depth = self._places(measure, model, tokens, maps)
-        total, images = (self._sum(measure, part) for part in ("total", "images"))
-        filled = images.reshape(len(images), -1).any(1)
-        sums = np.stack([total, images], 1)[..., positions]
+        total, images = (self._sum(measure, part)[:, positions] for part in ("total", "images"))
+        sums, filled = np.stack([total, images], 1), images.any(1)
         measured = np.isfinite(sums[:, 0].sum(0)) & (sums[:, 1].sum(0) > 0)
         if not measured.any():
             raise ResultError(f"{measure} is defined at no layer")

@@ -1,14 +1,10 @@
-"""From sums to numbers: CKA, jackknife errors, curves and contrasts, in NumPy alone.
+"""From sums to numbers: similarity, curves and contrasts with their errors and intervals, in NumPy alone.
 
-Most of it is of products, float64 of shape `(folds, L, L)`: for each fold of batches the sum over its batches of
-`<U(K_i), U(K_j)>`, the products of U-centred Gram matrices of layers i and j. An estimate uses the total over
-folds; its error comes from leaving out one fold at a time. Folds that hold nothing are left out before.
+docs/statistics.md says why an interval is taken as it is, and `make simulate` how often it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -16,116 +12,52 @@ import numpy as np
 from ..errors import ResultError
 from ..sums import Array, cosine, relative_depth
 from .estimate import Estimate
+from .jackknife import Band, Products, Statistic, covariance, critical, errors, t_quantile
 
 Normalize = Literal["first-last", "min-max", "none"]
 NORMALIZATIONS: tuple[Normalize, ...] = ("first-last", "min-max", "none")
 
-MIN_FOLDS = 5
-"""With fewer non-empty folds a jackknife error says too little: it is NaN and no band is drawn."""
-
 RESOLVED = 5.0
 """A normalised curve is resolved if its denominator lies at least this many standard errors above 0."""
 
-CONFIDENCE = 0.95
-"""Two-sided confidence of every interval."""
+_BELOW_1 = 1.0 - 2.0**-53
 
 
-def jackknife_se(sums: Array, statistic: Callable[[Array], Array]) -> Array:
-    """Return the delete-a-fold jackknife standard error of a statistic of the summed products.
-
-    SE^2 = (g - 1)/g x sum over folds of (theta without the fold - their mean)^2.
+def similarity(products: Products, statistic: Statistic = cosine) -> Estimate:
+    """Return a similarity of all pairs of layers, its interval on the scale of artanh: it never exceeds 1.
 
     Args:
-        sums: `(g, ...)`, the non-empty folds only.
-        statistic: from a total to an array.
-
-    Returns:
-        The shape of the statistic; NaN with fewer than `MIN_FOLDS` folds.
+        products: of the layers.
+        statistic: from products to values between -1 and 1, `(L, L)`.
     """
-    total = sums.sum(0)
-    estimate = statistic(total)
-    folds = len(sums)
-    if folds < MIN_FOLDS:
-        return np.full_like(estimate, np.nan)
-    # Deviations from the full estimate are small, so their second moment loses no digits; and only two
-    # arrays of the statistic's size are alive, however many folds there are.
-    first, second = np.zeros_like(estimate), np.zeros_like(estimate)
-    for fold in sums:
-        deviation = statistic(total - fold) - estimate
-        first += deviation
-        second += deviation**2
-    variance = (folds - 1) / folds * (second - first**2 / folds)
-    result: Array = np.sqrt(np.maximum(variance, 0.0))
+
+    def on_both_scales(total: Array) -> Array:
+        values = statistic(total)
+        return np.stack([values, _artanh(values)])
+
+    values, scaled = on_both_scales(products.total)
+    se, scaled_se = products.se(on_both_scales)
+    ends = _tanh_ends(values, scaled, t_quantile(products.folds) * scaled_se)
+    return Estimate(values, se, *ends, relative_depth(len(values)), folds=products.folds)
+
+
+def _artanh(values: Array) -> Array:
+    result: Array = np.arctanh(np.clip(values, -_BELOW_1, _BELOW_1))
     return result
 
 
-def jackknife_covariance(replicates: Array) -> Array:
-    """Return the jackknife covariance `(K, K)` of leave-one-out replicates `(g, K)`.
-
-    NaN with fewer than `MIN_FOLDS` replicates.
-    """
-    folds, size = replicates.shape
-    if folds < MIN_FOLDS:
-        return np.full((size, size), np.nan)
-    centred = replicates - replicates.mean(0)
-    result: Array = (folds - 1) / folds * centred.T @ centred
-    return result
-
-
-def t_quantile(folds: int | Array) -> Array:
-    """Return the two-sided Student quantile for `CONFIDENCE` with one degree of freedom fewer than folds.
-
-    NaN for fewer than two, and what there is of images in the place of folds.
-    """
-    from scipy.special import stdtrit
-
-    several = np.where(np.asarray(folds) > 1, folds, np.nan)
-    result: Array = stdtrit(several - 1, 0.5 + CONFIDENCE / 2)
-    return result
-
-
-def interval(values: Array, se: Array, depth: Array, folds: int, resolved: bool = True) -> Estimate:
-    """Return an estimate with Student's interval of an error that rests on so many folds."""
-    margin = t_quantile(folds) * se
-    return Estimate(
-        values, se, values - margin, values + margin, depth, folds=folds, resolved=resolved
-    )
-
-
-def fieller(
-    numerator: Array, denominator: float, var_n: Array, var_d: float, cov: Array, t: float
-) -> tuple[Array, Array]:
-    """Return Fieller's confidence interval of the ratios numerator / denominator.
-
-    The set of ratios r for which numerator - r x denominator lies within t standard errors of 0
-    (Fieller 1954). Where the denominator itself is within t standard errors of 0 the set is unbounded:
-    (-inf, inf).
-
-    Args:
-        numerator: `(L,)`.
-        denominator: common denominator.
-        var_n: `(L,)`, variances of the numerators.
-        var_d: variance of the denominator.
-        cov: `(L,)`, covariances of numerators and denominator.
-        t: quantile of Student's distribution.
-    """
-    a = denominator**2 - t**2 * var_d
-    b = numerator * denominator - t**2 * cov
-    c = numerator**2 - t**2 * var_n
-    if np.isnan(a):
-        return np.full_like(numerator, np.nan), np.full_like(numerator, np.nan)
-    if a <= 0:
-        return np.full_like(numerator, -np.inf), np.full_like(numerator, np.inf)
-    # Below 0 only by rounding, where the interval is a point (the first layer: ratio 1 exactly).
-    half_width = np.sqrt(np.maximum(b**2 - a * c, 0.0))
-    return (b - half_width) / a, (b + half_width) / a
+def _tanh_ends(values: Array, scaled: Array, margin: Array) -> tuple[Array, Array]:
+    """Return the ends of an interval on the scale of artanh; those of identical layers are 1."""
+    same = (np.abs(values) >= _BELOW_1) & np.isfinite(margin)
+    lower, upper = (np.where(same, values, np.tanh(scaled + sign * margin)) for sign in (-1, 1))
+    return lower, upper
 
 
 def curve_values(products: Array, normalize: Normalize) -> Array:
-    """Return CKA of each layer with the last, `(L,)`, normalised as asked.
+    """Return the similarity of each layer to the last, `(L,)`, normalised as asked.
 
-    `first-last` divides by CKA(first, last), so the curve starts at 1 (arXiv 2106.03714, fig. 2); `min-max`
-    maps the least value to 0 and the greatest to 1; `none` leaves CKA as it is.
+    `first-last` divides by that of the first, so the curve starts at 1 (arXiv 2106.03714, fig. 2); `min-max`
+    maps the least value to 0 and the greatest to 1; `none` leaves it as it is.
 
     Raises:
         ResultError: no such normalisation.
@@ -144,92 +76,141 @@ def curve_values(products: Array, normalize: Normalize) -> Array:
     return values
 
 
-def _replicates(sums: Array, statistic: Callable[[Array], Array]) -> Array:
-    """Return the statistic `(K,)` of the total, then without each fold in turn: `(1 + g, K)`."""
-    total = sums.sum(0)
-    return np.stack([statistic(total - fold) for fold in (0.0, *sums)])
+def curve(products: Products, normalize: Normalize, band: Band = "pointwise") -> Estimate:
+    """Return one model's similarity to its last layer with its errors.
 
-
-def curve(sums: Array, normalize: Normalize) -> Estimate:
-    """Return one model's similarity to its last layer with its errors; Fieller's interval for `first-last`.
+    The interval of the raw curve is taken on the scale of artanh, that of `first-last` is Fieller's.
 
     Args:
-        sums: `(g, L, L)`, the model's own block of the products, non-empty folds only.
+        products: of the model's layers.
         normalize: see `curve_values`.
+        band: whether the intervals hold for each layer, or for all of them at once.
     """
-    depth = relative_depth(sums.shape[1])
-    se = jackknife_se(sums, lambda products: curve_values(products, normalize))
-    found = interval(curve_values(sums.sum(0), normalize), se, depth, len(sums))
-    if normalize != "first-last":
-        return found
-    replicates = _replicates(sums, lambda products: curve_values(products, "none"))
-    raw, covariance = replicates[0], jackknife_covariance(replicates[1:])
-    variance = np.diagonal(covariance)
-    t = float(t_quantile(len(sums)))
-    lower, upper = fieller(raw, raw[0], variance, variance[0], covariance[0], t)
-    resolved = bool(raw[0] >= RESOLVED * np.sqrt(variance[0]))
-    return replace(found, lower=lower, upper=upper, resolved=resolved)
+    depth = relative_depth(len(products.total))
+    replicates = products.replicates(lambda total: curve_values(total, normalize))
+    if normalize == "min-max":
+        return _plain(replicates, depth, band)
+    raw = products.replicates(lambda total: curve_values(total, "none"))
+    if normalize == "first-last":
+        return _ratio(raw, raw[:, :1], replicates, depth, band, _is_resolved(raw))
+    scaled = _artanh(raw)
+    ends = _tanh_ends(raw[0], scaled[0], critical(scaled[1:], band) * errors(scaled[1:]))
+    return _estimate(raw, *ends, depth, band)
 
 
-def contrast(sums_a: Array, sums_b: Array, normalize: Normalize) -> Estimate:
+def contrast(
+    first: Products, second: Products, normalize: Normalize, band: Band = "pointwise"
+) -> Estimate:
     """Return the difference of two models' curves over relative depth with its paired error.
 
-    Both models saw the same images, so the error is far smaller than the two errors added.
+    Both models saw the same images, so the error is far smaller than the two errors added. The interval of a
+    difference of ratios a / a_0 - b / b_0 is Fieller's, of (a b_0 - b a_0) / (a_0 b_0).
 
     Args:
-        sums_a: `(g, La, La)`, first model's block, non-empty folds only.
-        sums_b: `(g, Lb, Lb)`, second model's block, the same folds.
+        first: of the first model's layers.
+        second: of the second model's, in the same folds.
         normalize: see `curve_values`.
+        band: see `curve`.
 
     Returns:
         First minus second at the union of both models' relative depths; between these curves are interpolated
         linearly. Resolved if both curves are.
     """
-    first, second = ((sums, relative_depth(sums.shape[1])) for sums in (sums_a, sums_b))
-    resolved = all(curve(sums, normalize).resolved for sums in (sums_a, sums_b))
-    return _difference(first, second, lambda total: curve_values(total, normalize), resolved)
+    depth = np.union1d(*(relative_depth(len(each.total)) for each in (first, second)))
+    if normalize != "first-last":
+        one, two = (_interpolated(each, normalize, depth) for each in (first, second))
+        return _plain(one - two, depth, band)
+    one, two = (_interpolated(each, "none", depth) for each in (first, second))
+    start, other_start = one[:, :1], two[:, :1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = one / start - two / other_start
+    resolved = _is_resolved(one) and _is_resolved(two)
+    crossed = one * other_start - two * start
+    return _ratio(crossed, start * other_start, difference, depth, band, resolved)
 
 
-def _difference(
-    first: tuple[Array, Array],
-    second: tuple[Array, Array],
-    statistic: Callable[[Array], Array],
-    resolved: bool = True,
+def _interpolated(products: Products, normalize: Normalize, depth: Array) -> Array:
+    """Return a curve at other depths, and without each fold: `(1 + g, K)`."""
+    own = relative_depth(len(products.total))
+    curves = products.replicates(lambda total: curve_values(total, normalize))
+    return np.array([np.interp(depth, own, values) for values in curves])
+
+
+def _is_resolved(raw: Array) -> bool:
+    """Whether the similarity of first and last, of a raw curve `(1 + g, K)`, is clearly above 0."""
+    return bool(raw[0, 0] >= RESOLVED * errors(raw[1:, 0]))
+
+
+def _estimate(
+    replicates: Array, lower: Array, upper: Array, depth: Array, band: Band, resolved: bool = True
 ) -> Estimate:
-    """Return the paired difference of a statistic of two models, each given by its sums and its depths."""
-    depth = np.union1d(first[1], second[1])
-    one, two = (
-        np.array([np.interp(depth, own, values) for values in _replicates(sums, statistic)])
-        for sums, own in (first, second)
+    """Return an estimate from itself and its values without each fold, `(1 + g, K)`."""
+    values, folds, se = replicates[0], len(replicates) - 1, errors(replicates[1:])
+    return Estimate(values, se, lower, upper, depth, folds=folds, resolved=resolved, band=band)
+
+
+def _plain(replicates: Array, depth: Array, band: Band) -> Estimate:
+    """Return an estimate with Student's interval."""
+    values = replicates[0]
+    margin = critical(replicates[1:], band) * errors(replicates[1:])
+    return _estimate(replicates, values - margin, values + margin, depth, band)
+
+
+def _ratio(
+    numerator: Array, denominator: Array, ratios: Array, depth: Array, band: Band, resolved: bool
+) -> Estimate:
+    """Return ratios with Fieller's interval; all three are `(1 + g, K)`, the denominator one for all."""
+    # A ratio is in the set if this lies near 0; its correlation along depth decides how far a band reaches.
+    apart = numerator - ratios[0] * denominator
+    reach = critical(apart[1:], band)
+    pairs = [np.column_stack([top, denominator[:, 0]]) for top in numerator.T]
+    ends = np.array(
+        [fieller(pair[0, 0], pair[0, 1], covariance(pair[1:]), reach) for pair in pairs]
     )
-    values, replicates = (one - two)[0], (one - two)[1:]
-    se = np.sqrt(np.diagonal(jackknife_covariance(replicates)))
-    return interval(values, se, depth, len(replicates), resolved)
+    # s(first) is 1 whatever is known of its denominator, and a contrast of two of them 0.
+    fixed = (np.ptp(ratios, axis=0) == 0) & (len(ratios) > 1)
+    lower, upper = (np.where(fixed & ~np.isnan(end), ratios[0], end) for end in ends.T)
+    return _estimate(ratios, lower, upper, depth, band, resolved)
 
 
-def means(total: Array, squares: Array, images: Array, depth: Array) -> Estimate:
-    """Return means over images: standard deviation / sqrt(images) as errors, NaN with fewer than two.
+def fieller(
+    numerator: float, denominator: float, covariances: Array, reach: float
+) -> tuple[float, float]:
+    """Return Fieller's confidence interval of the ratio numerator / denominator.
 
-    Args:
-        total: sums of the values over images, any shape.
-        squares: of their squares.
-        images: how many images they are of.
-        depth: `(L,)`, relative depth.
-    """
-    some, several = np.where(images > 0, images, np.nan), np.where(images > 1, images, np.nan)
-    values = total / some
-    variance = np.maximum(squares - some * values**2, 0.0) / (several - 1)
-    se = np.sqrt(variance / several)
-    margin = t_quantile(images) * se
-    return Estimate(values, se, values - margin, values + margin, depth, images=images)
-
-
-def mean_contrast(first: tuple[Array, Array], second: tuple[Array, Array]) -> Estimate:
-    """Return the difference of two means over the same images along depth, with its paired jackknife error.
+    The set of ratios r for which numerator - r x denominator lies within `reach` standard errors of 0
+    (Fieller 1954). Where the denominator itself does, the set is unbounded: (-inf, inf).
 
     Args:
-        first: per fold the sums of the values and of the images `(g, 2, L)`, and relative depth `(L,)`; folds
-            and layers without images left out.
-        second: the same, of what is taken away, in the same folds.
+        numerator: of the ratio.
+        denominator: of the ratio.
+        covariances: `(2, 2)`, of the two.
+        reach: in standard errors.
     """
-    return _difference(first, second, lambda sums: sums[0] / np.where(sums[1] > 0, sums[1], np.nan))
+    (var_n, cov), (_, var_d) = covariances.tolist()
+    a = denominator**2 - reach**2 * var_d
+    b = numerator * denominator - reach**2 * cov
+    c = numerator**2 - reach**2 * var_n
+    if np.isnan([a, b, c]).any():
+        return np.nan, np.nan
+    if a <= 0:
+        return -np.inf, np.inf
+    # Below 0 only by rounding, where the interval is a point.
+    half_width = max(b**2 - a * c, 0.0) ** 0.5
+    return (b - half_width) / a, (b + half_width) / a
+
+
+def partial_values(products: Array) -> Array:
+    """Return the similarity of layers beyond what they share with the last row z, `(L - 1, L - 1)`.
+
+    (c_kl - c_kz c_lz) / sqrt((1 - c_kz^2)(1 - c_lz^2)), exact for U-centred products: the similarity of what is
+    left of two matrices when their projections on that of z are taken away (Szekely & Rizzo 2014). NaN for a
+    layer that equals z.
+    """
+    values = cosine(products)
+    given, values = values[:-1, -1], values[:-1, :-1]
+    left = 1.0 - given**2
+    left = np.where(left > 0, left, np.nan)
+    result: Array = (values - given[:, None] * given) / np.sqrt(left[:, None] * left)
+    np.fill_diagonal(result, left / left)
+    return result

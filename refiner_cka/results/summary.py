@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,19 +13,30 @@ from ..errors import some
 from ..sums import MIN_BATCH
 from . import findings
 from .estimate import Estimate, as_json, with_se
-from .findings import SIMILAR, Comparison, Finding, Smoothing
+from .findings import (
+    ALPHA,
+    SIMILAR,
+    Beyond,
+    Comparison,
+    Finding,
+    Reference,
+    Smoothing,
+    WithinChance,
+)
+from .jackknife import MIN_FOLDS
 from .result import Result
-from .statistics import MIN_FOLDS
 
 MEANING = (
-    "CKA near 1 and cosine near 1 are different things: CKA near 1 between two layers says that they tell the "
-    "images apart in the same way (nothing new along depth); cosine near 1 within a layer says that the tokens "
-    "of an image have become alike (collapse inside the layer). Neither implies the other."
+    "CKA near 1: two layers tell the images apart alike. Cosine near 1: the tokens of an image are alike within a "
+    "layer. Neither implies the other."
 )
 """Printed wherever both are."""
 
+FEW_IMAGES = 100
+"""With fewer images a normalised curve may mislead even where it is resolved."""
+
 _FEW = 4
-"""So many models are compared in sentences pair by pair. The data hold all pairs of any number."""
+"""So many models are compared pair by pair. The data hold all pairs of any number."""
 
 
 def summarize(result: Result) -> Summary:
@@ -37,7 +48,17 @@ def summarize(result: Result) -> Summary:
         findings.comparisons(result),
         smoothing,
         findings.smoothing_comparisons(result, smoothing),
+        findings.within_chance(result),
+        findings.references(result),
+        findings.beyond(result),
     )
+
+
+class Table(NamedTuple):
+    """A table to print: column heads, and rows."""
+
+    headers: list[str]
+    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,9 @@ class Summary:
         comparisons: of the raw curves of any two models.
         smoothing: of each model, the headline measure of over-smoothing.
         smoothing_comparisons: of that measure of any two models.
+        within_chance: of each model and any two, how many pairs of layers.
+        references: of each model, its similarity to each reference.
+        beyond: of any two models, what they share beyond each reference.
     """
 
     result: Result
@@ -57,35 +81,59 @@ class Summary:
     comparisons: tuple[Comparison, ...]
     smoothing: tuple[Smoothing, ...] = ()
     smoothing_comparisons: tuple[Comparison, ...] = ()
+    within_chance: tuple[WithinChance, ...] = ()
+    references: tuple[Reference, ...] = ()
+    beyond: tuple[Beyond, ...] = ()
 
     @property
-    def headers(self) -> list[str]:
-        """Column heads of the table."""
-        heads = ["Model", "Layers", "CKA(first, last)", "s(last), 95 % interval"]
-        return [*heads, f"CKA >= {SIMILAR} from", *(["Top-1"] if self._has_top1 else [])]
+    def tables(self) -> list[Table]:
+        """Of the models, and of the differences between two where there are several."""
+        return [self._models(), *([self._contrasts()] if self.comparisons else [])]
 
-    @property
-    def rows(self) -> list[list[str]]:
-        """Rows of the table, a model and readout each."""
+    def _models(self) -> Table:
+        smoothed = {entry.model: entry for entry in self.smoothing}
+        has_top1 = any(finding.top1 is not None for finding in self.findings)
+        heads = ["Model", "Layers", "CKA(first, last)", "s(last) [95 %]", f"CKA >= {SIMILAR} from"]
+        heads += [self._headline] if smoothed else []
+        heads += ["Top-1"] if has_top1 else []
         rows = []
         for finding in self.findings:
             row = [self._named(finding), str(finding.layers), _told(finding.first_last)]
-            similar = "-" if finding.similar_from is None else finding.similar_from
-            row += [_ratio(finding.s_last), similar]
-            if self._has_top1:
+            row += [_ratio(finding.s_last), finding.similar_from or "-"]
+            if smoothed:
+                entry = smoothed.get(finding.model)
+                ends = (entry.at_first, entry.at_last) if entry else ()
+                row.append(" to ".join(f"{end.values:.3f}" for end in ends) or "-")
+            if has_top1:
                 row.append("-" if finding.top1 is None else f"{100 * finding.top1:.1f} %")
             rows.append(row)
-        return rows
+        return Table(heads, rows)
+
+    def _contrasts(self) -> Table:
+        """Return the differences of any two of a few models, of many of each and the next."""
+        smoothed = {(each.model, each.other): each for each in self.smoothing_comparisons}
+        heads = ["Difference", "CKA with the last layer, half way", "p"]
+        heads += [f"{self._headline}, last layer", "p"] if smoothed else []
+        rows = []
+        for each in filter(self._is_told, self.comparisons):
+            pair = (each.model, each.other)
+            row = [f"{each.model} - {each.other}{self._readout(each.of)}", *_signed(each)]
+            if smoothed:
+                row += _signed(smoothed[pair]) if pair in smoothed else ["-", "-"]
+            rows.append(row)
+        return Table(heads, rows)
 
     @property
     def sentences(self) -> list[str]:
-        """The findings in plain words, with what the numbers rest on."""
+        """What the numbers rest on, and what has to be known to read them."""
         return [
             *self._images(),
+            *self._corrections(),
             *self._weights(),
-            *(line for finding in self.findings for line in self._about(finding)),
-            *self._compared(),
-            *self._smoothed(),
+            *self._undefined(),
+            *self._chance(),
+            *self._beyond(),
+            *([MEANING] if self.smoothing else []),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,6 +151,9 @@ class Summary:
             "contrasts": [vars(comparison) for comparison in self.comparisons],
             "smoothing": [vars(entry) for entry in self.smoothing],
             "smoothing_contrasts": [vars(entry) for entry in self.smoothing_comparisons],
+            "within_chance": [vars(entry) for entry in self.within_chance],
+            "references": [vars(entry) for entry in self.references],
+            "beyond_references": [vars(entry) for entry in self.beyond],
             "warnings": list(result.warnings),
             "fingerprint": result.fingerprint,
         }
@@ -116,27 +167,33 @@ class Summary:
         return planned - len(result.unreadable) - result.images if result.complete else 0
 
     @property
-    def _has_top1(self) -> bool:
-        return any(finding.top1 is not None for finding in self.findings)
+    def _headline(self) -> str:
+        return self.result.quantity(self.smoothing[0].measure).label
 
-    def _named(self, finding: Finding) -> str:
-        return finding.model + (f" ({finding.tokens})" if len(self.result.tokens) > 1 else "")
+    def _readout(self, tokens: str) -> str:
+        return f" ({tokens})" if len(self.result.tokens) > 1 else ""
+
+    def _named(self, of: Finding | Reference) -> str:
+        return of.model + self._readout(of.tokens)
 
     def _images(self) -> Iterator[str]:
         """Yield what the numbers rest on."""
-        result = self.result
+        result, cka = self.result, self.result.quantity("cka")
         count = len(result.batches)
         counted = f"{result.images} images in {count} {'batch' if count == 1 else 'batches'}"
+        source = f" ({cka.source})" if cka.source else ""
+        estimator = f"{cka.label or 'CKA'}: {cka.about or 'of layers'}{source}"
+        if result.folds >= MIN_FOLDS:
+            errors = f"errors leave out one of {result.folds} folds of images at a time"
+        else:
+            errors = f"too few for errors, which take at least {MIN_FOLDS} images"
+        yield f"{counted}; {errors}. {estimator}."
         if not result.complete:
             missing = sorted({*range(result.total_batches)} - set(result.batches.tolist()))
             yield (
                 f"Incomplete: {len(result.batches)} of {result.total_batches} batches; missing: "
                 f"{some([str(batch) for batch in missing], 5)}."
             )
-        if result.folds >= MIN_FOLDS:
-            yield f"{counted}; errors are jackknife standard errors over {result.folds} folds of batches."
-        else:
-            yield f"{counted}; too few for errors, which take at least {MIN_FOLDS} folds of batches."
         if unreadable := result.unreadable:
             first = unreadable[0]
             images = "1 image" if len(unreadable) == 1 else f"{len(unreadable)} images"
@@ -167,33 +224,73 @@ class Summary:
         for note in dict.fromkeys(notes.values()):
             yield f"{_listed([name for name, of in notes.items() if of == note])}: {note}."
 
-    def _about(self, finding: Finding) -> Iterator[str]:
-        """Yield how far a model's last layer is from its first."""
-        name, first_last = self._named(finding), finding.first_last
+    def _corrections(self) -> Iterator[str]:
+        """Yield what the p-values are of."""
+        if any(np.isfinite(each.p) for each in self.comparisons):
+            pairs = sum(each.of == self.comparisons[0].of for each in self.comparisons)
+            yield (
+                "p: probability of such a difference where there is none"
+                + (f", corrected for {pairs} pairs (Holm)." if pairs > 1 else ".")
+            )
+
+    def _undefined(self) -> Iterator[str]:
+        """Yield which curves say little, and why."""
         if not self.result.images:
             return
-        if not np.isfinite(first_last.values):
+        unresolved, without_error = list[str](), list[str]()
+        for finding in self.findings:
+            name = self._named(finding)
+            if not np.isfinite(finding.first_last.values):
+                yield (
+                    f"{name}: CKA(first, last) is undefined: the features of {finding.first} or "
+                    f"{finding.last} do not vary, or are not finite."
+                )
+            elif self._is_flat(finding.model, finding.tokens):
+                yield f"{name}: all its layers are the same up to rounding: its curve says nothing about depth."
+            elif not finding.s_last.resolved:
+                has_error = np.isfinite(finding.first_last.se)
+                (unresolved if has_error else without_error).append(name)
+        if unresolved:
             yield (
-                f"{name}: CKA(first, last) is undefined: the features of {finding.first} or "
-                f"{finding.last} do not vary, or are not finite."
+                f"s(l) of {_listed(unresolved)} is unresolved: CKA(first, last), by which it divides, is not "
+                "clearly above 0; read the raw curve."
             )
-            return
-        if self._is_flat(finding.model, finding.tokens):
-            yield f"{name}: all its layers are the same up to rounding: its curve says nothing about depth."
-            return
-        text = f"{name}: {finding.first} and {finding.last} share CKA {_told(first_last)}"
-        if finding.similar_from is not None and finding.similar_from != finding.last:
-            text += f"; from {finding.similar_from} on, every layer has CKA of at least {SIMILAR} with the last"
-        else:
-            text += f"; no earlier layer has CKA of {SIMILAR} with the last"
-        yield text + "."
-        if not finding.s_last.resolved and not np.isfinite(first_last.se):
-            yield f"{name}: s(l) is unresolved without an error of CKA(first, last): read the raw curve."
-        elif not finding.s_last.resolved:
-            yield (
-                f"{name}: s(l) is unresolved, since CKA(first, last), by which it divides, is not clearly "
-                "above 0: read the raw curve."
-            )
+        if without_error:
+            yield "s(l) is unresolved without an error of CKA(first, last): read the raw curve."
+        elif self.result.images < FEW_IMAGES and len(unresolved) < len(self.findings):
+            yield f"With fewer than {FEW_IMAGES} images s(l) may mislead where it is resolved: read the raw curve."
+
+    def _chance(self) -> Iterator[str]:
+        """Yield where layers are no more alike than unrelated images make them."""
+        found = [
+            f"{each.pairs} of {each.of} pairs of layers of {_pair(each.model, each.other)}"
+            f"{self._readout(each.tokens)}"
+            for each in self.within_chance
+            if each.pairs
+        ]
+        if found:
+            rough = any(each.approximate for each in self.within_chance if each.pairs)
+            about = "; few images carry some of them, so p is approximate" if rough else ""
+            yield f"Within chance (p of at least {ALPHA} after Holm): {some(found, 4)}{about}."
+
+    def _beyond(self) -> Iterator[str]:
+        """Yield how similar models are to the references, and what they share beyond these."""
+        for name in self.result.references:
+            along = [
+                f"{self._named(each)} {each.first.values:.2f} to {each.last.values:.2f} (highest "
+                f"{_told(each.highest)} at {each.highest_at})"
+                for each in self.references
+                if each.reference == name
+            ]
+            yield f"CKA with the {name}, first to last layer: {'; '.join(along)}."
+            pairs = [
+                f"{_pair(each.model, each.other)}{self._readout(each.tokens)} {_told(each.whole)}, "
+                f"{_told(each.rest)} beyond the {name}"
+                for each in self.beyond
+                if each.given == name and np.isfinite(each.whole.values)
+            ]
+            if pairs:
+                yield f"CKA of last layers: {some(pairs, 4)}."
 
     def _is_flat(self, model: str, tokens: str) -> bool:
         """Whether CKA cannot tell any of a model's layers apart, so that its curve says nothing."""
@@ -209,86 +306,24 @@ class Summary:
         )
         return (comparison.model, comparison.other) in pairs
 
-    def _compared(self) -> Iterator[str]:
-        """Yield which of two models is closer to its last layer in the middle of its depth."""
-        for comparison in filter(self._is_told, self.comparisons):
-            pair, difference = (comparison.model, comparison.other), comparison.difference
-            if any(self._is_flat(model, comparison.of) for model in pair):
-                continue
-            tokens = f" ({comparison.of})" if len(self.result.tokens) > 1 else ""
-            where, size = f"At relative depth {difference.depth:.2f}{tokens}", _size(difference)
-            closer, further = _ordered(comparison)
-            if not np.isfinite(difference.se):
-                yield (
-                    f"{where}, CKA with the last layer of {closer} is higher than of {further} by {size}, "
-                    "without an error."
-                )
-            elif _may_be_zero(difference):
-                yield (
-                    f"{where}, {comparison.model} and {comparison.other} are equally close to their last "
-                    f"layers within the error (CKA differs by {size})."
-                )
-            else:
-                yield f"{where}, {closer} is closer to its last layer than {further}: CKA higher by {size}."
-
-    def _smoothed(self) -> Iterator[str]:
-        """Yield how the headline measure changes along each model, and how it differs between two."""
-        for entry in self.smoothing:
-            ends = (
-                f"{entry.model}: {self._lower_label(entry.measure)} is {_told(entry.at_first)} at "
-                f"{entry.first} and {_told(entry.at_last)} at {entry.last}"
-            )
-            if not np.isfinite(entry.change.se):
-                yield f"{ends}."
-            elif _may_be_zero(entry.change):
-                yield f"{ends}: no change beyond the error ({_told(entry.change)})."
-            else:
-                yield f"{ends}: a change of {_told(entry.change)}."
-        for comparison in filter(self._is_told, self.smoothing_comparisons):
-            yield self._smoother(comparison)
-        if self.smoothing:
-            yield MEANING
-
-    def _smoother(self, comparison: Comparison) -> str:
-        difference, size = comparison.difference, _size(comparison.difference)
-        names = f"At the last layer, {self._lower_label(comparison.of)} of"
-        if _may_be_zero(difference):
-            return (
-                f"{names} {comparison.model} and {comparison.other} is equal within the error "
-                f"(it differs by {size})."
-            )
-        if not np.isfinite(difference.se):
-            return (
-                f"{names} {comparison.model} less that of {comparison.other} is {difference.values:.3f}, "
-                "without an error."
-            )
-        higher, lower = _ordered(comparison)
-        text = f"{names} {higher} is higher than of {lower} by {size}"
-        direction = self.result.quantity(comparison.of).smoother
-        smoother = {"higher": higher, "lower": lower, None: None}[direction]
-        return f"{text}: the tokens of {smoother} are more alike." if smoother else f"{text}."
-
-    def _lower_label(self, measure: str) -> str:
-        label = self.result.quantity(measure).label
-        return label[:1].lower() + label[1:]
-
 
 def _told(estimate: Estimate) -> str:
     return with_se(estimate.values, estimate.se)
 
 
-def _size(difference: Estimate) -> str:
-    return with_se(np.abs(difference.values), difference.se)
+def _signed(comparison: Comparison) -> list[str]:
+    """Return a difference with its sign and error, and its p-value."""
+    difference, p = comparison.difference, comparison.p
+    if not np.isfinite(difference.values):
+        return ["undefined", "-"]
+    value = f"{difference.values:+.3f}"
+    if not np.isfinite(difference.se):
+        return [value, "-"]
+    return [f"{value} +- {difference.se:.3f}", "< 0.001" if p < 0.001 else f"{p:.3f}"]
 
 
-def _may_be_zero(difference: Estimate) -> bool:
-    return bool(difference.lower <= 0 <= difference.upper)
-
-
-def _ordered(comparison: Comparison) -> tuple[str, str]:
-    """Return the model with the higher value and the one with the lower."""
-    pair = (comparison.model, comparison.other)
-    return pair if comparison.difference.values >= 0 else pair[::-1]
+def _pair(model: str, other: str) -> str:
+    return model if model == other else f"{model} and {other}"
 
 
 def _ratio(ratio: Estimate) -> str:

@@ -57,7 +57,7 @@ def curves_csv(result: Result) -> bytes:
 
 
 def pairs_csv(result: Result) -> bytes:
-    """Return one row per ordered pair of layers, models and readouts: each index and its standard error."""
+    """Return one row per ordered pair of rows of the matrix: each index and its standard error."""
     matrices = _matrices(result)
     return _csv(
         {
@@ -69,8 +69,8 @@ def pairs_csv(result: Result) -> bytes:
             "other_path": other.path,
             **{name: float(matrix[i, j]) for name, matrix in matrices.items()},
         }
-        for i, layer in enumerate(result.layers)
-        for j, other in enumerate(result.layers)
+        for i, layer in enumerate(result.stack)
+        for j, other in enumerate(result.stack)
     )
 
 
@@ -179,7 +179,7 @@ def _latex_head(result: Result, several: bool, known: bool) -> list[str]:
     span = f"\\multicolumn{{{len(depths)}}}{{c}}{{CKA($l$, last) at relative depth}}"
     return [
         "% needs \\usepackage{booktabs}",
-        f"% {result.images} images; errors: jackknife over {result.folds} folds of batches",
+        f"% {result.images} images; errors: jackknife over {result.folds} folds of images",
         "% brackets: 95 % interval; unresolved: CKA(first, last) is not clearly above 0",
         f"\\begin{{tabular}}{{{columns}}}",
         "\\toprule",

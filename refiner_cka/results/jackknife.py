@@ -1,0 +1,163 @@
+"""Errors from leaving out one fold of images at a time, and the quantiles that make intervals of them.
+
+With theta_f the statistic without fold f, SE^2 = (g - 1)/g x sum over the g non-empty folds of (theta_f - their
+mean)^2, and an interval takes Student's quantile with g - 1 degrees of freedom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..sums import Array
+
+MIN_FOLDS = 12
+"""With fewer non-empty folds an error of a similarity says too little: it is NaN and no band is drawn. An image
+is a fold of its own up to 20 of them, so this is also the least number of images."""
+
+CONFIDENCE = 0.95
+"""Two-sided confidence of every interval."""
+
+Band = Literal["pointwise", "simultaneous"]
+"""Whether an interval holds with 95 % for each layer, or for all of a curve at once."""
+
+BANDS: tuple[Band, ...] = ("pointwise", "simultaneous")
+
+_DRAWS = 20_000
+"""Of the largest of many correlated normal numbers: its 95 % quantile is then right to about 0.01."""
+
+Statistic = Callable[[Array], Array]
+"""From products `(L, L)` to an array."""
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Summed products of pairs of layers, and what leaving out each fold of images takes away from them.
+
+    Attributes:
+        total: `(L, L)`.
+        removed: `(g, L, L)`, of the non-empty folds.
+    """
+
+    total: Array
+    removed: Array
+
+    @property
+    def folds(self) -> int:
+        """How many folds hold images."""
+        return len(self.removed)
+
+    def of(self, rows: npt.NDArray[np.intp]) -> Products:
+        """Return those of some layers."""
+        return Products(self.total[np.ix_(rows, rows)], self.removed[:, rows[:, None], rows])
+
+    def replicates(self, statistic: Statistic) -> Array:
+        """Return a statistic of everything, and without each fold in turn: `(1 + g, ...)`."""
+        return np.stack(
+            [statistic(self.total), *(statistic(self.total - each) for each in self.removed)]
+        )
+
+    def se(self, statistic: Statistic) -> Array:
+        """Return the standard error of a statistic, of its shape; NaN with fewer than `MIN_FOLDS` folds.
+
+        Unlike in `replicates` only two arrays of that shape are alive, however many folds there are.
+        """
+        estimate, folds = statistic(self.total), self.folds
+        if folds < MIN_FOLDS:
+            return np.full_like(estimate, np.nan)
+        # Deviations from the full estimate are small, so their second moment loses no digits.
+        first, second = np.zeros_like(estimate), np.zeros_like(estimate)
+        for removed in self.removed:
+            deviation = statistic(self.total - removed) - estimate
+            first += deviation
+            second += deviation**2
+        variance = (folds - 1) / folds * (second - first**2 / folds)
+        result: Array = np.sqrt(np.maximum(variance, 0.0))
+        return result
+
+
+def covariance(replicates: Array, least: int = MIN_FOLDS) -> Array:
+    """Return the covariance `(K, K)` of leave-one-out replicates `(g, K)`; NaN with fewer than `least`."""
+    folds, size = replicates.shape
+    if folds < least:
+        return np.full((size, size), np.nan)
+    centred = replicates - replicates.mean(0)
+    result: Array = (folds - 1) / folds * centred.T @ centred
+    return result
+
+
+def errors(replicates: Array, least: int = MIN_FOLDS) -> Array:
+    """Return standard errors `(K,)` from leave-one-out replicates `(g, K)`; NaN with fewer than `least`."""
+    folds = len(replicates)
+    if folds < least:
+        return np.full(replicates.shape[1:], np.nan)
+    result: Array = np.sqrt((folds - 1) * replicates.var(0))
+    return result
+
+
+def t_quantile(folds: int | Array) -> Array:
+    """Return the two-sided Student quantile for `CONFIDENCE`, one degree of freedom fewer than folds.
+
+    NaN for fewer than two folds.
+    """
+    from scipy.special import stdtrit
+
+    several = np.where(np.asarray(folds) > 1, folds, np.nan)
+    result: Array = stdtrit(several - 1, 0.5 + CONFIDENCE / 2)
+    return result
+
+
+def t_p_value(values: Array, se: Array, folds: int) -> Array:
+    """Return two-sided p-values of values that are 0 in truth; NaN without an error."""
+    from scipy.special import stdtr
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result: Array = 2 * stdtr(folds - 1, -np.abs(values / se))
+    return result
+
+
+def critical(replicates: Array, band: Band) -> float:
+    """Return how many standard errors an interval reaches to either side.
+
+    For a simultaneous band: the quantile of the largest |N(0, R)| over the layers, R the correlation of the
+    replicates, each draw over one and the same sqrt(chi^2 / degrees of freedom) (max-t).
+
+    Args:
+        replicates: `(g, K)`, leaving out one fold each.
+        band: pointwise or simultaneous.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import chdtr
+
+    folds = len(replicates)
+    pointwise = float(t_quantile(folds))
+    centred = replicates - replicates.mean(0) if folds else replicates
+    lengths = np.linalg.norm(centred, axis=0)
+    varies = np.isfinite(lengths) & (lengths > 0)
+    if band == "pointwise" or folds < 2 or not varies.any():
+        return pointwise
+    largest = np.abs(_normal(folds) @ (centred / np.where(varies, lengths, 1.0))[:, varies]).max(1)
+    freedom = folds - 1
+
+    def excess(reach: float) -> float:
+        """How much more often the largest goes beyond `reach` than it may."""
+        beyond = chdtr(freedom, freedom * (largest / reach) ** 2).mean()
+        return float(beyond - (1 - CONFIDENCE))
+
+    # Never less than the pointwise one, and never more than if all layers were independent.
+    return max(pointwise, float(brentq(excess, 0.5 * pointwise, 1000.0)))
+
+
+def _normal(columns: int) -> Array:
+    """Return `(draws, columns)` normal numbers, the same for all platforms and NumPy versions."""
+    from scipy.special import ndtri
+
+    # PCG64's raw stream is fixed (NEP 19), as NumPy's own normal numbers are not.
+    raw = np.random.PCG64(0).random_raw(_DRAWS * columns)
+    uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    result: Array = ndtri(uniform).reshape(_DRAWS, columns)
+    return result
