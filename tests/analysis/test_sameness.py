@@ -28,6 +28,7 @@ from tests.analysis.runs import (
     seeded,
     sized,
     subject,
+    symmetric,
 )
 
 
@@ -204,14 +205,21 @@ def test_three_models_decode_each_image_once(tmp_path):
 DISTRIBUTED = """
 import sys, numpy as np, torch
 import refiner_cka as rc
-from tests.analysis.runs import PRODUCTS, inputs, seeded, subject
+from refiner_cka.analysis.state import Seen, State
+from refiner_cka.sums import Sum
+from tests.analysis.runs import PRODUCTS, inputs, seeded, subject, symmetric
 from tests import pathological
 result = rc.analyze(
     subject(seeded(pathological.InplaceReLU), ["fc1", "relu", "fc2"]), inputs(100), batch_size=8, workers=0,
     device="cpu",
 )
 rank = torch.distributed.get_rank()
-np.savez(f"{sys.argv[1]}/{rank}.npz", products=result.sums[PRODUCTS], batches=result.batches)
+state = State({"x": Sum("x", ("side", "side"), "product")}, {"side": 60}, device=torch.device("cpu"))
+state.add(rank, {"x": torch.from_numpy(symmetric(rank))}, Seen(8, 8, (), b""))
+state.all_reduce()
+np.savez(
+    f"{sys.argv[1]}/{rank}.npz", products=result.sums[PRODUCTS], batches=result.batches, added=state.sums()["x"]
+)
 torch.distributed.destroy_process_group()
 """
 
@@ -223,8 +231,12 @@ def test_several_processes_measure_what_one_does(tmp_path):
     )
     for rank in range(3):
         with np.load(tmp_path / f"{rank}.npz") as held:
-            np.testing.assert_allclose(held["products"], alone.sums[PRODUCTS], rtol=1e-6)
+            np.testing.assert_allclose(
+                held["products"], alone.sums[PRODUCTS], rtol=1e-12, atol=1e-12
+            )
             np.testing.assert_array_equal(held["batches"], alone.batches)
+            # To the bit: torch's own all_reduce breaks the symmetry of a sum.
+            np.testing.assert_array_equal(held["added"], symmetric(0) + symmetric(1) + symmetric(2))
 
 
 def test_tf32_is_off_inside_and_as_before_after():
