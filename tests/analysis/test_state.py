@@ -122,12 +122,21 @@ def test_a_batch_that_two_processes_hold_is_refused(theirs, monkeypatch):
         sums.add(batch, values(batch), seen(batch))
     before = sums.sums()
 
+    sent = []
+
+    def broadcast(value, src):
+        if src == 0:
+            sent.append(value.clone())
+        else:
+            value.copy_(sent[-1])
+
     def gather(held, mine):
         held[:] = [mine, {batch: seen(batch) for batch in theirs}]
 
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(distributed, "all_gather_object", gather)
-    monkeypatch.setattr(distributed, "broadcast", lambda value, rank: value)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed, "broadcast", broadcast)
     if 2 in theirs:
         with pytest.raises(ResultError, match="batch 2 is in the sums of two processes"):
             sums.all_reduce()

@@ -1,7 +1,7 @@
 """Simulate what docs/statistics.md claims, and print its tables.
 
-    python -m tests.simulation                 # as `make simulate` does; about a quarter of an hour
-    python -m tests.simulation --quick         # a few repetitions of everything, to see that it runs
+python -m tests.simulation                 # as `make simulate` does; about a quarter of an hour
+python -m tests.simulation --quick         # a few repetitions of everything, to see that it runs
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from . import TABLES
 
 def main() -> None:
     """Print every table, each as soon as it is done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--repetitions", type=int, default=600, help="of each cell")
     parser.add_argument("--quick", action="store_true", help="few repetitions, few images")
     parser.add_argument("--jobs", type=int, default=2, help="processes")

@@ -74,9 +74,7 @@ def truths(cka: Array) -> dict[str, Array]:
     """Return what `estimates` estimates, from population CKA of all layers."""
     first, second = cka[FIRST, FIRST[-1]], cka[SECOND, SECOND[-1]]
     depth = np.union1d(*map(relative_depth, DEPTHS))
-    one, two = (
-        np.interp(depth, relative_depth(len(each)), each) for each in (first, second)
-    )
+    one, two = (np.interp(depth, relative_depth(len(each)), each) for each in (first, second))
     return {
         "pair": cka[np.triu_indices(len(cka), 1)],
         "curve": first[:-1],
@@ -102,8 +100,15 @@ def estimates(products: Products) -> dict[str, Array]:
         "6 layers": statistics.curve(second, "none", "simultaneous"),
         "contrast at once": statistics.contrast(first, second, "none", "simultaneous"),
     }
-    kept = {"curve": np.s_[:, :-1], "s": np.s_[:, 1:], "contrast": np.s_[:, :-1], "contrast of s": np.s_[:, 1:]}
-    arrays = {name: product.as_array(each)[kept.get(name, np.s_[:])] for name, each in found.items()}
+    kept = {
+        "curve": np.s_[:, :-1],
+        "s": np.s_[:, 1:],
+        "contrast": np.s_[:, :-1],
+        "contrast of s": np.s_[:, 1:],
+    }
+    arrays = {
+        name: product.as_array(each)[kept.get(name, np.s_[:])] for name, each in found.items()
+    }
     return {"pair": product.as_array(statistics.similarity(products))[:, *pairs], **arrays}
 
 
@@ -128,7 +133,9 @@ def table(executor: Executor, repetitions: int, sizes: Sequence[int]) -> str:
         for images in sizes:
             runs = repeat(executor, two_model_runs, kind, images, repetitions=repetitions)
             found = cell(kind, images, runs)
-            shares = [found[name].coverage for name in single] + [found[name].whole for name in whole]
+            shares = [found[name].coverage for name in single] + [
+                found[name].whole for name in whole
+            ]
             ratio = f"{error_ratio(runs['pair']):.2f}"
             rows.append([kind, f"{images:,}", *map(percent, shares), ratio])
     return markdown(("images are", "number", *single, *whole, "error / SD"), rows)

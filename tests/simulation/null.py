@@ -25,7 +25,14 @@ PERMUTATIONS = 20_000
 DRAWS = 24
 """Pairs of layers in a row of the table."""
 
-ROWS = ((1, 64, False), (4, 64, False), (24, 64, False), (384, 64, False), (1, 146, False), (24, 64, True))
+ROWS = (
+    (1, 64, False),
+    (4, 64, False),
+    (24, 64, False),
+    (384, 64, False),
+    (1, 146, False),
+    (24, 64, True),
+)
 """Width of the features, images, and whether one image of each layer is 10 times as long as the others."""
 
 
@@ -39,9 +46,7 @@ def unrelated(rng: np.random.Generator, width: int, images: int, outliers: bool)
 
 def centred(features: Array) -> list[tuple[Array, Array]]:
     """Return the U-centred Gram matrices of both layers, batch by batch."""
-    return [
-        (u_centred_gram(first), u_centred_gram(second)) for first, second in batches(features)
-    ]
+    return [(u_centred_gram(first), u_centred_gram(second)) for first, second in batches(features)]
 
 
 def shuffled(pair: tuple[Array, Array], orders: Iterable[npt.NDArray[np.int64]]) -> Array:
@@ -75,7 +80,9 @@ def runs(width: int, images: int, outliers: bool, seeds: Seeds) -> dict[str, Arr
         sums, library = null(features)
         own = np.diagonal(sums["products"])
         similarity = sum(drawn) / np.sqrt(own.prod())
-        one = Null(similarity, *(each[0, 1] for each in (library.sd, library.skewness, library.rough)))
+        one = Null(
+            similarity, *(each[0, 1] for each in (library.sd, library.skewness, library.rough))
+        )
         normal = stats.norm.sf(similarity / one.sd)
         found.append(
             {

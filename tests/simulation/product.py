@@ -46,9 +46,7 @@ def sums(
     return total, min(place, FOLDS)
 
 
-def products(
-    batches: Iterable[Array], index: str = "cka", fold: FoldOf = fold_of
-) -> Products:
+def products(batches: Iterable[Array], index: str = "cka", fold: FoldOf = fold_of) -> Products:
     """Return the products of all pairs of layers; for the arguments see `sums`."""
     total, folds = sums(batches, index, fold)
     return Products(total["products"], total["removed"][:folds])

@@ -21,9 +21,7 @@ SIMILARITIES = (0.0, 0.02, 0.1, 0.3)
 def runs(similarity: float, images: int, seeds: Seeds) -> dict[str, Array]:
     """Return normalised curves `(repetitions, 4, K)` without their first layer, and whether they are resolved."""
     population = weak_first_layer(similarity)
-    found = [
-        statistics.curve(measured(population, images, seed), "first-last") for seed in seeds
-    ]
+    found = [statistics.curve(measured(population, images, seed), "first-last") for seed in seeds]
     return {
         "s": np.stack([product.as_array(each)[:, 1:] for each in found]),
         "resolved": np.array([float(each.resolved) for each in found]),

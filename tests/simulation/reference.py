@@ -24,7 +24,9 @@ def fold(place: int) -> int:
     return (place + 7 * (place // FOLDS)) % FOLDS
 
 
-def products(batches: Sequence[Array], folds: Sequence[npt.NDArray[np.int64]]) -> tuple[Array, Array]:
+def products(
+    batches: Sequence[Array], folds: Sequence[npt.NDArray[np.int64]]
+) -> tuple[Array, Array]:
     """Return the total of the products and what remains without each fold: `(L, L)`, `(FOLDS, L, L)`.
 
     Args:

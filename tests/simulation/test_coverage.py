@@ -3,12 +3,9 @@
 from functools import cache
 
 import numpy as np
-import pytest
 from scipy import stats
 
-from refiner_cka.results import jackknife, statistics
-from tests.simulation import coverage, orders, product, ratios
-from tests.simulation.populations import two_models
+from tests.simulation import coverage
 
 REPETITIONS = 60
 

@@ -78,9 +78,7 @@ def test_intervals_of_contrasts():
     cka, replicates = by_hand()
     products = run()[1]
     first, second = products.of(np.arange(12)), products.of(np.arange(12, 18))
-    raw, ratio = (
-        statistics.contrast(first, second, name) for name in ("none", "first-last")
-    )
+    raw, ratio = (statistics.contrast(first, second, name) for name in ("none", "first-last"))
     curves = np.concatenate([cka[None], replicates])
     for layer in range(1, 5):
         depth = layer / 5
@@ -110,12 +108,12 @@ def test_a_simultaneous_band_reaches_as_far_as_correlated_errors_do():
 
 def test_partial_similarity_is_that_of_residuals():
     """U-centred matrices make a vector space: regress each on that of z, and take the cosine of what is left."""
-    features = populations.two_models("classes").features(np.random.default_rng(2), 40)[[0, 4, 9, 15]]
+    features = populations.two_models("classes").features(np.random.default_rng(2), 40)[
+        [0, 4, 9, 15]
+    ]
     matrices = np.array([u_centred_gram(layer).ravel() for layer in features])
     *layers, given = matrices
     residuals = [layer - (layer @ given) / (given @ given) * given for layer in layers]
-    expected = [
-        [a @ b / np.sqrt((a @ a) * (b @ b)) for b in residuals] for a in residuals
-    ]
+    expected = [[a @ b / np.sqrt((a @ a) * (b @ b)) for b in residuals] for a in residuals]
     found = statistics.partial_values(matrices @ matrices.T)
     np.testing.assert_allclose(found, expected, **EXACT)
