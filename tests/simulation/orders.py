@@ -7,9 +7,8 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from refiner_cka.images.plan import fold_of
 from refiner_cka.results import statistics
-from refiner_cka.sums import FOLDS
+from refiner_cka.sums import FOLDS, fold_of
 
 from . import product
 from .coverage import error_ratio

@@ -119,19 +119,19 @@ def two_models(kind: str) -> Population:
 def weak_first_layer(similarity: float, depth: int = 6) -> Population:
     """Return a model with CKA(first, last) as given, whose other layers lie near the last one.
 
-    The first layer sees the first half of the latent numbers, the last one the other half and as much of the
-    first layer as gives the similarity.
+    The first layer sees the first half of the latent numbers in half of its features; the last one the other half
+    in the other, and as much of the first layer as gives the similarity.
     """
     rng = np.random.default_rng(3)
     ends = rng.standard_normal((2, LATENT, WIDTH))
-    ends[0, LATENT // 2 :] = 0.0
-    ends[1, : LATENT // 2] = 0.0
-    own = [np.linalg.norm(end @ end.T) for end in ends]
-    # The blocks are orthogonal: with weights c^2 and 1 of their Gram matrices, CKA is c^2 a / sqrt(c^4 a^2 + b^2).
-    mixed = similarity * own[1] / (own[0] * np.sqrt(1.0 - similarity**2))
-    last = np.sqrt(mixed) * ends[0] + ends[1]
+    ends[0, LATENT // 2 :] = ends[0, :, WIDTH // 2 :] = 0.0
+    ends[1, : LATENT // 2] = ends[1, :, : WIDTH // 2] = 0.0
+    first, last = (np.linalg.norm(end @ end.T) for end in ends)
+    # With weights m and 1 of two matrices that are orthogonal, CKA with the first is m a / sqrt(m^2 a^2 + b^2).
+    mixed = similarity * last / (first * np.sqrt(1.0 - similarity**2))
+    final = np.sqrt(mixed) * ends[0] + ends[1]
     turns = np.linspace(0.0, np.pi / 2, depth)[:, None, None]
-    return Population(np.cos(turns) * ends[0] + np.sin(turns) * last, gaussian, np.eye(LATENT))
+    return Population(np.cos(turns) * ends[0] + np.sin(turns) * final, gaussian, np.eye(LATENT))
 
 
 def batches(features: Array) -> Sequence[Array]:

@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refiner_cka.images.plan import fold_of
-from refiner_cka.measures.folds import Folded
+from refiner_cka.measures import pairs
 from refiner_cka.measures.indices import INDICES
-from refiner_cka.measures.pairs import batch_sums
 from refiner_cka.results.estimate import Estimate
 from refiner_cka.results.jackknife import Products
-from refiner_cka.sums import FOLDS
+from refiner_cka.sums import FOLDS, fold_of
 
 Array = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -38,8 +36,8 @@ def sums(
         centred = torch.from_numpy(features - features.mean(1, keepdims=True))
         folds = torch.from_numpy(fold(np.arange(place, place + images)))
         scales = torch.ones(centred.shape[:2], dtype=torch.float64)
-        folded = Folded(folds, centred.device)
-        added = batch_sums(INDICES[index], centred @ centred.mT, scales, folded)
+        matrices = INDICES[index].represent(centred @ centred.mT, scales)
+        added = pairs.added(matrices, folds)
         for name, values in added.items():
             total[name] = total.get(name, 0.0) + values.numpy()
         place += images

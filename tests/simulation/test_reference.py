@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from refiner_cka.images.plan import fold_of
 from refiner_cka.results import statistics
 from refiner_cka.results.jackknife import critical
-from refiner_cka.sums import FOLDS, cosine
+from refiner_cka.sums import FOLDS, cosine, fold_of
 from tests.simulation import populations, product, reference
 from tests.synthetic import u_centred_gram
 
