@@ -109,7 +109,7 @@ def torchrun(processes, arguments):
     return _ended(lambda: torch.distributed.run.main([*launcher, *arguments]))
 
 
-def start(processes, arguments, folder):
+def start(processes, arguments, folder, **env):
     """Start a run in a folder; return the process of the launcher, or of the one process."""
     run = (
         (lambda: command(arguments)) if processes == 1 else (lambda: torchrun(processes, arguments))
@@ -121,6 +121,7 @@ def start(processes, arguments, folder):
         "STRESS_OUTPUT": str(folder / "output.txt"),
         "COUNTED": str(folder / "counted.txt"),
         "OMP_NUM_THREADS": "1",
+        **env,
     }
     (folder / "counted.txt").touch()
     (folder / "pids").write_text("")

@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import refiner_cka as rc
 from cli.output import Target
@@ -51,8 +51,8 @@ class Case:
 
     def __str__(self):
         return (
-            f"{self.processes} -> {self.resumed_by} processes, {self.name} to {self.target} after {self.moment:.2f} s, "
-            f"saved every {self.save_every} s"
+            f"{self.processes} -> {self.resumed_by} processes, {self.name} to {self.target} after "
+            f"{self.moment:.2f} s, saved every {self.save_every} s"
         )
 
 
@@ -87,7 +87,8 @@ def run(processes, folder, images, *more):
     pid = launching.start(processes, arguments(images, *out, *more), folder)
     code, _ = launching.wait(pid, folder, LIMIT)
     assert code == 0, f"exit code {code}:\n{(folder / 'output.txt').read_text()}"
-    return (folder / "results" / "analysis.h5").stat().st_mtime - begin
+    [result] = (folder / "results").glob("analysis*.h5")
+    return result.stat().st_mtime - begin
 
 
 def disturb(case, folder, images):
@@ -98,10 +99,8 @@ def disturb(case, folder, images):
     number = getattr(signal, f"SIG{case.name}")
     for name, each in launching.pids(folder) if case.target != "launcher" else [("launcher", pid)]:
         if case.target in (name, "all"):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(each, number)
-            except ProcessLookupError:
-                pass
     return launching.wait(pid, folder, LIMIT)[1]
 
 
