@@ -14,7 +14,8 @@ from refiner_cka.measures.folds import Folded
 from refiner_cka.measures.indices import BANDWIDTH, INDICES, NEIGHBOURS, chosen
 from refiner_cka.measures.pairs import batch_sums
 from refiner_cka.sums import FOLDS, cosine
-from tests import float64
+from tests import float64, pathological
+from tests.analysis import runs
 
 TOLERANCE = 1e-5
 CPU = torch.device("cpu")
@@ -247,3 +248,29 @@ def test_batches_too_small_for_neighbours_are_refused():
         rc.DataError, match=r"knn takes batches of at least 20 images, and the .*19"
     ):
         INDICES["knn"].described(19)
+
+
+def analysed(**options):
+    module = pathological.InplaceReLU().eval()
+    subject = runs.subject(module, ["fc1", "fc2"], preprocessing=runs.sized(4))
+    return runs.run(subject, runs.inputs(52), batch_size=20, smoothing="none", **options)
+
+
+def test_a_run_measures_them_in_one_pass_and_in_parts_that_add_up():
+    names = ",".join(INDICES)
+    whole, alone = analysed(index=names), analysed()
+    assert whole.indices == tuple(INDICES)
+    np.testing.assert_array_equal(whole.cka(), alone.cka())
+    parts = [analysed(index=names, shard=(part, 2)) for part in (1, 2)]
+    merged = rc.merge(parts)
+    for name in INDICES:
+        one, two = whole.similarity(name), merged.similarity(name)
+        np.testing.assert_allclose(one.values, two.values, rtol=1e-12)
+        np.testing.assert_allclose(one.se, two.se, rtol=1e-9, atol=1e-12)
+        assert np.isfinite(one.se).all()
+        assert ((whole.p_values(index=name) >= 0) & (whole.p_values(index=name) <= 1)).all()
+
+
+def test_parts_with_other_indices_do_not_merge():
+    with pytest.raises(rc.ResultError, match="rsa of indices differs"):
+        rc.merge([analysed(shard=(1, 2)), analysed(shard=(2, 2), index="rsa")])
