@@ -38,8 +38,8 @@ def runs(scheme: str, images: int, seeds: Seeds) -> dict[str, Array]:
 def table(executor: Executor, repetitions: int, sizes: Sequence[int]) -> str:
     """Return how large errors are in both schemes.
 
-    No coverage: with as many images of each class as of any other, population CKA of images drawn one by one is not
-    quite what is estimated.
+    No coverage: with as many images of each class as of any other, population CKA of images drawn one by one is
+    not quite what is estimated.
     """
     rows = []
     for scheme in SCHEMES:

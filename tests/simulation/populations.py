@@ -65,7 +65,7 @@ class Population:
 
 
 def relu_covariance(covariance: Array) -> Array:
-    """Return the covariance of relu(u), relu(v) for Gaussian u, v of mean 0 (Cho & Saul 2009, arc-cosine kernel)."""
+    """Return the covariance of relu(u), relu(v) of Gaussian u, v of mean 0 (Cho & Saul 2009)."""
     sd = np.sqrt(np.diagonal(covariance))
     scale = sd[:, None] * sd
     correlation = np.clip(covariance / scale, -1.0, 1.0)
@@ -75,7 +75,7 @@ def relu_covariance(covariance: Array) -> Array:
 
 
 def turning(rng: np.random.Generator, depth: int, angle: float = 1.4) -> Array:
-    """Return maps of a model whose layers turn gradually from one random map to another, `(depth, LATENT, WIDTH)`."""
+    """Return maps of a model whose layers turn from one random map to another, `(depth, LATENT, WIDTH)`."""
     strength = np.arange(1, LATENT + 1)[:, None] ** -0.5
     first, last = rng.standard_normal((2, LATENT, WIDTH)) * strength
     turns = np.linspace(0.0, angle, depth)[:, None, None]
@@ -135,6 +135,6 @@ def weak_first_layer(similarity: float, depth: int = 6) -> Population:
 
 
 def batches(features: Array) -> Sequence[Array]:
-    """Return features `(L, n, WIDTH)` cut into batches as a run cuts them; a last one of fewer than 4 is left out."""
+    """Return features `(L, n, WIDTH)` in batches as a run cuts them; a last one of fewer than 4 is left out."""
     cut = [features[:, first : first + BATCH] for first in range(0, features.shape[1], BATCH)]
     return cut if cut[-1].shape[1] >= 4 else cut[:-1]

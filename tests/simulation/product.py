@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from refiner_cka.measures import pairs
+from refiner_cka.measures.folds import Folded
 from refiner_cka.measures.indices import INDICES
 from refiner_cka.results.estimate import Estimate
 from refiner_cka.results.jackknife import Products
@@ -36,8 +37,8 @@ def sums(
         centred = torch.from_numpy(features - features.mean(1, keepdims=True))
         folds = torch.from_numpy(fold(np.arange(place, place + images)))
         scales = torch.ones(centred.shape[:2], dtype=torch.float64)
-        matrices = INDICES[index].represent(centred @ centred.mT, scales)
-        added = pairs.added(matrices, folds)
+        folded = Folded(folds, torch.device("cpu"))
+        added = pairs.batch_sums(INDICES[index], centred @ centred.mT, scales, folded)
         for name, values in added.items():
             total[name] = total.get(name, 0.0) + values.numpy()
         place += images

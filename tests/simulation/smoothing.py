@@ -10,6 +10,8 @@ all. `interval` measures one run as the library does, and `population` says what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from functools import cache
 from typing import Literal
 
@@ -22,6 +24,8 @@ from refiner_cka.measures.tokens import Tokens
 from refiner_cka.results.estimate import Estimate
 from refiner_cka.results.means import means
 from refiner_cka.sums import FOLDS, MIN_BATCH, fold_of
+
+from .running import Seeds, markdown, percent, repeat
 
 Array = npt.NDArray[np.float64]
 Kind = Literal["ordinary", "classes", "outliers"]
@@ -79,3 +83,24 @@ def interval(name: str, drawn: Array) -> Estimate:
 def population(name: str, kind: Kind) -> float:
     """Return what the mean over runs of batches of `BATCH` tends to, from a sample of `LARGE` images."""
     return float(values(name, tokens(kind, LARGE, np.random.default_rng(0))).mean())
+
+
+def runs(name: str, kind: Kind, images: int, truth: float, seeds: Seeds) -> dict[str, Array]:
+    """Return whether the interval of each run holds the truth, `(repetitions,)`."""
+    found = [interval(name, tokens(kind, images, np.random.default_rng(seed))) for seed in seeds]
+    return {"covered": np.array([f.lower[0] <= truth <= f.upper[0] for f in found], float)}
+
+
+def table(executor: Executor, repetitions: int, sizes: Sequence[int]) -> str:
+    """Return how often intervals hold the population value."""
+    rows = []
+    kinds: tuple[Kind, ...] = ("ordinary", "classes", "outliers")
+    for kind in kinds:
+        for images in sizes:
+            shares = []
+            for name in MEASURED:
+                truth = population(name, kind)
+                done = repeat(executor, runs, name, kind, images, truth, repetitions=repetitions)
+                shares.append(percent(done["covered"].mean()))
+            rows.append([kind, f"{images:,}", *shares])
+    return markdown(("images are", "number", *MEASURED), rows)

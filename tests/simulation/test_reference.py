@@ -94,7 +94,7 @@ def test_intervals_of_contrasts():
 
 
 def test_a_simultaneous_band_reaches_as_far_as_correlated_errors_do():
-    """Of 200,000 other draws 95 % lie within, up to 5 standard errors of both draws: 5 x 0.0016 in 20,000 of them."""
+    """Of 200,000 other draws 95 % lie within, up to 5 standard errors: 5 x 0.0016 for 20,000 of them."""
     replicates = np.arctanh(by_hand()[1][:, :11, 11])
     reach = critical(replicates, "simultaneous")
     rng = np.random.default_rng(0)
