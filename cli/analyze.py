@@ -39,6 +39,7 @@ def analyze(
     layers: Annotated[str, options.of("layers")] = rc.Options.layers,
     tokens: Annotated[str, options.of("tokens")] = rc.Options.tokens,
     index: Annotated[str, options.of("index", metavar="NAME,...")] = rc.Options.index,
+    against: Annotated[str | None, options.of("against", metavar="NAME,...")] = rc.Options.against,
     smoothing: Annotated[
         str | None, options.of("smoothing", metavar="NAME,...|all|none")
     ] = rc.Options.smoothing,
@@ -85,6 +86,7 @@ def analyze(
             layers=layers,
             tokens=tokens,
             index=index,
+            against=against,
             smoothing=smoothing,
             attention=attention,
             batch_size=batch_size,

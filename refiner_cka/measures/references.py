@@ -26,25 +26,26 @@ class Reference:
 
     Attributes:
         about: what it is, JSON types by name, for a source of images.
-        inputs: how it needs them to be prepared; the first way there is if they cannot be.
-        features: from a batch and those inputs to features, `(n, p)` on the CPU.
+        inputs: how it needs pictures to be prepared, if it needs them at all.
+        features: from a batch to features, `(n, p)` on the CPU.
         missing: why a source has none, in words that follow its name; empty if it has.
     """
 
     about: Callable[[ImageSource], Mapping[str, Any]]
     inputs: Preprocessing | None
-    features: Callable[[Batch, torch.Tensor], torch.Tensor]
+    features: Callable[[Batch], torch.Tensor]
     missing: Callable[[ImageSource], str] = lambda _source: ""
 
 
-def _classes(batch: Batch, _inputs: torch.Tensor) -> torch.Tensor:
+def _classes(batch: Batch) -> torch.Tensor:
     """Return the labels, one-hot."""
     assert batch.labels is not None  # a source without labels is refused
     return torch.nn.functional.one_hot(batch.labels).to(torch.float32)
 
 
-def _pixels(_batch: Batch, inputs: torch.Tensor) -> torch.Tensor:
-    """Return the pixels in a row."""
+def _pixels(batch: Batch) -> torch.Tensor:
+    """Return the pixels in a row; of floating inputs, which are fed as they are, all values."""
+    inputs = batch.inputs.get(PIXELS, next(iter(batch.inputs.values())))
     return inputs.flatten(1).to(torch.float32)
 
 

@@ -25,7 +25,7 @@ def test_it_exports_all_it_says():
     result = with_smoothing(synthetic_result({"a": 3}, constant=[("a", 1)]))
     told = json.loads(json.dumps(result.curve("a").as_dict(), allow_nan=False))
     assert set(told) == {"values", "se", "lower", "upper", "depth"} | {
-        *("over", "folds", "resolved", "band")
+        *("over", "folds", "resolved", "band", "trainings")
     }
     assert told["values"] == [1.0, None, result.curve("a").values[2]]
     assert told["depth"] == [0.0, 0.5, 1.0]

@@ -35,7 +35,7 @@ def sums(
     for features in batches:
         images = features.shape[1]
         centred = torch.from_numpy(features - features.mean(1, keepdims=True))
-        folds = torch.from_numpy(fold(np.arange(place, place + images)))
+        folds = fold(np.arange(place, place + images))
         scales = torch.ones(centred.shape[:2], dtype=torch.float64)
         folded = Folded(folds, torch.device("cpu"))
         added = pairs.batch_sums(INDICES[index], centred @ centred.mT, scales, folded)
