@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import typer
 from filelock import FileLock, Timeout
 
@@ -131,7 +130,7 @@ class Target:
         parts: list[rc.Result] = []
         # A part that another one went on from lies in that one, which is larger.
         for result in sorted(found, key=lambda each: -len(each.batches)):
-            if not any(np.isin(result.batches, part.batches).any() for part in parts):
+            if not any({*result.batches.tolist()} & {*part.batches.tolist()} for part in parts):
                 parts.append(result)
         return rc.merge(parts) if parts else None
 
