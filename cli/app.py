@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
 from collections import Counter
 from typing import Annotated, Any
@@ -21,10 +23,11 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; 1 for a refusal, 130, 143 or 129 when interrupted.
 
-        A signal is an exception here, so that temporary files are removed.
+        A signal is an exception here, so that temporary files are removed; not in one of several processes, which
+        may wait for the others where no exception reaches.
         """
-        interrupting = Interrupting()
-        with interrupting:
+        interrupting, alone = Interrupting(), os.environ.get("WORLD_SIZE", "1") == "1"
+        with interrupting if alone else contextlib.nullcontext():
             try:
                 return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:

@@ -43,7 +43,7 @@ def prepare_streams() -> None:
     os.close(number)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process lives
     sys.stderr = _Unfailing(sys.stderr)  # type: ignore[assignment]
 
 
@@ -109,7 +109,9 @@ def table(headers: list[str], rows: list[list[str]]) -> None:
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for position, header in enumerate(headers):
-        drawn.add_column(printable(header), justify="left" if position == 0 else "right", overflow="fold")
+        drawn.add_column(
+            printable(header), justify="left" if position == 0 else "right", overflow="fold"
+        )
     for row in rows:
         drawn.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200).print(drawn)

@@ -222,7 +222,9 @@ def finish(
     except rc.ResultFileError as error:
         failure = error
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted while figures were drawn; {_complete(target)}") from None
+        raise KeyboardInterrupt(
+            f"interrupted while figures were drawn; {_complete(target)}"
+        ) from None
     print_summary(result, as_json=as_json, files=files, quiet=quiet)
     if failure is not None:
         raise rc.ResultFileError(f"{failure}; {_complete(target)}")
