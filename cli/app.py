@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import refiner_cka as rc
 
-from . import analyze, console, export, maps, merge, models, plot, show
+from . import analyze, console, export, maps, merge, models, plot, processes, show
 from .interrupting import Interrupting
 
 
@@ -31,15 +31,24 @@ class Commands(TyperGroup):
             try:
                 return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
-                of_typer = type(error).__module__.startswith(("click", "typer"))
-                if ctx.params.get("debug") or of_typer or isinstance(error, BrokenPipeError):
+                if isinstance(error, typer.Exit | BrokenPipeError):
                     raise  # typer ends quietly where nobody reads on
-                console.error(_told(error))
+                speaks = processes.speaks(error)
+                of_typer = type(error).__module__.startswith(("click", "typer"))
+                if ctx.params.get("debug") or of_typer:
+                    raise
+                if speaks:
+                    console.error(_told(error))
                 was_signal = isinstance(error, KeyboardInterrupt)
                 raise typer.Exit(interrupting.exit_code if was_signal else 1) from None
 
 
 def _told(error: BaseException) -> str:
+    number = processes.rank()
+    return f"process {number}: {_reason(error)}" if number else _reason(error)
+
+
+def _reason(error: BaseException) -> str:
     if isinstance(error, rc.RefinerCkaError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -102,7 +111,8 @@ def root(
     """Prepare what every command shares."""
     if not debug:
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", rc.AnalysisWarning)
+        if processes.rank() == 0:
+            warnings.simplefilter("always", rc.AnalysisWarning)
         warnings.showwarning = console.warning
 
 

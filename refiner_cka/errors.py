@@ -29,6 +29,10 @@ class DeviceError(RefinerCkaError):
     """The device or the precision asked for does not exist on this machine."""
 
 
+class ProcessError(RefinerCkaError):
+    """Another process of the run ended before its time, and says why itself."""
+
+
 class ResultError(RefinerCkaError):
     """A result cannot answer the question, or results cannot be merged."""
 

@@ -31,6 +31,13 @@ class Options:
 
     layers: str = _option("block", "block, attn, mlp, all, or a glob: 'blocks.*.norm1'.")
     tokens: str = _option("all", "all, patch, cls, mean; several with commas are read in one pass.")
+    index: str = _option(
+        "cka",
+        "Similarity indices, with commas: cka-cosine, cka-rbf, rsa, knn; cka is always measured.",
+    )
+    against: str | None = _option(
+        None, "References to compare every layer with: labels, pixels, or both with a comma."
+    )
     smoothing: str | None = _option(
         None, "Over-smoothing measures of the tokens. Default: cosines, norms, effective rank."
     )

@@ -252,32 +252,35 @@ def _add_product(block: torch.Tensor, out: torch.Tensor) -> None:
             out[half:, half:] += torch.bmm(lower, lower.mT).sum(0)
 
 
-def u_centre(grams: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Return U-centred Gram matrices in float64.
+def exact(grams: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Return Gram matrices on one scale, `scales[..., None] * grams * scales[..., None, :]`, new in float64."""
+    factors = scales.to(torch.float64)
+    found = grams.to(torch.float64, copy=True)
+    found *= factors.unsqueeze(-1)
+    found *= factors.unsqueeze(-2)
+    return found
+
+
+def centre_rows(matrices: torch.Tensor) -> torch.Tensor:
+    """U-centre symmetric matrices, `(..., n, n)` float64, n at least `MIN_BATCH`, in place.
 
     With the diagonal of K set to 0, row sums r_i and total s:
     U_ij = K_ij - (r_i + r_j)/(n - 2) + s/((n - 1)(n - 2)) for i != j, and U_ii = 0.
-
-    Args:
-        grams: `(..., n, n)`, n at least `MIN_BATCH`.
-        scales: `(..., n)`; K is `scales[..., None] * grams * scales[..., None, :]`.
-
-    Returns:
-        `(..., n, n)`, float64.
     """
-    n = grams.shape[-1]
-    exact = scales.to(torch.float64)
-    centred = grams.to(torch.float64, copy=True)
-    diagonal = centred.diagonal(dim1=-2, dim2=-1)
+    n = matrices.shape[-1]
+    diagonal = matrices.diagonal(dim1=-2, dim2=-1)
     diagonal.zero_()
-    centred *= exact.unsqueeze(-1)
-    centred *= exact.unsqueeze(-2)
-    rows = centred.sum(-1)
+    rows = matrices.sum(-1)
     total = rows.sum(-1)
-    centred -= (rows.unsqueeze(-1) + rows.unsqueeze(-2)) / (n - 2)
-    centred += total[..., None, None] / ((n - 1) * (n - 2))
+    matrices -= (rows.unsqueeze(-1) + rows.unsqueeze(-2)) / (n - 2)
+    matrices += total[..., None, None] / ((n - 1) * (n - 2))
     diagonal.zero_()
-    return centred
+    return matrices
+
+
+def u_centre(grams: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Return U-centred Gram matrices, new in float64: see `exact` and `centre_rows`."""
+    return centre_rows(exact(grams, scales))
 
 
 def relative(gram: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -293,14 +296,3 @@ def relative(gram: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         return scales
     half = int(sizes[counted].amax()) // 2
     return scales * 2.0 ** min(max(-half, -1000), 1000)
-
-
-def products(centred: torch.Tensor) -> torch.Tensor:
-    """Return `<U_i, U_j>` for all pairs of a stack, `(L, L)`, from `(L, n, n)`.
-
-    One matrix product: O(L^2 n^2), where the trace of a product per pair takes O(L^2 n^3). Exactly
-    symmetric, which a BLAS alone does not promise.
-    """
-    flat = centred.flatten(1)
-    pairs = flat @ flat.T
-    return (pairs + pairs.T) / 2

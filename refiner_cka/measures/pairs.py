@@ -1,41 +1,47 @@
-"""What a batch adds for a similarity index: products of all pairs of layers, and how they vary."""
+"""What one batch adds to the sums of a similarity index."""
 
 from __future__ import annotations
 
 import torch
 
-from ..sums import FOLDS
-from . import hsic
+from . import null
+from .folds import Folded
+from .indices import Index
+
+BLOCK = 1 << 22
+"""Bytes of matrices made at a time: those fit into a cache."""
 
 
-def added(stack: torch.Tensor, folds: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return what a batch adds to the sums of an index, by part."""
-    n = stack.shape[-1]
-    removed = stack.new_zeros(FOLDS, len(stack), len(stack))
-    for fold in sorted(set(folds.tolist())):
-        own = (folds == fold).nonzero()[:, 0]
-        rows = stack[:, own]
-        removed[fold] = 2 * hsic.products(rows) - hsic.products(rows[:, :, own])
-    squares = stack.square().sum((-1, -2))
-    cubes = stack.pow(3).sum((-1, -2))
-    traces = torch.einsum("lij,ljk,lki->l", stack, stack, stack)
-    outer = torch.outer
-    falling = [1.0]
-    for k in range(6):
-        falling.append(falling[-1] * (n - k))
-    p, q = cubes, traces
-    third = 4 * outer(p, p) / falling[2]
-    third += (24 * outer(p, p) + 8 * outer(q, q)) / falling[3]
-    third += (56 * outer(p, p) + 24 * outer(p - q, p - q)) / falling[4]
-    if n > 4:
-        third += 48 * outer(q - 2 * p, q - 2 * p) / falling[5]
-    if n > 5:
-        third += 64 * outer(2 * p - q, 2 * p - q) / falling[6]
-    quartic = stack.pow(4).sum((-1, -2))
+def batch_sums(
+    index: Index, grams: torch.Tensor, scales: torch.Tensor, folded: Folded
+) -> dict[str, torch.Tensor]:
+    """Return what a batch adds to each sum of an index, by the sum's name. Nothing waits for the device.
+
+    Args:
+        index: the index.
+        grams: of the batch, `(L, n, n)` on scales `(L, n)`, as `hsic.gram` writes them.
+        scales: see there.
+        folded: which images are in which fold, on the device of the Gram matrices.
+
+    Returns:
+        float64: `products` `(L, L)`; `removed` `(FOLDS, L, L)`, what leaving out a fold's images removes of them;
+        `variance`, `third` and `fourth` `(L, L)`, of the products of layers that see unrelated images.
+    """
+    zero_rows, n = index.centring == "rows", folded.images
+    stack = folded.stack(len(grams))
+    found = []
+    layers = max(1, BLOCK // (8 * n * n))
+    for first in range(0, len(grams), layers):
+        part = slice(first, first + layers)
+        matrices = index.matrices(grams[part], scales[part])
+        folded.put(matrices, stack[part])
+        found.append(null.moments(matrices, zero_rows=zero_rows))
+    moments = null.Moments(*(torch.cat(each) for each in zip(*found, strict=True)))
+    products, removed = folded.products(stack, symmetric=index.symmetric, zero_rows=zero_rows)
     return {
-        "products": hsic.products(stack),
+        "products": products,
         "removed": removed,
-        "variance": 2 * outer(squares, squares) / (n * (n - 3)),
-        "third": third,
-        "fourth": 8 * outer(quartic, quartic) / falling[2],
+        "variance": null.variance(moments, n),
+        "third": null.third(moments, n),
+        "fourth": null.fourth(moments, n),
     }

@@ -28,6 +28,11 @@ class Estimate:
         images: of a mean the shape of the values, how many images have one.
         resolved: false if it divides by a number not clearly above 0: the values then mean little.
         band: whether 95 % holds for each place, or for all of them at once.
+        trainings: how many trainings it rests on, see docs/replicates.md.
+        spread: the shape of the values, standard deviation over trainings, or over pairs of them; `None` where
+            there is one.
+        freedom: the shape of the values, degrees of freedom of errors over trainings; `None` over images, where
+            they are one fewer than the folds.
     """
 
     values: Array
@@ -40,6 +45,9 @@ class Estimate:
     images: Array | None = None
     resolved: bool = True
     band: Band = "pointwise"
+    trainings: int = 1
+    spread: Array | None = None
+    freedom: Array | None = None
 
     def __repr__(self) -> str:
         """Tell the first and the last value; an array of them would fill pages."""
@@ -52,10 +60,11 @@ class Estimate:
             f"<Estimate: {told}; errors over {self.over}{'' if self.resolved else '; unresolved'}>"
         )
 
-    def at(self, place: int) -> Estimate:
-        """Return the estimate of one layer of a curve."""
+    def at(self, layer: int, other: int | None = None) -> Estimate:
+        """Return the estimate of one layer of a curve, or of one pair of layers."""
+        place = layer if other is None else (layer, other)
         arrays: dict[str, Any] = {
-            name: np.asarray(value[place])
+            name: np.asarray(value[layer if name == "depth" else place])
             for name, value in vars(self).items()
             if isinstance(value, np.ndarray)
         }

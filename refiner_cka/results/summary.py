@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import some
 from ..sums import MIN_BATCH
 from . import findings
-from .estimate import Estimate, as_json, with_se
-from .findings import SIMILAR, Comparison, Finding, Smoothing
+from .estimate import Estimate, as_json
+from .findings import (
+    ALPHA,
+    SIMILAR,
+    Beyond,
+    Comparison,
+    Finding,
+    Reference,
+    Smoothing,
+    WithinChance,
+)
 from .jackknife import MIN_FOLDS
 from .result import Result
+from .wording import listed, pair, ratio, signed, told
 
 MEANING = (
-    "CKA near 1 and cosine near 1 are different things: CKA near 1 between two layers says that they tell the "
-    "images apart in the same way (nothing new along depth); cosine near 1 within a layer says that the tokens "
-    "of an image have become alike (collapse inside the layer). Neither implies the other."
+    "CKA near 1: two layers tell the images apart alike. Cosine near 1: the tokens of an image are alike within a "
+    "layer. Neither implies the other."
 )
 """Printed wherever both are."""
 
+OVER = (
+    "Errors over images say how well these networks are known, errors over trainings how a recipe varies from "
+    "training to training on these images: a claim about a recipe rests on the latter."
+)
+"""Printed wherever there are both."""
+
+FEW_IMAGES = 100
+"""With fewer images a normalised curve may mislead even where it is resolved."""
+
 _FEW = 4
-"""So many models are compared in sentences pair by pair. The data hold all pairs of any number."""
+"""So many models are compared pair by pair. The data hold all pairs of any number."""
 
 
 def summarize(result: Result) -> Summary:
@@ -37,7 +56,17 @@ def summarize(result: Result) -> Summary:
         findings.comparisons(result),
         smoothing,
         findings.smoothing_comparisons(result, smoothing),
+        findings.within_chance(result),
+        findings.references(result),
+        findings.beyond(result),
     )
+
+
+class Table(NamedTuple):
+    """A table to print: column heads, and rows."""
+
+    headers: list[str]
+    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -46,10 +75,13 @@ class Summary:
 
     Attributes:
         result: what it is of.
-        findings: of each model under each readout.
-        comparisons: of the raw curves of any two models.
-        smoothing: of each model, the headline measure of over-smoothing.
-        smoothing_comparisons: of that measure of any two models.
+        findings: of each model and each group of trainings, under each readout.
+        comparisons: of the raw curves of any two models, and of any two groups.
+        smoothing: of each model and group, the headline measure of over-smoothing.
+        smoothing_comparisons: of that measure of any two models, and of any two groups.
+        within_chance: of each model and any two, how many pairs of layers.
+        references: of each model, its similarity to each reference.
+        beyond: of any two models, what they share beyond each reference.
     """
 
     result: Result
@@ -57,35 +89,65 @@ class Summary:
     comparisons: tuple[Comparison, ...]
     smoothing: tuple[Smoothing, ...] = ()
     smoothing_comparisons: tuple[Comparison, ...] = ()
+    within_chance: tuple[WithinChance, ...] = ()
+    references: tuple[Reference, ...] = ()
+    beyond: tuple[Beyond, ...] = ()
 
     @property
-    def headers(self) -> list[str]:
-        """Column heads of the table."""
-        heads = ["Model", "Layers", "CKA(first, last)", "s(last), 95 % interval"]
-        return [*heads, f"CKA >= {SIMILAR} from", *(["Top-1"] if self._has_top1 else [])]
+    def tables(self) -> list[Table]:
+        """Of the models and groups, and of the differences between two where there are several."""
+        contrasts = self._contrasts()
+        return [self._models(), *([contrasts] if contrasts.rows else [])]
 
-    @property
-    def rows(self) -> list[list[str]]:
-        """Rows of the table, a model and readout each."""
+    def _models(self) -> Table:
+        smoothed = {entry.model: entry for entry in self.smoothing}
+        has_top1 = any(finding.top1 is not None for finding in self.findings)
+        heads = ["Model", "Layers", "CKA(first, last)", "s(last) [95 %]", f"CKA >= {SIMILAR} from"]
+        heads += [self._headline] if smoothed else []
+        heads += ["Top-1"] if has_top1 else []
+        heads += ["Errors over"] if self.result.groups else []
         rows = []
         for finding in self.findings:
-            row = [self._named(finding), str(finding.layers), _told(finding.first_last)]
-            similar = "-" if finding.similar_from is None else finding.similar_from
-            row += [_ratio(finding.s_last), similar]
-            if self._has_top1:
+            row = [self._named(finding), str(finding.layers), told(finding.first_last)]
+            row += [ratio(finding.s_last), finding.similar_from or "-"]
+            if smoothed:
+                entry = smoothed.get(finding.model)
+                ends = (entry.at_first, entry.at_last) if entry else ()
+                row.append(" to ".join(f"{end.values:.3f}" for end in ends) or "-")
+            if has_top1:
                 row.append("-" if finding.top1 is None else f"{100 * finding.top1:.1f} %")
+            row += self._over(finding.first_last)
             rows.append(row)
-        return rows
+        return Table(heads, rows)
+
+    def _contrasts(self) -> Table:
+        """Return the differences of any two of a few models or groups, of many of each and the next."""
+        smoothed = {(each.model, each.other): each for each in self.smoothing_comparisons}
+        heads = ["Difference", "CKA with the last layer, half way", "p"]
+        heads += [f"{self._headline}, last layer", "p"] if smoothed else []
+        heads += ["Errors over"] if self.result.groups else []
+        rows = []
+        for each in filter(self._is_told, self.comparisons):
+            names = (each.model, each.other)
+            row = [f"{each.model} - {each.other}{self._readout(each.of)}", *signed(each)]
+            if smoothed:
+                row += signed(smoothed[names]) if names in smoothed else ["-", "-"]
+            row += self._over(each.difference)
+            rows.append(row)
+        return Table(heads, rows)
 
     @property
     def sentences(self) -> list[str]:
-        """The findings in plain words, with what the numbers rest on."""
+        """What the numbers rest on, and what has to be known to read them."""
         return [
             *self._images(),
+            *self._corrections(),
+            *self._trainings(),
             *self._weights(),
-            *(line for finding in self.findings for line in self._about(finding)),
-            *self._compared(),
-            *self._smoothed(),
+            *self._undefined(),
+            *self._chance(),
+            *self._beyond(),
+            *([MEANING] if self.smoothing else []),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -99,10 +161,18 @@ class Summary:
             "folds": result.folds,
             "unreadable": [vars(entry) for entry in result.unreadable],
             "in_batches_too_small": self.too_small,
-            "models": [vars(finding) for finding in self.findings],
+            "models": [vars(each) for each in self.findings if each.ceiling is None],
+            "groups": [
+                {**vars(each), "trainings": result.groups[each.model]}
+                for each in self.findings
+                if each.ceiling is not None
+            ],
             "contrasts": [vars(comparison) for comparison in self.comparisons],
             "smoothing": [vars(entry) for entry in self.smoothing],
             "smoothing_contrasts": [vars(entry) for entry in self.smoothing_comparisons],
+            "within_chance": [vars(entry) for entry in self.within_chance],
+            "references": [vars(entry) for entry in self.references],
+            "beyond_references": [vars(entry) for entry in self.beyond],
             "warnings": list(result.warnings),
             "fingerprint": result.fingerprint,
         }
@@ -116,27 +186,38 @@ class Summary:
         return planned - len(result.unreadable) - result.images if result.complete else 0
 
     @property
-    def _has_top1(self) -> bool:
-        return any(finding.top1 is not None for finding in self.findings)
+    def _headline(self) -> str:
+        return self.result.quantity(self.smoothing[0].measure).label
 
-    def _named(self, finding: Finding) -> str:
-        return finding.model + (f" ({finding.tokens})" if len(self.result.tokens) > 1 else "")
+    def _readout(self, tokens: str) -> str:
+        return f" ({tokens})" if len(self.result.tokens) > 1 else ""
+
+    def _named(self, of: Finding | Reference) -> str:
+        return of.model + self._readout(of.tokens)
+
+    def _over(self, estimate: Estimate) -> list[str]:
+        """Return what the errors of a row are over, where there is a choice."""
+        over = f"{estimate.trainings} trainings" if estimate.over == "trainings" else "images"
+        return [over] if self.result.groups else []
 
     def _images(self) -> Iterator[str]:
         """Yield what the numbers rest on."""
-        result = self.result
+        result, cka = self.result, self.result.quantity("cka")
         count = len(result.batches)
         counted = f"{result.images} images in {count} {'batch' if count == 1 else 'batches'}"
+        source = f" ({cka.source})" if cka.source else ""
+        estimator = f"{cka.label or 'CKA'}: {cka.about or 'of layers'}{source}"
+        if result.folds >= MIN_FOLDS:
+            errors = f"errors leave out one of {result.folds} folds of images at a time"
+        else:
+            errors = f"too few for errors, which take at least {MIN_FOLDS} images"
+        yield f"{counted}; {errors}. {estimator}."
         if not result.complete:
             missing = sorted({*range(result.total_batches)} - set(result.batches.tolist()))
             yield (
                 f"Incomplete: {len(result.batches)} of {result.total_batches} batches; missing: "
                 f"{some([str(batch) for batch in missing], 5)}."
             )
-        if result.folds >= MIN_FOLDS:
-            yield f"{counted}; errors are jackknife standard errors over {result.folds} folds of images."
-        else:
-            yield f"{counted}; too few for errors, which take at least {MIN_FOLDS} images."
         if unreadable := result.unreadable:
             first = unreadable[0]
             images = "1 image" if len(unreadable) == 1 else f"{len(unreadable)} images"
@@ -162,142 +243,118 @@ class Summary:
         ]
         if untrained:
             verb = "is" if len(untrained) == 1 else "are"
-            yield f"{_listed(untrained)} {verb} untrained: random weights, so the numbers describe architecture."
+            yield f"{listed(untrained)} {verb} untrained: random weights, so the numbers describe architecture."
         notes: dict[str, str] = provenance.get("notes", {})
         for note in dict.fromkeys(notes.values()):
-            yield f"{_listed([name for name, of in notes.items() if of == note])}: {note}."
+            yield f"{listed([name for name, of in notes.items() if of == note])}: {note}."
 
-    def _about(self, finding: Finding) -> Iterator[str]:
-        """Yield how far a model's last layer is from its first."""
-        name, first_last = self._named(finding), finding.first_last
+    def _corrections(self) -> Iterator[str]:
+        """Yield what the p-values are of."""
+        shown = [each for each in filter(self._is_told, self.comparisons) if np.isfinite(each.p)]
+        if not shown:
+            return
+        same = [each for each in self.comparisons if each.of == shown[0].of]
+        pairs = Counter(each.difference.over for each in same).values()
+        yield (
+            "p: probability of such a difference where there is none"
+            + (
+                f", corrected for {' and '.join(map(str, pairs))} pairs (Holm)."
+                if max(pairs) > 1
+                else "."
+            )
+        )
+
+    def _trainings(self) -> Iterator[str]:
+        """Yield which models are trainings of one recipe, and how alike these are."""
+        for group, models in self.result.groups.items():
+            yield f"{group} is {len(models)} trainings of one recipe: {listed([*models])}."
+        for finding in self.findings:
+            if finding.ceiling is not None:
+                first, last = map(told, finding.ceiling)
+                yield (
+                    f"{self._named(finding)}: the same layer of two trainings has CKA {first} at {finding.first} "
+                    f"and {last} at {finding.last} (the ceiling; errors over images)."
+                )
+        if self.result.groups:
+            yield OVER
+
+    def _undefined(self) -> Iterator[str]:
+        """Yield which curves say little, and why."""
         if not self.result.images:
             return
-        if not np.isfinite(first_last.values):
+        unresolved, without_error = list[str](), list[str]()
+        for finding in self.findings:
+            name = self._named(finding)
+            if not np.isfinite(finding.first_last.values):
+                yield (
+                    f"{name}: CKA(first, last) is undefined: the features of {finding.first} or "
+                    f"{finding.last} do not vary, or are not finite."
+                )
+            elif self._is_flat(finding.model, finding.tokens):
+                yield f"{name}: all its layers are the same up to rounding: its curve says nothing about depth."
+            elif not finding.s_last.resolved:
+                has_error = np.isfinite(finding.first_last.se)
+                (unresolved if has_error else without_error).append(name)
+        if unresolved:
             yield (
-                f"{name}: CKA(first, last) is undefined: the features of {finding.first} or "
-                f"{finding.last} do not vary, or are not finite."
+                f"s(l) of {listed(unresolved)} is unresolved: CKA(first, last), by which it divides, is not "
+                "clearly above 0; read the raw curve."
             )
-            return
-        if self._is_flat(finding.model, finding.tokens):
-            yield f"{name}: all its layers are the same up to rounding: its curve says nothing about depth."
-            return
-        text = f"{name}: {finding.first} and {finding.last} share CKA {_told(first_last)}"
-        if finding.similar_from is not None and finding.similar_from != finding.last:
-            text += f"; from {finding.similar_from} on, every layer has CKA of at least {SIMILAR} with the last"
-        else:
-            text += f"; no earlier layer has CKA of {SIMILAR} with the last"
-        yield text + "."
-        if not finding.s_last.resolved and not np.isfinite(first_last.se):
-            yield f"{name}: s(l) is unresolved without an error of CKA(first, last): read the raw curve."
-        elif not finding.s_last.resolved:
-            yield (
-                f"{name}: s(l) is unresolved, since CKA(first, last), by which it divides, is not clearly "
-                "above 0: read the raw curve."
-            )
+        if without_error:
+            yield "s(l) is unresolved without an error of CKA(first, last): read the raw curve."
+        elif self.result.images < FEW_IMAGES and len(unresolved) < len(self.findings):
+            yield f"With fewer than {FEW_IMAGES} images s(l) may mislead where it is resolved: read the raw curve."
+
+    def _chance(self) -> Iterator[str]:
+        """Yield where layers are no more alike than unrelated images make them."""
+        found = [
+            f"{each.pairs} of {each.of} pairs of layers of {pair(each.model, each.other)}"
+            f"{self._readout(each.tokens)}"
+            for each in self.within_chance
+            if each.pairs
+        ]
+        if found:
+            rough = any(each.approximate for each in self.within_chance if each.pairs)
+            about = "; few images carry some of them, so p is approximate" if rough else ""
+            yield f"Within chance (p of at least {ALPHA} after Holm): {some(found, 4)}{about}."
+
+    def _beyond(self) -> Iterator[str]:
+        """Yield how similar models are to the references, and what they share beyond these."""
+        for name in self.result.references:
+            along = [
+                f"{self._named(each)} {each.first.values:.2f} to {each.last.values:.2f} (highest "
+                f"{told(each.highest)} at {each.highest_at})"
+                for each in self.references
+                if each.reference == name
+            ]
+            yield f"CKA with the {name}, first to last layer: {'; '.join(along)}."
+            pairs = [
+                f"{pair(each.model, each.other)}{self._readout(each.tokens)} {told(each.whole)}, "
+                f"{told(each.rest)} beyond the {name}"
+                for each in self.beyond
+                if each.given == name and np.isfinite(each.whole.values)
+            ]
+            if pairs:
+                yield f"CKA of last layers: {some(pairs, 4)}."
 
     def _is_flat(self, model: str, tokens: str) -> bool:
         """Whether CKA cannot tell any of a model's layers apart, so that its curve says nothing."""
+        if trainings := self.result.groups.get(model):
+            return any(self._is_flat(each, tokens) for each in trainings)
         rows = self.result.rows(model, tokens=tokens)
         ends = self.result.layers[rows[0]], self.result.layers[rows[-1]]
         return self.result.same(model, tokens=tokens) == [ends] and len(rows) > 1
 
     def _is_told(self, comparison: Comparison) -> bool:
-        """Whether a sentence compares two models: of a few all pairs, of many each with the next."""
-        models = self.result.models
+        """Whether two are compared: of a few all pairs, of many each with the next.
+
+        Where there are groups, these take the place of their trainings.
+        """
+        groups = self.result.groups
+        several = set(itertools.chain.from_iterable(groups.values()))
+        alone = [model for model in self.result.models if model not in several]
+        names = [*groups] if comparison.model in groups else alone
         pairs = (
-            itertools.combinations(models, 2) if len(models) <= _FEW else itertools.pairwise(models)
+            itertools.combinations(names, 2) if len(names) <= _FEW else itertools.pairwise(names)
         )
         return (comparison.model, comparison.other) in pairs
-
-    def _compared(self) -> Iterator[str]:
-        """Yield which of two models is closer to its last layer in the middle of its depth."""
-        for comparison in filter(self._is_told, self.comparisons):
-            pair, difference = (comparison.model, comparison.other), comparison.difference
-            if any(self._is_flat(model, comparison.of) for model in pair):
-                continue
-            tokens = f" ({comparison.of})" if len(self.result.tokens) > 1 else ""
-            where, size = f"At relative depth {difference.depth:.2f}{tokens}", _size(difference)
-            closer, further = _ordered(comparison)
-            if not np.isfinite(difference.se):
-                yield (
-                    f"{where}, CKA with the last layer of {closer} is higher than of {further} by {size}, "
-                    "without an error."
-                )
-            elif _may_be_zero(difference):
-                yield (
-                    f"{where}, {comparison.model} and {comparison.other} are equally close to their last "
-                    f"layers within the error (CKA differs by {size})."
-                )
-            else:
-                yield f"{where}, {closer} is closer to its last layer than {further}: CKA higher by {size}."
-
-    def _smoothed(self) -> Iterator[str]:
-        """Yield how the headline measure changes along each model, and how it differs between two."""
-        for entry in self.smoothing:
-            ends = (
-                f"{entry.model}: {self._lower_label(entry.measure)} is {_told(entry.at_first)} at "
-                f"{entry.first} and {_told(entry.at_last)} at {entry.last}"
-            )
-            if not np.isfinite(entry.change.se):
-                yield f"{ends}."
-            elif _may_be_zero(entry.change):
-                yield f"{ends}: no change beyond the error ({_told(entry.change)})."
-            else:
-                yield f"{ends}: a change of {_told(entry.change)}."
-        for comparison in filter(self._is_told, self.smoothing_comparisons):
-            yield self._smoother(comparison)
-        if self.smoothing:
-            yield MEANING
-
-    def _smoother(self, comparison: Comparison) -> str:
-        difference, size = comparison.difference, _size(comparison.difference)
-        names = f"At the last layer, {self._lower_label(comparison.of)} of"
-        if _may_be_zero(difference):
-            return (
-                f"{names} {comparison.model} and {comparison.other} is equal within the error "
-                f"(it differs by {size})."
-            )
-        if not np.isfinite(difference.se):
-            return (
-                f"{names} {comparison.model} less that of {comparison.other} is {difference.values:.3f}, "
-                "without an error."
-            )
-        higher, lower = _ordered(comparison)
-        text = f"{names} {higher} is higher than of {lower} by {size}"
-        direction = self.result.quantity(comparison.of).smoother
-        smoother = {"higher": higher, "lower": lower, None: None}[direction]
-        return f"{text}: the tokens of {smoother} are more alike." if smoother else f"{text}."
-
-    def _lower_label(self, measure: str) -> str:
-        label = self.result.quantity(measure).label
-        return label[:1].lower() + label[1:]
-
-
-def _told(estimate: Estimate) -> str:
-    return with_se(estimate.values, estimate.se)
-
-
-def _size(difference: Estimate) -> str:
-    return with_se(np.abs(difference.values), difference.se)
-
-
-def _may_be_zero(difference: Estimate) -> bool:
-    return bool(difference.lower <= 0 <= difference.upper)
-
-
-def _ordered(comparison: Comparison) -> tuple[str, str]:
-    """Return the model with the higher value and the one with the lower."""
-    pair = (comparison.model, comparison.other)
-    return pair if comparison.difference.values >= 0 else pair[::-1]
-
-
-def _ratio(ratio: Estimate) -> str:
-    if not np.isfinite(ratio.values):
-        return "undefined"
-    if not ratio.resolved:
-        return "unresolved"
-    return f"{ratio.values:.2f} [{ratio.lower:.2f}, {ratio.upper:.2f}]"
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -26,7 +26,8 @@ class Family(NamedTuple):
     Attributes:
         claims: whether a name is of this family.
         make: from what `--model` says, a pattern for `find_layers` and the (height, width) asked for, if any, to
-            the subject and what it was made of. Its label, provenance and stated layout are added afterwards.
+            the subject and what it was made of. Its label, group, provenance and stated layout are added
+            afterwards.
         describes_on: device on which its models are built and run to learn the shapes of their outputs; on `meta`
             they have no numbers.
     """
@@ -131,6 +132,7 @@ def _subject(spec: Spec, layers: str, image_size: Size | None, seed: int) -> Sub
     return replace(
         subject,
         name=spec.label,
+        group=spec.group or subject.group,
         trained=source.weights != "random" and (subject.trained or source.fit is not None),
         layout=stated(subject.layout, spec.layout, spec.prefix_tokens),
         origin={**subject.origin, **origin},

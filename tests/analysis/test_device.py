@@ -6,6 +6,7 @@ fails on copies from the device, which would wait for it.
 
 import copy
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -51,7 +52,7 @@ def fake_module(module, mode):
 
 def prepared(module, layers, **options):
     """An analysis prepared on the CPU, then moved to fake cuda."""
-    images = torch.randint(0, 256, (40, 32, 32, 3), dtype=torch.uint8)
+    images = torch.randint(0, 256, (48, 32, 32, 3), dtype=torch.uint8)
     classes = tuple(str(index) for index in range(10))
     subjects = [
         rc.Subject.from_module(
@@ -59,7 +60,7 @@ def prepared(module, layers, **options):
         )
         for name in ("first", "second")
     ]
-    return rc.prepare(subjects, images, batch_size=16, workers=0, device="cpu", **options)
+    return rc.prepare(subjects, images, batch_size=20, workers=0, device="cpu", **options)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available or torch_xla")
@@ -83,6 +84,7 @@ def test_the_loop_neither_mixes_devices_nor_waits(
         tokens=tokens,
         smoothing="all" if attention else None,
         attention=attention,
+        index="cka-cosine,cka-rbf,rsa,knn" if attention else "cka",
     )
     object.__setattr__(analysis, "runtime", Runtime(CUDA, precision))
     object.__setattr__(analysis.models[0], "classes", tuple(range(10)))
@@ -101,10 +103,12 @@ def test_the_loop_neither_mixes_devices_nor_waits(
                 measurement.add(
                     Batch(
                         index,
+                        np.arange(count) + index * analysis.plan.batch_size,
                         {INPUT: torch.zeros(count, 3, 32, 32, dtype=torch.uint8)},
                         torch.zeros(count, dtype=torch.int64),
                         (),
                         {INPUT: bytes(32)},
+                        np.ones(count, np.uint64),
                     )
                 )
     state = measurement.state

@@ -31,12 +31,14 @@ def test_the_memory_of_the_sums_is_what_they_take():
     analysis = prepared(50)
     sums = rc.measure(analysis).sums.values()
     assert analysis.memory["sums"] == sum(values.nbytes for values in sums)
-    assert analysis.memory["Gram matrices"] == 12 * 12 * 50**2
+    matrix = 12 * 50 * 8  # a row of each of twelve layers, float64
+    assert analysis.memory["Gram matrices"] == (25 + 50 + 2 * 20 + 6 * 50) * matrix
+    assert analysis.memory["what a batch adds"] == 24 * 12**2 * 8
     assert analysis.memory["one batch of images"] == 50 * 3 * 32 * 32 * 4
 
 
 def test_a_batch_that_can_never_fit_is_refused_with_the_largest_that_does(monkeypatch):
-    room = 12 * 12 * 101**2 - 1
+    room = sum(prepared(101).meters[0].memory(101).values()) - 1
     monkeypatch.setattr(runtime, "memory_of", lambda device: room)
     with pytest.raises(rc.DataError, match="a batch of at most 100 fits"):
         prepared(150)

@@ -15,7 +15,7 @@ from refiner_cka.measures.indices import INDICES, Index
 from refiner_cka.measures.meter import Meter, Setting, Site
 from refiner_cka.measures.tally import Measure, Tally
 from refiner_cka.subjects.hooks import first_outputs
-from refiner_cka.sums import FOLDS, LAYERS, Quantity
+from refiner_cka.sums import FOLDS, LAYERS, Quantity, fold_of
 from tests import float64
 from tests.analysis import runs
 
@@ -104,36 +104,36 @@ def test_a_measure_of_attention_maps(tmp_path, monkeypatch):
     assert "largest" in exported(result, tmp_path, ".json")
 
 
+def angles(grams):
+    """Angles between the features of two images, from the mean of the batch."""
+    lengths = grams.diagonal(dim1=-2, dim2=-1).sqrt()
+    return (grams / lengths[:, :, None] / lengths[:, None, :]).clamp(-1, 1).arccos()
+
+
 def test_a_similarity_index(tmp_path, monkeypatch):
-    """The biased index: the Gram matrix centred over all images, its diagonal too."""
-
-    def centred(grams, scales):
-        scaled = grams.double() * scales.double().unsqueeze(-1) * scales.double().unsqueeze(-2)
-        rows = scaled - scaled.mean(-1, keepdim=True)
-        return rows - rows.mean(-2, keepdim=True)
-
     quantity = Quantity(
-        "biased", "similarity/biased", "cosine", (LAYERS, LAYERS), "Biased CKA", range=(0.0, 1.0)
+        "angles", "similarity/angles", "cosine", (LAYERS, LAYERS), "Angles (n = {n})"
     )
-    monkeypatch.setitem(INDICES, "biased", Index(quantity, centred))
-    result = analysed(tmp_path, smoothing="none")
+    monkeypatch.setitem(INDICES, "angles", Index(quantity, angles, centring="mean"))
+    result = analysed(tmp_path, smoothing="none", index="angles")
     monkeypatch.undo()
     features = [x.double().flatten(1).numpy() for x in outputs()]
-    order = runs.prepare(model(), images(), batch_size=8).plan.batches
-    sums = np.zeros((3, 3))
-    for batch in order:
-        own = [x[list(batch)] - x[list(batch)].mean(0) for x in features]
-        grams = np.stack([(x @ x.T).ravel() for x in own])
-        sums += grams @ grams.T
-    scale = np.sqrt(np.diagonal(sums))
-    found = result.similarity("biased", "m")
-    np.testing.assert_allclose(found.values, sums / scale / scale[:, None], atol=1e-6)
-    assert np.isfinite(found.se).all()
-    grams = [[float64.gram(x[list(batch)]) for batch in order] for x in features]
+    order = [list(batch) for batch in runs.prepare(model(), images(), batch_size=8).plan.batches]
+    found = []
+    for x in features:
+        own = [x[batch] - x[batch].mean(0) for batch in order]
+        own = [y / np.linalg.norm(y, axis=1, keepdims=True) for y in own]
+        pairs = [np.arccos((y @ y.T).clip(-1, 1))[~np.eye(len(y), dtype=bool)] for y in own]
+        found.append(np.concatenate([values - values.mean() for values in pairs]))
+    estimate = result.similarity("angles", "m")
+    np.testing.assert_allclose(estimate.values, np.corrcoef(found), atol=1e-5)
+    assert np.isfinite(estimate.se).all()
+    assert result.indices == ("cka", "angles")
+    grams = [[float64.gram(x[batch]) for batch in order] for x in features]
     np.testing.assert_allclose(result.cka("m"), float64.minibatch_cka_matrix(grams), atol=1e-6)
-    drawn = rc.plots.heatmap(result, "m", index="biased")
-    assert "Biased CKA" in [bar.get_ylabel() for bar in drawn.child_axes]
-    assert "biased" in exported(result, tmp_path, ".json")
+    drawn = rc.plots.heatmap(result, "m", index="angles")
+    assert "Angles (n = 8)" in [bar.get_ylabel() for bar in drawn.child_axes]
+    assert "angles" in exported(result, tmp_path, ".json")
 
 
 class Zeros(Meter):
@@ -154,7 +154,7 @@ class Zeros(Meter):
 
     def begin(self, batch):
         shapes = {self.quantities[0]: (self.rows,)}
-        self.tally = Tally(shapes, batch.images, self.setting.device)
+        self.tally = Tally(shapes, batch.folds, self.setting.device)
 
     def see(self, row, chunks, images):
         shares = [(chunk < 0).flatten(1).double().mean(1) for chunk in chunks]
@@ -175,36 +175,31 @@ def test_a_meter_of_a_new_kind(tmp_path, monkeypatch):
     assert json.loads(exported(result, tmp_path, ".json"))["measures"]
 
 
-class FoldsOfImages(Meter):
-    """Each batch adds to every fold: images go to the folds by their place in the batch."""
+class FirstPixel(Meter):
+    """A mean that adds each image to its fold itself, without a tally."""
 
-    quantities = (
-        Quantity("first_pixel", "first_pixel", "mean", ("models",), "Pixel", folds="images"),
-    )
+    quantities = (Quantity("first_pixel", "first_pixel", "mean", ("models",), "Pixel"),)
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
 
     def begin(self, batch):
         (pixels,) = batch.inputs.values()
-        self.values = pixels[:, 0, 0, 0].double()
+        self.values, self.folds = pixels[:, :1, 0, 0].double(), batch.folds
 
     def added(self):
-        folds = torch.arange(len(self.values)) % FOLDS
         empty = torch.zeros(FOLDS, 1, dtype=torch.float64)
         path = self.quantities[0].sum
         return {
-            path("total"): empty.index_add(0, folds, self.values[:, None]),
-            path("squares"): empty.index_add(0, folds, self.values[:, None] ** 2),
-            path("images"): empty.index_add(
-                0, folds, torch.ones(len(folds), 1, dtype=torch.float64)
-            ),
+            path("total"): empty.index_add(0, self.folds, self.values),
+            path("images"): empty.index_add(0, self.folds, torch.ones_like(self.values)),
         }
 
 
-def test_a_meter_whose_batches_add_to_every_fold(tmp_path, monkeypatch):
-    monkeypatch.setitem(METERS, "first_pixel", FoldsOfImages)
+def test_a_meter_that_adds_to_folds_itself(tmp_path, monkeypatch):
+    monkeypatch.setitem(METERS, "first_pixel", FirstPixel)
     result = analysed(tmp_path, smoothing="none")
-    assert result.sums["first_pixel/images"].sum(1).tolist() == [6] * 8 + [0] * 12
+    np.testing.assert_array_equal(result.sums["first_pixel/images"][:, 0], result.sums["images"])
+    assert result.sums["images"].tolist() == np.bincount(fold_of(np.arange(48))).tolist()
     total = result.sums["first_pixel/total"].sum()
     assert total == pytest.approx(images()[:, 0, 0, 0].double().sum().item(), rel=1e-12)

@@ -9,6 +9,10 @@ import pytest
 import torch
 
 from refiner_cka.measures import hsic
+from refiner_cka.measures.folds import Folded
+from refiner_cka.measures.indices import INDICES
+from refiner_cka.measures.pairs import batch_sums
+from refiner_cka.sums import FOLDS
 from tests import float64
 
 CKA_TOLERANCE = 1e-6
@@ -29,7 +33,10 @@ def gram(features, dtype=torch.float64, chunk=None):
 
 def stack_products(*features, dtype=torch.float64):
     grams, scales = zip(*(scaled_gram(value, dtype) for value in features), strict=True)
-    return hsic.products(hsic.u_centre(torch.stack(grams), torch.stack(scales))).numpy()
+    folded = Folded(np.arange(len(features[0])) % FOLDS, torch.device("cpu"))
+    return batch_sums(INDICES["cka"], torch.stack(grams), torch.stack(scales), folded)[
+        "products"
+    ].numpy()
 
 
 @pytest.fixture(params=["plain", "scaled"])
