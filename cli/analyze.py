@@ -164,12 +164,12 @@ def _measure(
 def _plan(analysis: rc.Analysis, target: output.Target) -> None:
     """Print what a run would take and write."""
     for what, size in analysis.memory.items():
-        typer.echo(f"memory for {what}: {size / 2**20:,.1f} MiB")
+        console.say(f"memory for {what}: {size / 2**20:,.1f} MiB")
     axes = ", ".join(f"{name} ({len(axis)})" for name, axis in analysis.axes.items())
     measures = ", ".join(quantity.name for quantity in analysis.quantities)
-    typer.echo(f"measured: {measures}; along {axes}")
+    console.say(f"measured: {measures}; along {axes}")
     state = "replaced" if target.path.exists() else "written"
-    typer.echo(f"{target.path} would be {state}; nothing is, after --dry-run")
+    console.say(f"{target.path} would be {state}; nothing is, after --dry-run")
 
 
 def _shard(text: str) -> tuple[int, int]:

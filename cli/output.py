@@ -148,7 +148,11 @@ class Target:
         """
         try:
             self.check_batches(result)
-            result.save(self.path)
+            try:
+                result.save(self.path)
+            except KeyboardInterrupt:
+                result.save(self.path)
+                raise
         except rc.ResultFileError as error:
             refuge = self.save_elsewhere(result)
             raise rc.ResultFileError(
@@ -258,12 +262,18 @@ def tell(
         files += save_figures(result, target.folder, normalize=normalize) if draw else []
     except rc.ResultFileError as error:
         failure = error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted while figures were drawn; {_complete(target)}"
+        ) from None
     print_summary(result, as_json=as_json, files=files, quiet=quiet)
     if failure is not None:
-        raise rc.ResultFileError(
-            f"{failure}; the result is safe in {target.path}: draw it with "
-            f"`refiner-cka plot {target.path} --out FOLDER`"
-        )
+        raise rc.ResultFileError(f"{failure}; {_complete(target)}")
+
+
+def _complete(target: Target) -> str:
+    again = shlex.join(["refiner-cka", "plot", str(target.path)])
+    return f"the result is complete and safe in {target.path}: draw it with `{again} --out FOLDER`"
 
 
 def save_figures(result: rc.Result, folder: Path, *, normalize: rc.results.Normalize) -> list[Path]:
@@ -288,7 +298,7 @@ def print_summary(
     for table in summary.tables:
         console.table(table.headers, table.rows)
     for sentence in summary.sentences:
-        typer.echo(sentence)
+        console.say(sentence)
     if files and not quiet:
         console.note(written(files))
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..errors import ModelError
+from ..errors import ModelError, printable
 from . import catalogue, factories, timm_models
 from .failing import why_it_fails
 from .hooks import first_outputs
@@ -106,12 +106,13 @@ def describe(
 
 
 def name_apart(subjects: Iterable[Subject]) -> list[Subject]:
-    """Return the subjects with unique names: the second of a name gets `#2`, the third `#3`."""
+    """Return the subjects with unique, printable names: the second of a name gets `#2`, the third `#3`."""
     taken: set[str] = set()
     apart: list[Subject] = []
     for subject in subjects:
-        numbered = (f"{subject.name}#{number}" for number in itertools.count(2))
-        name = next(one for one in itertools.chain([subject.name], numbered) if one not in taken)
+        own = printable(subject.name)
+        numbered = (f"{own}#{number}" for number in itertools.count(2))
+        name = next(one for one in itertools.chain([own], numbered) if one not in taken)
         taken.add(name)
         apart.append(replace(subject, name=name) if name != subject.name else subject)
     return apart
