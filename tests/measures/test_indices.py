@@ -251,7 +251,7 @@ def test_batches_too_small_for_neighbours_are_refused():
 
 
 def analysed(**options):
-    module = pathological.InplaceReLU().eval()
+    module = runs.seeded(pathological.InplaceReLU)
     subject = runs.subject(module, ["fc1", "fc2"], preprocessing=runs.sized(4))
     return runs.run(subject, runs.inputs(52), batch_size=20, smoothing="none", **options)
 
