@@ -1,7 +1,9 @@
 # make demo: the main job on embedded data and networks.  make test: everything a change must pass.
 # make test-all: that, and all model families where make test tries a sample.
 # make tested-models: analyse every network of the zoo and write docs/tested-models.md.
-# make weights: train the embedded networks again.  make notebooks: run notebooks 1 to 4 and store what they show.
+# make simulate: how often intervals hold what is true, and p-values against permutations.
+# make weights: train the embedded networks again.  make replicates: train three seeds of each, and compare the
+# recipes with errors over trainings.  make notebooks: run notebooks 1 to 4 and store what they show.
 # Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
 
 PYTHON ?= python3
@@ -9,8 +11,9 @@ BIN := .venv/bin
 READY := .venv/ready
 
 SEED ?= 0
+REPLICATES ?= results/replicates
 
-.PHONY: demo test test-all lint format bench tested-models weights notebooks clean
+.PHONY: demo test test-all lint format bench tested-models simulate weights replicates notebooks clean
 
 demo: $(READY)
 	$(BIN)/refiner-cka analyze --model vit_nano --model deit_nano --model resnet_nano --model refiner_nano \
@@ -41,6 +44,17 @@ tested-models: $(READY)
 
 weights: $(READY)
 	SEED=$(SEED) WEIGHTS=results/weights/seed$(SEED) $(BIN)/ipython --no-banner notebooks/5_training.ipynb
+
+simulate: $(READY)
+	$(BIN)/python -m tests.simulation
+
+replicates: $(READY)
+	$(BIN)/python docs/replicates.py $(REPLICATES)
+	$(BIN)/refiner-cka analyze --data digits-test --batch-size 32 --out $(REPLICATES)/analysis --overwrite \
+		--model 'vit_nano=$(REPLICATES)/seed*/vit_nano.safetensors,group=ViT' \
+		--model 'deit_nano=$(REPLICATES)/seed*/deit_nano.safetensors,group=DeiT' \
+		--model 'resnet_nano=$(REPLICATES)/seed*/resnet_nano.safetensors,group=ResNet' \
+		--model 'refiner_nano=$(REPLICATES)/seed*/refiner_nano.safetensors,group=Refiner'
 
 notebooks: $(READY)
 	for each in 1_first_look 2_the_papers_figure 3_your_own 4_over_smoothing; do \

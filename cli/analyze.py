@@ -12,7 +12,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import console, options, output
+from . import console, options, output, processes
 from .interrupting import Interrupting
 
 
@@ -23,7 +23,8 @@ def analyze(
             metavar="NAME[=WEIGHTS][,key=value...]",
             help="A model; repeat for several. NAME: an alias (`refiner-cka models`), any timm name, or "
             "package.module:factory. WEIGHTS: a checkpoint file or glob, or `random`; pretrained without. "
-            "label=TEXT names it in the results; other keys go to the factory.",
+            "label=TEXT names it in the results; group=TEXT makes it one of several trainings of that recipe; "
+            "other keys go to the factory.",
         ),
     ],
     data: Annotated[
@@ -38,6 +39,7 @@ def analyze(
     layers: Annotated[str, options.of("layers")] = rc.Options.layers,
     tokens: Annotated[str, options.of("tokens")] = rc.Options.tokens,
     index: Annotated[str, options.of("index", metavar="NAME,...")] = rc.Options.index,
+    against: Annotated[str | None, options.of("against", metavar="NAME,...")] = rc.Options.against,
     smoothing: Annotated[
         str | None, options.of("smoothing", metavar="NAME,...|all|none")
     ] = rc.Options.smoothing,
@@ -74,7 +76,7 @@ def analyze(
     """
     part = _shard(shard)
     suffix = "" if part == (1, 1) else f".{part[0]}-of-{part[1]}"
-    target = output.Target(out, f"analysis{suffix}", overwrite=overwrite)
+    target = output.Target(out, f"analysis{suffix}", overwrite, processes.rank())
     rc.results.check_writable(target.path)
     # What a model's own code prints is not data.
     with contextlib.redirect_stdout(sys.stderr):
@@ -84,6 +86,7 @@ def analyze(
             layers=layers,
             tokens=tokens,
             index=index,
+            against=against,
             smoothing=smoothing,
             attention=attention,
             batch_size=batch_size,
@@ -96,19 +99,37 @@ def analyze(
             shard=part,
             command=shlex.join(["refiner-cka", *sys.argv[1:]]),
         )
+    first = analysis.runtime.rank == 0
     if dry_run:
-        _introduce(analysis)
-        _plan(analysis, target)
+        if first:
+            _introduce(analysis)
+            _plan(analysis, target)
         return
-    # One process writes for all.
-    with target.locked() if analysis.runtime.rank == 0 else contextlib.nullcontext():
+    with target.locked():
         with contextlib.redirect_stdout(sys.stderr):
             target.check(analysis, resume=resume)
-            before = target.load_partial(analysis) if resume else None
+            if overwrite and not resume:
+                target.remove_partials()
+            before = _resumed(analysis, target) if resume else None
             result = _measure(analysis, before, target, save_every=save_every, quiet=quiet)
-        if analysis.runtime.rank == 0:
-            draw = part == (1, 1)
-            output.finish(target, result, normalize=normalize, draw=draw, as_json=json, quiet=quiet)
+        if first:
+            target.save(result)
+        # Only now are the parts of no more use.
+        analysis.runtime.wait_for_all()
+        target.remove_partials()
+    if first:
+        draw = part == (1, 1)
+        output.tell(target, result, normalize=normalize, draw=draw, as_json=json, quiet=quiet)
+
+
+def _resumed(analysis: rc.Analysis, target: output.Target) -> rc.Result | None:
+    """Return what was measured before; of the processes of one machine, the first one's is enough."""
+    if processes.local_rank() > 0:
+        return None
+    before = target.measured(analysis)
+    if before is None and analysis.runtime.rank == 0:
+        console.note(f"nothing to resume yet, there is no {target.partial}: the run starts anew")
+    return before
 
 
 def _measure(
@@ -120,35 +141,35 @@ def _measure(
     quiet: bool,
 ) -> rc.Result:
     """Measure, showing how it goes; what ends before its time is saved, and how to go on is said."""
-    silent = quiet or analysis.runtime.rank > 0
-    if not silent:
+    world, first = analysis.runtime.world, analysis.runtime.rank == 0
+    if first and not quiet:
         _introduce(analysis)
     kept, interrupting = output.Kept(target), Interrupting()
-    # Of several processes none can save for all.
-    with interrupting if analysis.runtime.world == 1 else contextlib.nullcontext():
+    with interrupting:
         try:
-            with console.progress(quiet=silent) as update:
+            with console.progress(quiet=quiet or not first) as update:
                 return rc.measure(
                     analysis, resume=before, progress=update, save=kept.save, save_every=save_every
                 )
-        except rc.Interrupted:
-            console.error(f"interrupted {kept.report()}")
+        except KeyboardInterrupt:
+            if first:
+                console.error(f"interrupted {kept.report(world)}")
             raise typer.Exit(interrupting.exit_code) from None
         except Exception:
-            if kept.result is not None:
-                console.error(f"ended {kept.report()}")
+            if first and kept.result is not None:
+                console.error(f"ended {kept.report(world)}")
             raise
 
 
 def _plan(analysis: rc.Analysis, target: output.Target) -> None:
     """Print what a run would take and write."""
     for what, size in analysis.memory.items():
-        typer.echo(f"memory for {what}: {size / 2**20:,.1f} MiB")
+        console.say(f"memory for {what}: {size / 2**20:,.1f} MiB")
     axes = ", ".join(f"{name} ({len(axis)})" for name, axis in analysis.axes.items())
     measures = ", ".join(quantity.name for quantity in analysis.quantities)
-    typer.echo(f"measured: {measures}; along {axes}")
+    console.say(f"measured: {measures}; along {axes}")
     state = "replaced" if target.path.exists() else "written"
-    typer.echo(f"{target.path} would be {state}; nothing is, after --dry-run")
+    console.say(f"{target.path} would be {state}; nothing is, after --dry-run")
 
 
 def _shard(text: str) -> tuple[int, int]:

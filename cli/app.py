@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
 from collections import Counter
 from typing import Annotated, Any
@@ -11,29 +13,46 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import refiner_cka as rc
 
-from . import analyze, console, export, maps, merge, models, plot, show
+from . import analyze, console, export, maps, merge, models, plot, processes, show
+from .interrupting import Interrupting
 
 
 class Commands(TyperGroup):
     """Turns every failure of a command into one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; 1 for a refusal, 130 when interrupted."""
-        try:
-            return super().invoke(ctx)
-        except (Exception, KeyboardInterrupt) as error:
-            of_typer = type(error).__module__.startswith(("click", "typer"))
-            if ctx.params.get("debug") or of_typer or isinstance(error, BrokenPipeError):
-                raise  # typer ends quietly where nobody reads on
-            console.error(_told(error))
-            raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
+        """Run the command; 1 for a refusal, 130, 143 or 129 when interrupted.
+
+        A signal is an exception here, so that temporary files are removed; not in one of several processes, which
+        may wait for the others where no exception reaches.
+        """
+        interrupting, alone = Interrupting(), os.environ.get("WORLD_SIZE", "1") == "1"
+        with interrupting if alone else contextlib.nullcontext():
+            try:
+                return super().invoke(ctx)
+            except (Exception, KeyboardInterrupt) as error:
+                if isinstance(error, typer.Exit | BrokenPipeError):
+                    raise  # typer ends quietly where nobody reads on
+                speaks = processes.speaks(error)
+                of_typer = type(error).__module__.startswith(("click", "typer"))
+                if ctx.params.get("debug") or of_typer:
+                    raise
+                if speaks:
+                    console.error(_told(error))
+                was_signal = isinstance(error, KeyboardInterrupt)
+                raise typer.Exit(interrupting.exit_code if was_signal else 1) from None
 
 
 def _told(error: BaseException) -> str:
+    number = processes.rank()
+    return f"process {number}: {_reason(error)}" if number else _reason(error)
+
+
+def _reason(error: BaseException) -> str:
     if isinstance(error, rc.RefinerCkaError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) or "interrupted"
     reason = (str(error).strip() or "no message").splitlines()[0]
     return (
         f"unexpected {type(error).__name__}: {reason} (repeat as `refiner-cka --debug ...` for the "
@@ -92,12 +111,14 @@ def root(
     """Prepare what every command shares."""
     if not debug:
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", rc.AnalysisWarning)
+        if processes.rank() == 0:
+            warnings.simplefilter("always", rc.AnalysisWarning)
         warnings.showwarning = console.warning
 
 
 def main() -> None:
     """Run the command line."""
+    console.prepare_streams()
     app(prog_name="refiner-cka")
 
 

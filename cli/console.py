@@ -1,28 +1,74 @@
-"""What the user sees beside the data: messages, progress and tables. Everything here but tables is stderr."""
+"""What the user sees: lines and tables on stdout, messages and progress on stderr.
+
+What a file or a name brings along is escaped: a terminal obeys control characters.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
 
+from refiner_cka.errors import printable
+
+
+class _Unfailing:
+    """A text stream of which it does not matter whether anybody reads it, or whether its disk is full."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def prepare_streams() -> None:
+    """Have a run survive streams that are closed, or break: what they miss is no reason to lose a result."""
+    # The next file to be opened would take the number of a closed stream, and what is printed would go into it.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process lives
+    sys.stderr = _Unfailing(sys.stderr)  # type: ignore[assignment]
+
+
+def say(line: str) -> None:
+    """Print a line on stdout."""
+    typer.echo(printable(line))
+
 
 def error(message: str) -> None:
     """Print a refusal: one line on stderr."""
-    typer.secho(f"error: {' '.join(message.split())}", fg="red", err=True)
+    typer.secho(f"error: {_one_line(message)}", fg="red", err=True)
 
 
 def warning(message: Warning | str, *_args: Any, **_kwargs: Any) -> None:
     """Print a warning: one line on stderr. Stands in for `warnings.showwarning`."""
-    typer.secho(f"warning: {' '.join(str(message).split())}", fg="yellow", err=True)
+    typer.secho(f"warning: {_one_line(str(message))}", fg="yellow", err=True)
 
 
 def note(message: str) -> None:
     """Print a message on stderr."""
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
+
+
+def _one_line(message: str) -> str:
+    return printable(" ".join(message.split()))
 
 
 @contextmanager
@@ -63,7 +109,9 @@ def table(headers: list[str], rows: list[list[str]]) -> None:
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for position, header in enumerate(headers):
-        drawn.add_column(header, justify="left" if position == 0 else "right", overflow="fold")
+        drawn.add_column(
+            printable(header), justify="left" if position == 0 else "right", overflow="fold"
+        )
     for row in rows:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200).print(drawn)

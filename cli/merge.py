@@ -26,7 +26,7 @@ def merge(
     result = rc.merge([rc.load(file) for file in files])
     target = output.Target(out, "analysis", overwrite=overwrite)
     rc.results.check_writable(target.path)
-    takes_partial = target.partial.resolve() in {file.resolve() for file in files}
-    target.check(result, resume=takes_partial)
-    target.check_batches(result)
-    output.finish(target, result, normalize=normalize, draw=True, as_json=json, quiet=quiet)
+    taken = {file.resolve() for file in files}
+    target.check(result, resume=all(path.resolve() in taken for path in target.partials))
+    target.save(result)
+    output.tell(target, result, normalize=normalize, draw=True, as_json=json, quiet=quiet)

@@ -30,7 +30,7 @@ def models(
                 f"no timm model name contains {search!r}; `refiner-cka models` lists the aliases"
             )
         for entry in found:
-            typer.echo(entry)
+            console.say(entry)
     elif name is not None:
         size = None if image_size is None else (image_size, image_size)
         described = rc.subjects.describe(name, layers=layers, image_size=size)

@@ -1,8 +1,10 @@
-"""Writing results and figures, and printing what was found."""
+"""Where results and figures are written, and printing what was found."""
 
 from __future__ import annotations
 
+import glob
 import json
+import re
 import shlex
 import sys
 import tempfile
@@ -22,11 +24,16 @@ from . import console
 
 @dataclass(frozen=True)
 class Target:
-    """Where a run writes: `<folder>/<stem>.h5`, and `<stem>.partial.h5` when interrupted."""
+    """Where a process of a run writes.
+
+    The first process writes `<folder>/<stem>.h5`, and until then `<stem>.partial.h5`; process N of several
+    `<stem>.partial-N.h5`.
+    """
 
     folder: Path
     stem: str
     overwrite: bool
+    rank: int = 0
 
     @property
     def path(self) -> Path:
@@ -35,17 +42,28 @@ class Target:
 
     @property
     def partial(self) -> Path:
-        """What an interrupted run leaves."""
-        return self.folder / f"{self.stem}.partial.h5"
+        """What this process leaves when it is interrupted."""
+        return self.folder / f"{self.stem}.partial{self._number}.h5"
+
+    @property
+    def partials(self) -> list[Path]:
+        """What the processes of an interrupted run left here, however many they were."""
+        pattern = f"{glob.escape(self.stem)}.partial*.h5"
+        name = re.compile(rf"{re.escape(self.stem)}\.partial(-\d+)?\.h5")
+        return sorted(path for path in self.folder.glob(pattern) if name.fullmatch(path.name))
+
+    @property
+    def _number(self) -> str:
+        return f"-{self.rank}" if self.rank else ""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only run that writes here. The lock goes with the process, however it ends.
+        """Be the only process that writes this part. The lock goes with the process, however it ends.
 
         Raises:
             ResultFileError: another run is writing here.
         """
-        path = self.folder / f".{self.stem}.lock"
+        path = self.folder / f".{self.stem}{self._number}.lock"
         with ExitStack() as stack:
             if not self.folder.exists():
                 self.folder.mkdir(parents=True)
@@ -75,14 +93,15 @@ class Target:
         """
         if self.overwrite:
             return
-        for path in (self.path, self.partial):
+        partials = self.partials
+        for path in (self.path, *partials):
             if path.exists() and (found := _other(path, analysis)):
                 raise rc.ResultFileError(
                     f"{path} holds {found}; use another --out, or --overwrite to replace it"
                 )
-        if self.partial.exists() and not resume:
+        if partials and not resume:
             raise rc.ResultFileError(
-                f"{self.partial} holds this run, interrupted: go on with --resume, or start anew "
+                f"{partials[0]} holds this run, interrupted: go on with --resume, or start anew "
                 "with --overwrite"
             )
 
@@ -104,16 +123,24 @@ class Target:
                 f"{self.path} {found}; use another --out, or --overwrite to replace it"
             )
 
-    def load_partial(self, analysis: rc.Analysis) -> rc.Result | None:
-        """Return what this run has measured before: what an interrupted run left, or all of it."""
-        for path in (self.partial, self.path):
-            if path.exists() and not _other(path, analysis):
-                return rc.load(path)
-        console.note(f"nothing to resume yet, there is no {self.partial}: the run starts anew")
-        return None
+    def measured(self, analysis: rc.Analysis) -> rc.Result | None:
+        """Return what this run has measured before: what its processes left, however many, or all of it."""
+        paths = [path for path in (self.path, *self.partials) if path.exists()]
+        found = [rc.load(path) for path in paths if not _other(path, analysis)]
+        parts: list[rc.Result] = []
+        # A part that another one went on from lies in that one, which is larger.
+        for result in sorted(found, key=lambda each: -len(each.batches)):
+            if not any({*result.batches.tolist()} & {*part.batches.tolist()} for part in parts):
+                parts.append(result)
+        return rc.merge(parts) if parts else None
+
+    def remove_partials(self) -> None:
+        """Remove what the processes of an interrupted run left."""
+        for path in self.partials:
+            path.unlink(missing_ok=True)
 
     def save(self, result: rc.Result) -> None:
-        """Write the result and remove what an interrupted run left.
+        """Write the result, and only then remove what an interrupted run left.
 
         Raises:
             ResultFileError: it cannot be written, or must not replace what is there; the message says
@@ -121,13 +148,17 @@ class Target:
         """
         try:
             self.check_batches(result)
-            result.save(self.path)
+            try:
+                result.save(self.path)
+            except KeyboardInterrupt:
+                result.save(self.path)
+                raise
         except rc.ResultFileError as error:
             refuge = self.save_elsewhere(result)
             raise rc.ResultFileError(
                 f"{error}; nothing is lost: the result is in {refuge}"
             ) from error
-        self.partial.unlink(missing_ok=True)
+        self.remove_partials()
 
     def save_elsewhere(self, result: rc.Result) -> Path:
         """Write a result into a new folder that nobody else can have prepared, and return where it is."""
@@ -137,7 +168,7 @@ class Target:
 
 
 class Kept:
-    """What a run has saved while it is measured.
+    """What a process has saved while it is measuring.
 
     Attributes:
         result: the newest that was saved; `None` before the first.
@@ -162,16 +193,31 @@ class Kept:
             console.warning(f"{error}; it is saved in {self._path} instead")
         self.result = result
 
-    def report(self) -> str:
-        """Return how much was measured, where it is and how to go on; it follows a verb."""
-        if self.result is None:
+    def report(self, world: int = 1) -> str:
+        """Return how much was measured, where it is and how to go on; it follows a verb.
+
+        Args:
+            world: how many processes measured, each of which keeps its own part.
+        """
+        if self.result is None and world == 1:
             return "before the first batch was measured; nothing to save"
-        done = f"after {len(self.result.batches)} of {self.result.total_batches} batches"
         if self._path != self._target.partial:
-            return f"{done}, saved in {self._path}; to go on, move it to {self._target.partial}"
+            moved = f"to go on, move it to {self._target.partial}"
+            return f"{self._done()}, saved in {self._path}; {moved}"
+        if world > 1:
+            pattern = self._target.folder / f"{self._target.stem}.partial*.h5"
+            return f"{self._done()} in this process; what all {world} measured is in {pattern}: {_AGAIN}"
         arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
         again = shlex.join(["refiner-cka", *arguments, "--resume"])
-        return f"{done}, saved in {self._path}; go on with: {again}"
+        return f"{self._done()}, saved in {self._path}; go on with: {again}"
+
+    def _done(self) -> str:
+        if self.result is None:
+            return "before the first batch"
+        return f"after {len(self.result.batches)} of {self.result.total_batches} batches"
+
+
+_AGAIN = "go on with the same command and --resume, in as many processes as you like"
 
 
 def load(file: Path) -> rc.Result:
@@ -197,7 +243,7 @@ def _other(path: Path, analysis: rc.Analysis | rc.Result) -> str:
     return f"another run: {found}" if found else "another run"
 
 
-def finish(
+def tell(
     target: Target,
     result: rc.Result,
     *,
@@ -206,23 +252,28 @@ def finish(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Save a result, draw its figures, and print what was found.
+    """Draw the figures of a saved result, and print what was found.
 
     Raises:
-        ResultFileError: something cannot be written; what could be is, and what was found is printed.
+        ResultFileError: a figure cannot be written; what could be is, and what was found is printed.
     """
-    target.save(result)
     files, failure = [target.path], None
     try:
         files += save_figures(result, target.folder, normalize=normalize) if draw else []
     except rc.ResultFileError as error:
         failure = error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted while figures were drawn; {_complete(target)}"
+        ) from None
     print_summary(result, as_json=as_json, files=files, quiet=quiet)
     if failure is not None:
-        raise rc.ResultFileError(
-            f"{failure}; the result is safe in {target.path}: draw it with "
-            f"`refiner-cka plot {target.path} --out FOLDER`"
-        )
+        raise rc.ResultFileError(f"{failure}; {_complete(target)}")
+
+
+def _complete(target: Target) -> str:
+    again = shlex.join(["refiner-cka", "plot", str(target.path)])
+    return f"the result is complete and safe in {target.path}: draw it with `{again} --out FOLDER`"
 
 
 def save_figures(result: rc.Result, folder: Path, *, normalize: rc.results.Normalize) -> list[Path]:
@@ -247,7 +298,7 @@ def print_summary(
     for table in summary.tables:
         console.table(table.headers, table.rows)
     for sentence in summary.sentences:
-        typer.echo(sentence)
+        console.say(sentence)
     if files and not quiet:
         console.note(written(files))
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 import refiner_cka as rc
 
-from . import options, output
+from . import console, options, output
 
 
 def show(file: options.ResultFile, json: options.Json = False) -> None:
@@ -16,8 +14,8 @@ def show(file: options.ResultFile, json: options.Json = False) -> None:
     if json:
         return
     for line in result.warnings:
-        typer.echo(f"warning: {line}")
-    typer.echo("")
+        console.say(f"warning: {line}")
+    console.say("")
     for key, text in output.flatten(dict(result.provenance)):
-        typer.echo(f"{key}: {text if len(text) <= 160 else text[:157] + '...'}")
-    typer.echo(f"fingerprint: {result.fingerprint}")
+        console.say(f"{key}: {text if len(text) <= 160 else text[:157] + '...'}")
+    console.say(f"fingerprint: {result.fingerprint}")

@@ -13,6 +13,7 @@ from .errors import DataError as DataError
 from .errors import DeviceError as DeviceError
 from .errors import LayerError as LayerError
 from .errors import ModelError as ModelError
+from .errors import ProcessError as ProcessError
 from .errors import RefinerCkaError as RefinerCkaError
 from .errors import ResultError as ResultError
 from .errors import ResultFileError as ResultFileError

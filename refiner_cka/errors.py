@@ -29,6 +29,10 @@ class DeviceError(RefinerCkaError):
     """The device or the precision asked for does not exist on this machine."""
 
 
+class ProcessError(RefinerCkaError):
+    """Another process of the run ended before its time, and says why itself."""
+
+
 class ResultError(RefinerCkaError):
     """A result cannot answer the question, or results cannot be merged."""
 
@@ -60,6 +64,11 @@ def one_line(error: BaseException, *, path: bool = False) -> str:
     lines = (line.strip() for line in str(reason or error).splitlines())
     text = next(filter(None, lines), type(error).__name__)
     return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def printable(text: str) -> str:
+    """Return text fit for a terminal, a figure and a digest: control characters and stray bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def some(names: Sequence[str], shown: int = 3) -> str:

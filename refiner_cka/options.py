@@ -35,6 +35,9 @@ class Options:
         "cka",
         "Similarity indices, with commas: cka-cosine, cka-rbf, rsa, knn; cka is always measured.",
     )
+    against: str | None = _option(
+        None, "References to compare every layer with: labels, pixels, or both with a comma."
+    )
     smoothing: str | None = _option(
         None, "Over-smoothing measures of the tokens. Default: cosines, norms, effective rank."
     )

@@ -75,7 +75,7 @@ def added_by(stack: Array, places: npt.NDArray[np.int64]) -> dict[str, Array]:
     flat = stack.reshape(layers, -1)
     products = flat @ flat.T
     removed = np.zeros((FOLDS, layers, layers))
-    for fold in range(FOLDS):
+    for fold in set(fold_of(places).tolist()):
         without = stack[:, fold_of(places) != fold][:, :, fold_of(places) != fold]
         removed[fold] = products - without.reshape(layers, -1) @ without.reshape(layers, -1).T
     own, fourth = np.diagonal(products), (flat**4).sum(1)
@@ -150,7 +150,7 @@ def synthetic_result(
         return result
 
     sums: dict[str, Array] = {}
-    for batch in range(batches):
+    for batch in range(max(batches, 1)):  # of none the sums are those of one, times 0
         latent = rng.normal(size=(batch_size, WIDTH))
         stack = np.stack([u_centred_gram(features(layer, latent)) for layer in layers])
         places = np.arange(batch_size) + batch * batch_size
@@ -158,7 +158,8 @@ def synthetic_result(
         added["images"] = np.bincount(fold_of(places), minlength=FOLDS).astype(float)
         added["top1/hits"] = rng.binomial(batch_size, 0.8, size=len(paths)).astype(float)
         added["top1/trials"] = np.full(len(paths), float(batch_size))
-        sums = {name: sums.get(name, 0.0) + values for name, values in added.items()}
+        held = float(batch < batches)
+        sums = {name: sums.get(name, 0.0) + held * values for name, values in added.items()}
     return Result(
         axes={"layers": layers},
         quantities=(CKA, TOP1),

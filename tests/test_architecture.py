@@ -115,6 +115,7 @@ def test_public_names():
         "Options",
         "Precision",
         "Preprocessing",
+        "ProcessError",
         "Recipe",
         "RefinerCkaError",
         "Result",

@@ -68,8 +68,15 @@ EXAMPLES = {
     "dirichlet_energy": (noise(), gradient()),
     "token_norm": (RED * 0.3 + noise(size=0.05), RED + noise(size=0.05)),
     "token_norm_ratio": (RED + noise(size=0.1), outlier()),
+    "outlier_tokens": (RED + noise(size=0.1), outlier()),
+    "massive_activation": (RED + noise(size=0.1), outlier()),
+    "cls_patch_cosine": (noise(), RED + noise(size=0.15)),
+    "within_image_variance": (noise(), colours().unsqueeze(1) + noise(size=0.15)),
 }
-"""Measure -> tokens with little smoothing, tokens with much; of the two norms: small and large."""
+"""Measure -> tokens with little smoothing, tokens with much; where neither is smoother: with a small value and a
+large one."""
+
+CLASS_TOKEN = RED.expand(4, -1)
 
 
 def draw_tokens(name):
@@ -80,7 +87,7 @@ def draw_tokens(name):
     for ax, tokens, word in zip(
         figure.subplots(1, 2), EXAMPLES[name], words(measure.quantity.smoother), strict=True
     ):
-        values = measure.function(Tokens([tokens], GRID, expensive=4))
+        values = measure.function(Tokens([tokens], GRID, 4, CLASS_TOKEN))
         images = (0.5 + tokens / scale).clamp(0, 1).view(4, SIDE, SIDE, 3).numpy()
         framed = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1)
         rows = [np.concatenate(list(framed[k : k + 2]), 1) for k in (0, 2)]
@@ -97,6 +104,11 @@ def peaked(width, shift=0.0):
     return (-squared / (2 * width**2)).softmax(1)
 
 
+def drawn_to(patch, share):
+    """Return attention of each patch to those around it and, with a share of it, to one patch, `(N, N)`."""
+    return (1 - share) * peaked(1.0) + share * torch.eye(COUNT)[patch]
+
+
 MAPS = {
     "attention_entropy": ([peaked(0.7)], [peaked(30.0)]),
     "attention_distance": ([peaked(0.7)], [peaked(30.0)]),
@@ -104,9 +116,10 @@ MAPS = {
     "attention_block_similarity": ([peaked(0.7), peaked(3.0)], [peaked(1.5), peaked(1.8)]),
     "attention_row_sum": ([0.4 * peaked(1.0)], [1.2 * peaked(1.0)]),
     "attention_negative": ([peaked(1.0)], [peaked(1.0) - 0.7 * peaked(1.0, 2)]),
+    "attention_sink": ([peaked(1.0)], [drawn_to(8, 0.3)]),
 }
 """Measure -> heads of a map (for similarity between blocks: maps of two blocks) with little smoothing, and with
-much; of the last two: with a small value and a large one."""
+much; of the last three: with a small value and a large one."""
 
 
 def value(name, heads, table):

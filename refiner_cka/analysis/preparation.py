@@ -20,6 +20,7 @@ from ..measures.meter import Meter, Reads, Setting, Site
 from ..options import Options
 from ..results.checks import check_quantities
 from ..subjects import name_apart, resolve
+from ..subjects.groups import check_groups, check_rows
 from ..subjects.layouts import readings_of
 from ..subjects.model import Model, Readings, Row
 from ..subjects.readout import Readout
@@ -118,10 +119,11 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         raise DataError(
             f"--shard {part}/{parts} would be empty: the run has {len(plan.batches)} batches"
         )
-    setting = Setting(options, plan, here.device)
+    setting = Setting(options, plan, here.device, source)
     meters = tuple(meter for make in METERS.values() if (meter := make(setting)) is not None)
     reads = _most([meter.reads for meter in meters], readouts)
     subjects = _subjects(models, options)
+    check_groups(subjects)
     lines = [line for each in subjects if (line := each.assumption(source.input_shape))]
     found: list[Model] = []
     for subject in subjects:
@@ -129,6 +131,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         model, said = _model(subject, found, source, here, readouts, reads)
         found.append(model)
         lines += said
+    check_rows(found)
     sites: list[Site] = []
     for meter in meters:
         own, left_out = meter.sites(found)

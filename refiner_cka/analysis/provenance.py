@@ -20,6 +20,7 @@ import torch
 from ..images import Digest, ImageSource, Plan
 from ..images.preprocessing import Preprocessing
 from ..options import Options
+from ..subjects.groups import grouped
 from ..subjects.locality import Reading
 from ..subjects.model import Model, Row
 from ..subjects.provenance import ASIDE
@@ -92,6 +93,9 @@ def circumstances(
         "left_out": len(plan.left_out),
         "notes": _of_origins(subjects, "note"),
         "training": _of_origins(subjects, "training"),
+        "groups": {
+            name: [each.name for each in members] for name, members in grouped(subjects).items()
+        },
         "preprocessing_assumed": [
             subject.name for subject in subjects if subject.assumption(source.input_shape)
         ],

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import distributed
 
 from ..errors import DataError, warn
 from ..images import Batch, UnreadableImage, load_batches
@@ -18,21 +16,20 @@ from ..results.contents import Unreadable
 from ..results.merging import differences, unique_images
 from ..results.remarks import derived_lines
 from ..results.result import Result
-from ..sums import FOLDS, IMAGES, MIN_BATCH, all_sums, fold_of, lengths_of
+from ..sums import FOLDS, IMAGES, MIN_BATCH, all_sums, lengths_of
 from .accepting import Data, Models, accepts
 from .passes import Passes
 from .preparation import Analysis, prepared
+from .saving import Save, Saver
 from .state import Seen, State
+from .together import Together, reaching
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the images done by this process and those it has in all."""
 
-Save = Callable[[Result], None]
-"""Called with what has been measured until then."""
-
 
 class Interrupted(KeyboardInterrupt):
-    """The analysis was interrupted; `result` holds what was measured until then."""
+    """The analysis was interrupted; `result` holds what this process measured until then."""
 
     def __init__(self, result: Result) -> None:
         super().__init__("interrupted")
@@ -89,18 +86,20 @@ def measure(
 
     Args:
         analysis: from `prepare`.
-        resume: a part of this analysis to go on from; its batches are not measured again. Of several
-            processes the first one's is taken.
+        resume: a part of this analysis to go on from; its batches are not measured again. Of several processes
+            each may give one: one that shares a batch with that of a process before it is left out.
         progress: called after each batch.
-        save: called about every `save_every` seconds, and when anything ends the measurement before its time. Not
-            called in a run of several processes, each of which has but a part.
+        save: called about every `save_every` seconds, and when anything ends the measurement before its time. Each
+            of several processes calls its own with its own part: when it resumes, so that no part is replaced
+            that nothing else holds yet, and once more before the parts are added up.
         save_every: seconds.
 
     Raises:
-        Interrupted: Ctrl-C in a run of one process; carries what was measured.
+        Interrupted: Ctrl-C; carries what this process measured.
         DataError: fewer than 4 images were readable; `resume` is of another analysis or of other images,
             or one of several processes is.
         DeviceError: not even one image at a time fits the device's memory.
+        ProcessError: another process of the run ended before its time.
     """
     if resume is not None and resume.fingerprint != analysis.fingerprint:
         found = differences(resume.provenance, analysis.provenance) or "the fingerprints differ"
@@ -118,49 +117,35 @@ def measure(
             stack.enter_context(here.hosting(model.subject.module))
         stack.enter_context(here.session())
         measurement = Measurement(analysis)
-        # One process brings in the sums, else each would count them.
-        if resume is not None and here.rank == 0:
-            measurement.load(resume)
-        wanted = analysis.wanted(measurement.agree())
-        saver = _Saver(measurement, save if here.world == 1 else None, save_every)
+        together = measurement.together
+        saver = Saver(save, measurement.part, save_every)
+
+        def after_batch(done: int, total: int) -> None:
+            if progress is not None:
+                progress(done, total)
+            saver.after_batch()
+            together.check()
+
         try:
-            measurement.measure(
-                wanted, lambda done, total: saver.after_batch(progress, done, total)
-            )
+            wanted = analysis.wanted(measurement.agree(resume))
+            if together.world > 1:
+                saver.save()
+            together.wait()
+            measurement.measure(wanted, after_batch)
+            if together.world > 1:
+                saver.save()
+            together.wait()
         except KeyboardInterrupt:
-            if here.world > 1:
-                raise
+            together.leave()
             saver.save()
             raise Interrupted(measurement.result()) from None
         except Exception:
+            together.leave()
             with suppress(Exception):  # the device may be lost, and the sums with it
                 saver.save()
             raise
-        if here.world > 1:
-            measurement.all_reduce()
+        measurement.all_reduce()
     return _checked(measurement.result(), analysis)
-
-
-class _Saver:
-    """Hands over what has been measured, from time to time."""
-
-    def __init__(self, measurement: Measurement, save: Save | None, every: float) -> None:
-        self._measurement, self._save, self._every = measurement, save, every
-        self._last = time.monotonic()
-
-    def after_batch(self, progress: Progress | None, done: int, total: int) -> None:
-        """Report progress, and save when it is time."""
-        if progress is not None:
-            progress(done, total)
-        if time.monotonic() - self._last >= self._every:
-            self.save()
-            # The time that saving took is not time measured.
-            self._last = time.monotonic()
-
-    def save(self) -> None:
-        """Save, if there is anything to save."""
-        if self._save is not None and self._measurement.state.batches:
-            self._save(self._measurement.result())
 
 
 class Measurement:
@@ -168,10 +153,12 @@ class Measurement:
 
     Attributes:
         state: what has been measured so far.
+        together: the processes of the run.
     """
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
+        self.together = Together(analysis.runtime.world)
         sums, lengths = all_sums(analysis.quantities), lengths_of(analysis.axes)
         self.state = State(sums, lengths, device=analysis.runtime.device)
         self._passes = [Passes(model, analysis) for model in analysis.models]
@@ -206,26 +193,32 @@ class Measurement:
         known = {*self._analysis.warnings, *derived_lines(part)}
         self._said.extend(line for line in part.warnings if line not in known)
 
-    def agree(self) -> frozenset[int]:
-        """Return the batches that the first process holds, which none is to measure.
+    def agree(self, resume: Result | None) -> frozenset[int]:
+        """Go on from the parts that the processes resume, and return the batches in them, for none to measure.
 
         Raises:
             DataError: the processes are about to measure different things.
         """
-        here = self._analysis.runtime
-        if here.world == 1:
-            return self.state.batches
-        mine = (self._analysis.fingerprint, self._analysis.provenance, self.state.batches)
-        everyone = [mine] * here.world
-        distributed.all_gather_object(everyone, mine)
-        fingerprint, provenance, held = everyone[0]
-        for rank, (other, theirs, _) in enumerate(everyone):
+        mine = (
+            self._analysis.fingerprint,
+            self._analysis.provenance,
+            frozenset(() if resume is None else resume.batches.tolist()),
+        )
+        everyone = self.together.exchange(mine)
+        fingerprint, provenance, _ = everyone[0]
+        held: frozenset[int] = frozenset()
+        for rank, (other, theirs, batches) in enumerate(everyone):
             if other != fingerprint:
                 found = differences(provenance, theirs) or "the fingerprints differ"
                 raise DataError(
                     f"process {rank} is about to measure something else than process 0: {found}; give "
                     "all processes the same models and images"
                 )
+            # Processes that see the same files resume the same parts.
+            if not held & batches:
+                held |= batches
+                if resume is not None and rank == self._analysis.runtime.rank:
+                    self.load(resume)
         return held
 
     def measure(self, wanted: Sequence[int], progress: Progress) -> None:
@@ -242,10 +235,16 @@ class Measurement:
 
     def _load(self, wanted: Sequence[int], workers: int) -> Iterator[Batch]:
         analysis = self._analysis
-        ways = tuple(dict.fromkeys(model.subject.preprocessing for model in analysis.models))
+        ways = [model.subject.preprocessing for model in analysis.models]
+        ways += [way for meter in analysis.meters for way in meter.inputs]
         pin = analysis.runtime.pin_memory
         return load_batches(
-            analysis.source, analysis.plan, wanted, ways, workers=workers, pin_memory=pin
+            analysis.source,
+            analysis.plan,
+            wanted,
+            tuple(dict.fromkeys(ways)),
+            workers=workers,
+            pin_memory=pin,
         )
 
     def _made_of(self, batch: Batch) -> Seen:
@@ -282,23 +281,28 @@ class Measurement:
             meter.begin(batch)
         for model, passes in zip(self._analysis.models, self._passes, strict=True):
             passes.run(inputs[model.subject.preprocessing], batch.index)
-        counts = np.bincount(fold_of(batch.places), minlength=FOLDS).astype(np.float64)
-        values = {IMAGES.path: torch.from_numpy(counts).to(self.state.device, non_blocking=True)}
+        counts = torch.nn.functional.one_hot(batch.folds, FOLDS).sum(0).to(torch.float64)
+        values = {IMAGES.path: counts.to(self.state.device, non_blocking=True)}
         for meter in self._analysis.meters:
             values |= meter.added()
         self.state.add(batch.index, values, self._made_of(batch))
 
     def all_reduce(self) -> None:
         """Replace the state by its total over all processes."""
-        self.state.all_reduce()
-        mine = (self._unreadable, self._remarks())
-        everyone = [mine] * self._analysis.runtime.world
-        distributed.all_gather_object(everyone, mine)
+        if self.together.world == 1:
+            return
+        with reaching():
+            self.state.all_reduce()
+        everyone = self.together.exchange((self._unreadable, self._remarks()))
         self._unreadable = [image for unreadable, _ in everyone for image in unreadable]
         self._said = list(dict.fromkeys(line for _, said in everyone for line in said))
 
     def _remarks(self) -> list[str]:
         return [*self._said, *(line for passes in self._passes for line in passes.said)]
+
+    def part(self) -> Result | None:
+        """Return what has been measured so far, if anything was."""
+        return self.result() if self.state.batches else None
 
     def result(self) -> Result:
         """Return what has been measured so far."""

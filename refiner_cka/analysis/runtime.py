@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import math
 import os
@@ -11,11 +10,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from ..errors import DeviceError
 from ..options import Precision
-from . import process
+from . import process, together
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,6 +39,14 @@ class Runtime:
     def pin_memory(self) -> bool:
         """Whether images should be loaded to page-locked memory, so that copying them does not wait."""
         return self.device.type == "cuda"
+
+    def wait_for_all(self) -> None:
+        """Wait until all processes of the run are here.
+
+        Raises:
+            ProcessError: one of them ended.
+        """
+        together.Together(self.world).wait()
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -97,16 +104,7 @@ def detect(device: str | None, precision: str) -> Runtime:
     _check_precision(chosen, precision)
     if world == 1:
         return Runtime(chosen, precision)  # type: ignore[arg-type]  # checked above
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-        atexit.register(_leave_group)
-    return Runtime(chosen, precision, distributed.get_rank(), world)  # type: ignore[arg-type]
-
-
-def _leave_group() -> None:
-    """Leave the process group, which complains when a process ends inside it."""
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    return Runtime(chosen, precision, together.join(), world)  # type: ignore[arg-type]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

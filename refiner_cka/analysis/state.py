@@ -113,12 +113,15 @@ class State:
         self._replace_seen(seen)
 
     def all_reduce(self) -> None:
-        """Replace the sums by their totals over all processes of the default group.
+        """Replace the sums by their totals over all processes of the default group, added in the order of these.
+
+        torch's own `all_reduce` adds each part of an array in another order: what is symmetric would not stay so.
 
         Raises:
             ResultError: two processes hold the same batch, which would count twice.
         """
-        held = [self.seen] * distributed.get_world_size()
+        world, here = distributed.get_world_size(), distributed.get_rank()
+        held = [self.seen] * world
         distributed.all_gather_object(held, self.seen)
         everything: dict[int, Seen] = {}
         for part in held:
@@ -129,7 +132,12 @@ class State:
                 )
             everything.update(part)
         for value in self._values.values():
-            distributed.all_reduce(value)
+            total = torch.zeros_like(value)
+            for rank in range(world):
+                theirs = value if rank == here else torch.empty_like(value)
+                distributed.broadcast(theirs, src=rank)
+                total += theirs
+            value.copy_(total)
         self._replace_seen(everything)
 
     def _replace_seen(self, seen: Mapping[int, Seen]) -> None:

@@ -15,9 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, one_line
+from ..errors import DataError, one_line, printable
 from .files import IMAGE_SUFFIXES, FileImages, Place, is_image_name
-from .source import printable
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OPENERS: Mapping[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open}

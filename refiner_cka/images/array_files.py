@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, one_line
+from ..errors import DataError, RefinerCkaError, one_line
 from .arrays import ArrayImages
 
 DIGITS = {
@@ -26,6 +27,9 @@ DIGITS = {
 
 _IMAGE_NAMES = ("images", "X", "data", "x")
 _LABEL_NAMES = ("labels", "y", "targets")
+
+_PACKED = 1100
+"""No filter of HDF5 makes of so many bytes one; deflate, at most 1032."""
 
 
 def open_digits(name: str) -> ArrayImages:
@@ -51,12 +55,14 @@ def open_npz(path: Path, name: str) -> ArrayImages:
     """
     with _array_file(name):
         with zipfile.ZipFile(path) as archive:
-            shapes = {
-                member.removesuffix(".npy"): _npy_shape(archive, member)
-                for member in archive.namelist()
-                if member.endswith(".npy")
+            headers = {
+                member.filename.removesuffix(".npy"): _npz_header(archive, member)
+                for member in archive.infolist()
+                if member.filename.endswith(".npy")
             }
-        images, labels = _choose_arrays(shapes, name)
+        images, labels = _choose_arrays({key: shape for key, (shape, _) in headers.items()}, name)
+        for key in filter(None, (images, labels)):
+            _refuse_objects(headers[key][1], key)
         with np.load(path) as arrays:
             return ArrayImages.of(arrays[images], name, arrays[labels] if labels else None)
 
@@ -68,16 +74,19 @@ def open_npy(path: Path, name: str) -> ArrayImages:
         DataError: it is damaged, or not an array of images.
     """
     with _array_file(name):
-        array = np.load(path, mmap_mode="r")
-        _choose_arrays({"images": array.shape}, name)
-        return ArrayImages.of(_NpyRows(path, array.shape, array.dtype), name)
+        with path.open("rb") as stream:
+            shape, dtype = _npy_header(stream, os.path.getsize(path))
+        _refuse_objects(dtype, "it")
+        _choose_arrays({"images": shape}, name)
+        return ArrayImages.of(_NpyRows(path, shape, dtype), name)
 
 
 def open_hdf5(path: Path, name: str) -> ArrayImages:
     """Return the images in an HDF5 file, read row by row.
 
     Raises:
-        DataError: it is damaged, or holds no array of images that can be told.
+        DataError: it is damaged, or holds no array of images that can be told; or they lie in another file, or
+            are more than can be in this one.
     """
     import h5py
 
@@ -90,8 +99,10 @@ def open_hdf5(path: Path, name: str) -> ArrayImages:
     with _array_file(name), h5py.File(path, "r") as file:
         file.visititems(collect)
         images, labels = _choose_arrays(shapes, name)
+        for key in filter(None, (images, labels)):
+            _check_stored(file[key], os.path.getsize(path))
         rows = _Hdf5Rows(path, images, file[images].shape, file[images].dtype)
-        return ArrayImages.of(rows, name, np.asarray(file[labels]) if labels else None)
+        return ArrayImages.of(rows, name, file[labels] if labels else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,19 +135,70 @@ class _Hdf5Rows:
 
 @contextmanager
 def _array_file(name: str) -> Iterator[None]:
-    """Make one line of what NumPy and h5py raise on a damaged or pickled file."""
+    """Make one line of whatever is raised on a damaged or crafted file."""
     try:
         yield
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except RefinerCkaError:
+        raise
+    except MemoryError as error:
+        raise DataError(
+            f"{name} does not fit in the memory; save its images as .npy, which is read row by row"
+        ) from error
+    except (
+        Exception
+    ) as error:  # zipfile, NumPy and h5py have no list of what such a file makes them raise
         raise DataError(f"{name} cannot be read as an array file: {one_line(error)}") from error
 
 
-def _npy_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
-    """Return the shape of an array in an `.npz` file without reading the array."""
+_Header = tuple[tuple[int, ...], np.dtype[Any]]
+"""Shape and type of an array."""
+
+
+def _npz_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
+    """Return shape and type of an array in an `.npz` file without reading the array."""
     with archive.open(member) as stream:
-        if np.lib.format.read_magic(stream) == (1, 0):
-            return np.lib.format.read_array_header_1_0(stream)[0]
-        return np.lib.format.read_array_header_2_0(stream)[0]
+        return _npy_header(stream, member.file_size)
+
+
+def _npy_header(stream: IO[bytes], size: int) -> _Header:
+    """Return shape and type of the array in an `.npy` file of `size` bytes.
+
+    Raises:
+        ValueError: it is damaged. NumPy's own words advise to trust the file.
+    """
+    try:
+        first = np.lib.format.read_magic(stream) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    except Exception as error:
+        raise ValueError("its .npy header is missing or damaged") from error
+    # Pickled objects take what they take.
+    stored = 0 if dtype.hasobject else dtype.itemsize * math.prod(shape)
+    if min(shape, default=0) < 0 or stream.tell() + stored > size:
+        raise ValueError(f"an array {dtype} {shape} is not what {size} bytes hold")
+    return shape, dtype
+
+
+def _refuse_objects(dtype: np.dtype[Any], what: str) -> None:
+    if dtype.hasobject:
+        raise ValueError(f"{what} holds Python objects, which are never unpickled: save numbers")
+
+
+def _check_stored(dataset: Any, size: int) -> None:
+    """Refuse a data set of HDF5 that is not in its file of `size` bytes, or declares more than can be there.
+
+    Raises:
+        ValueError: it says so.
+    """
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(
+            f"{dataset.name} lies in other files, which are not read: copy it into one"
+        )
+    count = (*(dataset.shape or ()), 1)[0]
+    if count > size or dataset.nbytes > _PACKED * size:
+        raise ValueError(
+            f"{dataset.name} declares an array {dataset.dtype} {dataset.shape} in a file of {size} bytes"
+        )
 
 
 def _choose_arrays(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import DataError, one_line, warn
-from .decoding import CHANNELS, array_to_rgb
+from .decoding import CHANNELS, MAX_PIXELS, array_to_rgb
 from .source import Digest, UnreadableImage
 
 BLOCK_BYTES = 2**25
@@ -50,8 +50,13 @@ class ArrayImages:
     rows: Rows
 
     @classmethod
-    def of(cls, rows: Rows, name: str, labels: NDArray[Any] | None = None) -> ArrayImages:
+    def of(cls, rows: Rows, name: str, labels: Any = None) -> ArrayImages:
         """Return the images in an array that messages call `name`; their ids are the indices.
+
+        Args:
+            rows: the images.
+            name: what the user called them.
+            labels: an array, or a file that behaves like one and is read only if it holds one for each image.
 
         Raises:
             DataError: its type or shape is none that `open_source` lists.
@@ -59,9 +64,8 @@ class ArrayImages:
         check_rows(rows, name)
         ids = [str(index) for index in range(rows.shape[0])]
         if labels is not None:
-            flat = labels.reshape(-1)
-            if flat.shape == rows.shape[:1] and flat.dtype.kind in "iuU":
-                values, indices = np.unique(flat, return_inverse=True)
+            if (labels.size, labels.dtype.kind) in [(rows.shape[0], kind) for kind in "iuU"]:
+                values, indices = np.unique(np.asarray(labels).reshape(-1), return_inverse=True)
                 return cls(name, ids, indices.tolist(), tuple(map(str, values)), rows)
             found = f"{labels.dtype} {labels.shape}"
             warn(f"labels in {name} are left out: {found} is not one integer or text per image")
@@ -98,6 +102,8 @@ def check_rows(rows: Rows, name: str) -> None:
     shape, dtype = rows.shape, rows.dtype
     if len(shape) < 2 or 0 in shape:
         problem = "holds no images: the first axis counts them"
+    elif math.prod(shape[1:]) > max(CHANNELS) * MAX_PIXELS:
+        problem = f"has images too large to be read: the limit is {MAX_PIXELS} pixels"
     elif dtype.kind == "f":
         return  # inputs of any shape: `check_channels` knows what the models take
     elif dtype not in (np.uint8, np.uint16):

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
 
-from ..errors import DataError, one_line
+from ..errors import DataError, one_line, printable
 from .arrays import check_rows, image_or_input, to_numpy
 from .decoding import check_size, to_rgb
-from .source import Digest, UnreadableImage, printable
+from .source import Digest, UnreadableImage
 
 
 class DatasetImages:

@@ -15,11 +15,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..errors import one_line
 from .source import UnreadableImage
 
-MAX_PIXELS = 2**29
-"""Images of more pixels (about half a gigapixel) are unreadable."""
+MAX_PIXELS = 2**27
+"""Images of more pixels (134 million: half a gigabyte, and as much again for a copy) are unreadable."""
 
 MAX_ASPECT = 200
 """So are images this many times longer than wide: resized by the short side, they fill memory."""
+
+_BAND_PIXELS = 2**20
 
 CHANNELS = (1, 3, 4)
 """Grey, RGB and RGBA."""
@@ -62,10 +64,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     elif image.mode.startswith("I"):
         image = Image.fromarray(_upper_byte(np.asarray(image)))
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return _over_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Return a transparent image over white, made some rows at a time: as a whole it takes four copies."""
+    flat = Image.new("RGB", image.size)
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        band = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        flat.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return flat
 
 
 def array_to_rgb(pixels: NDArray[Any]) -> Image.Image:

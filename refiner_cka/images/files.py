@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import DataError, one_line, warn
+from ..errors import DataError, one_line, printable, warn
 from .decoding import decode
-from .source import Digest, UnreadableImage, printable
+from .source import Digest, UnreadableImage
 
 IMAGE_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg"),

@@ -93,6 +93,8 @@ def _open_path(name: str) -> ImageSource:
         raise DataError(f"cannot open {name!r}: {one_line(error)}") from error
     if not exists:
         raise DataError(f"no file or folder {name!r}: {_close_names(path) or f'give {_files()}'}")
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{name} is a pipe or a device, not a file: save what it gives as a file")
     ending = path.name.lower() + "/" * path.is_dir()
     for kind in KINDS:
         if ending.endswith(kind.suffixes):

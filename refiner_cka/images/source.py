@@ -80,8 +80,3 @@ class Digest:
         for line in lines:
             total.update(f"{line}\n".encode())
         return cls(total.hexdigest(), covers, whole, transform)
-
-
-def printable(name: str) -> str:
-    """Return a name fit for messages and digests: control characters and stray bytes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -9,8 +9,10 @@ from functools import partial
 
 import torch
 
+from ..subjects.readout import exact_dtype
 from .maps import AXIS, AttentionMeter, Maps, unit_columns
 from .meter import Setting
+from .scaling import median
 from .tally import row, table
 
 
@@ -43,6 +45,14 @@ def negative(maps: Maps) -> torch.Tensor:
     """Share of the weight among patches, in absolute value, that is negative."""
     patches = maps.patches
     return patches.clamp_max(0.0).abs().sum((1, 2, 3)) / patches.abs().sum((1, 2, 3))
+
+
+def sink(maps: Maps) -> torch.Tensor:
+    """Largest over median sum of a column, mean over heads: how much of the attention one patch draws."""
+    # A row without positive weight attends to nothing.
+    columns = maps.weights.nan_to_num(0.0).sum(-2, dtype=exact_dtype(maps.weights.device))
+    middle = median(columns)
+    return (columns.amax(-1) / middle).where(middle > 0, float("nan")).nanmean(1)
 
 
 _row = partial(row, AXIS, prefix="attention_")
@@ -87,6 +97,14 @@ MEASURES = table(
         (0.0, 1.0),
         None,
         "Zhou et al., arXiv 2106.03714",
+    ),
+    _row(
+        sink,
+        "Attention sink",
+        "attention that the most attended patch draws over that of the median patch; 1 if uniform",
+        (1.0, None),
+        None,
+        "Xiao et al., arXiv 2309.17453, of patches",
     ),
 )
 """Name -> measure of a block's maps."""

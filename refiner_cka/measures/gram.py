@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
+from ..errors import ModelError
 from ..images import Batch
 from ..subjects.model import Model, Row
 from ..subjects.readout import features_of
-from ..sums import FOLDS, fold_of
-from . import hsic
+from ..sums import FOLDS, LAYERS, ROWS, along_depth, fold_of
+from . import hsic, references
 from .folds import Folded
 from .indices import chosen
 from .meter import Meter, Setting, Site
@@ -46,16 +48,39 @@ class Similarity(Meter):
         self.setting = setting
         indices = chosen(setting.options.index)
         images = max(map(len, setting.plan.batches))
-        self._indices = {index.described(images): index for index in indices}
+        self._references = references.choose(setting.options.against, setting.source)
+        axis = ROWS if self._references else LAYERS
+        described = {index.described(images): index for index in indices}
+        self._indices = {replace(of, axes=(axis, axis)): index for of, index in described.items()}
         self.quantities = tuple(self._indices)
         self.identity = {"estimator": dict(ESTIMATOR)}
+        if self._references:
+            source = setting.source
+            about = {name: dict(of.about(source)) for name, of in self._references.items()}
+            self.identity["against"] = about
+            is_prepared = source.input_shape is None
+            ways = [of.inputs for of in self._references.values()] if is_prepared else []
+            self.inputs = tuple(way for way in ways if way is not None)
         if others := indices[1:]:
             named = {index.quantity.name: dict(index.parameters) for index in others}
             self.identity["indices"] = {name: of or "no parameters" for name, of in named.items()}
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
-        """Look at every layer, the whole batch at once."""
-        self._layers = sum(len(model.rows) for model in models)
+        """Look at every layer, the whole batch at once.
+
+        Raises:
+            ModelError: a model is called as a reference is.
+        """
+        names = [(model.name, row.path, row.readout) for model in models for row in model.rows]
+        self._first_reference = len(names)
+        self._rows = len(names) + len(self._references)
+        if self._references:
+            self.axes = {ROWS: (*along_depth(names), *map(references.row_of, self._references))}
+        for model in models:
+            if model.name in self._references:
+                raise ModelError(
+                    f"--against {model.name}: a model is called so too; give it another name with label="
+                )
         found = [
             Site(model, path, partial(self._see, rows), model.places[path])
             for model in models
@@ -70,18 +95,22 @@ class Similarity(Meter):
         two more for each fold; of a block of layers there are a few more matrices. Of all pairs there are 4 sums
         and one for each fold.
         """
-        block = min(max(BLOCK, 8 * images**2), 8 * self._layers * images**2)
-        stack = self._layers * images * (4 * images + 8 * (images + 2 * FOLDS)) + 6 * block
-        sums = 8 * (4 + FOLDS) * self._layers**2 * len(self._indices)
+        block = min(max(BLOCK, 8 * images**2), 8 * self._rows * images**2)
+        stack = self._rows * images * (4 * images + 8 * (images + 2 * FOLDS)) + 6 * block
+        sums = 8 * (4 + FOLDS) * self._rows**2 * len(self._indices)
         return {"Gram matrices": stack, "what a batch adds": sums}
 
     def begin(self, batch: Batch) -> None:
         """Make room for the batch."""
-        shape, device = (self._layers, batch.images), self.setting.device
+        shape, device = (self._rows, batch.images), self.setting.device
         self._grams = torch.zeros(*shape, batch.images, device=device)
         self._scales = torch.ones(shape, device=device)
         self._workspace = hsic.Workspace()
         self._folded = Folded(fold_of(batch.places), sums_device(device))
+        with torch.autocast(device.type, enabled=False):
+            for row, reference in enumerate(self._references.values(), self._first_reference):
+                features = reference.features(batch).to(device, non_blocking=True)
+                hsic.gram([features], self._grams[row], self._scales[row], self._workspace)
 
     def _see(self, rows: Sequence[Row], chunks: Sequence[torch.Tensor], _images: slice) -> None:
         """Reduce a layer's features to its Gram matrices, one for each readout."""

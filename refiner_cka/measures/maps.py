@@ -2,8 +2,8 @@
 
 All measures drop the prefix tokens' rows and columns. A softmax map is then divided by its row sums, so that a
 row is a distribution over patches. The rows of a refined map do not sum to 1 and may hold negative weights:
-entropy and distance take the positive part of each row over its sum, similarities take the map as it is, and row
-sum and negative share are measures themselves.
+entropy, distance and sink take the positive part of each row over its sum, similarities take the map as it is,
+and row sum and negative share are measures themselves.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..images import Batch, Plan
+from ..images import Batch, ImageSource, Plan, Preprocessing
 from ..options import Options
 from ..subjects.model import Model
 from ..sums import Layer, Quantity
@@ -32,11 +32,13 @@ class Setting:
         options: of the run.
         plan: which images form which batch.
         device: where models run and features live.
+        source: the images.
     """
 
     options: Options
     plan: Plan
     device: torch.device
+    source: ImageSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +69,14 @@ class Meter:
         setting: what it is made for.
         reads: how well it needs outputs to be understood.
         quantities: what it measures; settled once `sites` was asked.
+        inputs: how it needs the images to be prepared, beyond what models need.
         axes: axes of its quantities beyond the layers of the matrix and the models; settled likewise.
         identity: what its numbers depend on beyond models and images, JSON types by name; part of the fingerprint.
     """
 
     setting: Setting
     reads: Reads = "outputs"
+    inputs: Sequence[Preprocessing] = ()
     quantities: Sequence[Quantity]
     axes: Mapping[str, tuple[Layer, ...]] = MappingProxyType({})
     identity: Mapping[str, Any] = MappingProxyType({})

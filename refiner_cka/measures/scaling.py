@@ -102,6 +102,21 @@ def _scaled_lengths(x: torch.Tensor) -> torch.Tensor:
     return _plain_lengths(x * scale.reciprocal().unsqueeze(-1)) * scale
 
 
+def units(x: torch.Tensor) -> torch.Tensor:
+    """Return float32 vectors `(..., dim)` of any size divided by their lengths; NaN for those of length 0."""
+    scaled = (
+        x
+        * power_of_two(torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True)).reciprocal()
+    )
+    return scaled / _plain_lengths(scaled).unsqueeze(-1)
+
+
+def median(values: torch.Tensor) -> torch.Tensor:
+    """Return the median along the last axis; of an even number the mean of the two in the middle."""
+    # torch's median is the lower of the two.
+    return (values.median(-1).values - (-values).median(-1).values) / 2
+
+
 def median_of_three(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     """Return the median of three numbers, one by one: a reference that one outlier cannot move far."""
     return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))

@@ -11,11 +11,18 @@ from functools import partial
 import torch
 
 from ..errors import LayerError
+from ..subjects.readout import exact_dtype
 from ..sums import LAYERS
+from .directions import mean_cosine
 from .meter import Setting
-from .scaling import lengths, median_of_three
+from .scaling import lengths, median, median_of_three, units
 from .tally import row, table
-from .tokens import TokenMeter, Tokens
+from .token_meter import TokenMeter
+from .tokens import Tokens
+
+OUTLIER_RATIO = 3.0
+"""A token so many times as long as the median is an outlier: on a logarithmic scale about halfway between ordinary
+tokens and those of Darcet et al., which are about ten times as long."""
 
 EFFECTIVE_RANK_SHARE, EFFECTIVE_RANK_LEAST, EFFECTIVE_RANK_MOST = 256, 4, 32
 """Effective rank, whose decompositions are expensive, is measured on one image of a run in so many, from so many
@@ -24,12 +31,21 @@ images to so many."""
 
 def patch_cosine(tokens: Tokens) -> torch.Tensor:
     """Mean cosine of all pairs of different tokens of an image, in O(tokens x dim)."""
-    return _mean_cosine(*tokens.directions)
+    return mean_cosine(*tokens.directions)
 
 
 def patch_cosine_centred(tokens: Tokens) -> torch.Tensor:
-    """`patch_cosine` of tokens from which the mean token of the CKA batch is taken away."""
-    return _mean_cosine(*tokens.centred_directions)
+    """`patch_cosine` of tokens from which the mean token of the CKA batch is taken away.
+
+    All images of the batch move that mean, so their cosines are not independent. To an image's value is added what
+    it moves the batch's mean cosine by in this way, to first order: this leaves the mean over the batch as it is,
+    and makes its error right.
+    """
+    values = mean_cosine(*tokens.centred_directions)
+    step = tokens.typical_deviation
+    moved = ((tokens.deviations / step) @ tokens.centred_gradients.mean(0)).where(step > 0, 0.0)
+    # Images without a value take part in the mean token, but not in the mean over images.
+    return values + (moved - (moved + 0.0 * values).nanmean())
 
 
 def patch_cosine_between(tokens: Tokens) -> torch.Tensor:
@@ -104,10 +120,47 @@ def token_norm(tokens: Tokens) -> torch.Tensor:
 
 def token_norm_ratio(tokens: Tokens) -> torch.Tensor:
     """Length of the longest token over the median length."""
-    norms = tokens.lengths
-    # torch's median of an even number of values is the lower of the two in the middle.
-    median = (norms.median(1).values - (-norms).median(1).values) / 2
-    return (norms.amax(1) / median).where(median > 0, float("nan"))
+    middle = median(tokens.lengths)
+    return (tokens.lengths.amax(1) / middle).where(middle > 0, float("nan"))
+
+
+def outlier_tokens(tokens: Tokens) -> torch.Tensor:
+    """Share of the tokens that are longer than `OUTLIER_RATIO` times the median length."""
+    middle = median(tokens.lengths)
+    share = (tokens.lengths > OUTLIER_RATIO * middle.unsqueeze(1)).float().mean(1)
+    return share.where(middle > 0, float("nan"))
+
+
+def massive_activation(tokens: Tokens) -> torch.Tensor:
+    """Mean of the three largest numbers in an image's tokens over their median, all in absolute value."""
+
+    def ratio(x: torch.Tensor) -> torch.Tensor:
+        sizes = x.abs().flatten(1)
+        middle = median(sizes)
+        largest = sizes.topk(min(3, sizes.shape[1])).values.mean(1)
+        return (largest / middle).where(middle > 0, float("nan"))
+
+    return tokens.each(ratio)
+
+
+def cls_patch_cosine(tokens: Tokens) -> torch.Tensor:
+    """Mean cosine of the class token and the patch tokens."""
+    assert tokens.class_token is not None  # the meter asks for nothing of it where there is none
+    sums, counts = tokens.directions
+    return (sums * units(tokens.class_token.float())).sum(1) / counts
+
+
+def within_image_variance(tokens: Tokens) -> torch.Tensor:
+    """Share of the variance of all tokens of the CKA batch that is within images.
+
+    A ratio of sums over the batch: of squared distances to the image's mean token, and to that of the batch. An
+    image's value is that ratio and what the image moves it by, to first order: their mean is the ratio.
+    """
+    exact = exact_dtype(tokens.lengths.device)
+    within = tokens.each(lambda x: _length(_split(x)[0])).to(exact).square()
+    total = within + tokens.count * lengths(tokens.deviations).to(exact).square()
+    ratio = within.sum() / total.sum()
+    return ratio + (within - ratio * total) / total.mean()
 
 
 _row = partial(row, LAYERS)
@@ -172,7 +225,7 @@ MEASURES = table(
         (0.0, 8.0),
         "lower",
         "Cai & Wang, arXiv 2006.13318, on the patch grid",
-        on_grid=True,
+        needs="grid",
     ),
     _row(
         token_norm,
@@ -191,6 +244,39 @@ MEASURES = table(
         None,
         "Darcet et al., arXiv 2309.16588",
         default=True,
+    ),
+    _row(
+        outlier_tokens,
+        "Share of outlier tokens",
+        f"share of the tokens longer than {OUTLIER_RATIO:g} times the median length",
+        (0.0, 1.0),
+        None,
+        "Darcet et al., arXiv 2309.16588, relative to the median",
+    ),
+    _row(
+        massive_activation,
+        "Massive activations",
+        "mean of the three largest numbers in the tokens over their median, in absolute value",
+        (0.0, None),
+        None,
+        "Sun et al., arXiv 2402.17762",
+    ),
+    _row(
+        cls_patch_cosine,
+        "Cosine of class token and patches",
+        "mean cosine of the class token and the patch tokens",
+        (-1.0, 1.0),
+        None,
+        "Siméoni et al., arXiv 2508.10104",
+        needs="class_token",
+    ),
+    _row(
+        within_image_variance,
+        "Variance within images",
+        "share of the variance of all tokens of a CKA batch that is within images",
+        (0.0, 1.0),
+        "lower",
+        "analysis of variance",
     ),
 )
 """Name -> measure. The first is the headline."""
@@ -237,12 +323,6 @@ def expensive_images(images: int) -> int:
     """Return on how many images of a run the expensive measures are taken."""
     wanted = max(EFFECTIVE_RANK_LEAST, images // EFFECTIVE_RANK_SHARE)
     return min(images, wanted, EFFECTIVE_RANK_MOST)
-
-
-def _mean_cosine(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Return (|sum of n unit tokens|^2 - n) / (n (n - 1)); NaN for fewer than two."""
-    cosine = (sums.square().sum(1) - counts) / (counts * (counts - 1))
-    return cosine.where(counts > 1, float("nan"))
 
 
 def _split(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,6 +17,9 @@ from ..subjects.readout import exact_dtype
 from ..sums import FOLDS, Quantity
 from .scaling import sums_device
 
+Needs = Literal["tokens", "grid", "class_token"]
+"""What a measure of tokens reads besides the patch tokens themselves: their grid, or the class token."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -26,13 +29,13 @@ class Measure:
         function: from `Tokens` or `Maps` to a value for each image, `(images,)`; NaN where it is undefined.
         quantity: what a result says of it.
         default: whether it is measured unless something else is asked for.
-        on_grid: whether it needs the patch grid.
+        needs: where a layer has not got this, it is not measured.
     """
 
     function: Callable[[Any], torch.Tensor]
     quantity: Quantity
     default: bool = False
-    on_grid: bool = False
+    needs: Needs = "tokens"
 
 
 class Tally:
@@ -116,14 +119,14 @@ def row(
     *,
     prefix: str = "",
     default: bool = False,
-    on_grid: bool = False,
+    needs: Needs = "tokens",
     few: bool = False,
 ) -> Measure:
     """Return a measure called as its function is, after `prefix`. For the rest see `Measure` and `Quantity`."""
     name = prefix + function.__name__
     path = f"smoothing/{name}"
     quantity = Quantity(name, path, "mean", (axis,), label, about, range_, smoother, source, few)
-    return Measure(function, quantity, default, on_grid)
+    return Measure(function, quantity, default, needs)
 
 
 def table(*measures: Measure) -> dict[str, Measure]:

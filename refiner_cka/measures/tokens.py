@@ -1,4 +1,4 @@
-"""The tokens of a layer: what the measures of over-smoothing need of them, and the meter that shows them to these.
+"""The tokens of a layer, and what the measures of over-smoothing need of them.
 
 Rules for all measures: tokens are read in float32; an image for which a measure is undefined (say, all its tokens
 are 0) is NaN and left out of the mean; a token of length 0 has no direction, and no part in a cosine.
@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from ..errors import LayerError
-from ..images import Batch
-from ..subjects.layouts import NoTokens
 from ..subjects.locality import Reading
-from ..subjects.model import Model, lines_left_out
 from ..subjects.readout import Grid, exact_dtype, patches_of
-from .meter import Meter, Reads, Setting, Site
+from .directions import gradient, unit_sum
 from .scaling import are_ordinary, block_bytes, common_scale, lengths, median_of_three
-from .tally import Measure, Tally, marked, share
 
 
 class Tokens:
@@ -34,15 +30,21 @@ class Tokens:
         chunks: in parts `(images, tokens, dim)` of any floating type.
         grid: rows and columns of the patches, the last `rows x columns` tokens; `None` if unknown.
         expensive: how many of the first images the expensive measures take.
+        class_token: of each image, `(images, dim)` of any floating type; `None` if there is none.
     """
 
     def __init__(
-        self, chunks: Sequence[torch.Tensor], grid: Grid | None = None, expensive: int = 0
+        self,
+        chunks: Sequence[torch.Tensor],
+        grid: Grid | None = None,
+        expensive: int = 0,
+        class_token: torch.Tensor | None = None,
     ) -> None:
         self._chunks = chunks
         self.grid = grid
         self.count = chunks[0].shape[1]
         self.expensive = min(expensive, sum(map(len, chunks)))
+        self.class_token = class_token
 
     def first(self, images: int) -> torch.Tensor:
         """Return the tokens of the first images as they are, float64 (on the CPU if the device has none)."""
@@ -83,6 +85,24 @@ class Tokens:
         """The same of tokens from which the mean token of the batch is taken away."""
         return self._reduced[2], self._reduced[3]
 
+    @property
+    def centred_gradients(self) -> torch.Tensor:
+        """How fast each image's mean cosine of centred tokens moves with the mean token, `(images, dim)`.
+
+        The derivative to the mean token, times `typical_deviation`.
+        """
+        return self._reduced[4]
+
+    @functools.cached_property
+    def deviations(self) -> torch.Tensor:
+        """By how much each image's mean token differs from that of the batch, `(images, dim)`."""
+        return self._look.offsets - self._look.offset
+
+    @functools.cached_property
+    def typical_deviation(self) -> torch.Tensor:
+        """Root mean square length of the `deviations`, a single number."""
+        return lengths(lengths(self.deviations)) / math.sqrt(len(self.deviations))
+
     @functools.cached_property
     def finite(self) -> torch.Tensor:
         """Whether all tokens of an image are finite, `(images,)`."""
@@ -105,7 +125,7 @@ class Tokens:
         reference = _divided(token, scale)
         parts = [(lengths(block), (block - reference).mean(1)) for block in self._blocks(scale)]
         sizes, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
-        return _Look(scale, sizes, reference, offsets.mean(0))
+        return _Look(scale, sizes, reference, offsets, offsets.mean(0))
 
     @functools.cached_property
     def _varies(self) -> torch.Tensor:
@@ -117,16 +137,22 @@ class Tokens:
     def _reduced(self) -> list[torch.Tensor]:
         """What the cosines read, from one visit to each block while it is in cache."""
         look, parts, first = self._look, [], 0
+        room = None
         for block in self._blocks(look.scale):
             sizes = look.lengths[first : first + len(block)]
             first += len(block)
-            centred = (block - look.reference).sub_(look.offset)
+            if room is None or len(room) < len(block):
+                # One for all blocks: a fresh large one costs a CPU more than what is computed in it.
+                room = torch.empty_like(block)
+            centred = torch.sub(block, look.reference, out=room[: len(block)]).sub_(look.offset)
             remaining = lengths(centred)
             counted = sizes > torch.finfo(torch.float32).tiny
             around = self._has_direction(block, sizes, remaining)
-            parts.append(
-                (*_unit_sum(block, sizes, counted), *_unit_sum(centred, remaining, around))
+            seen = unit_sum(centred, remaining, around)
+            moves = gradient(
+                centred, remaining, around, seen[0], self.typical_deviation, len(look.lengths)
             )
+            parts.append((*unit_sum(block, sizes, counted), *seen, moves))
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     def _has_direction(
@@ -165,121 +191,15 @@ class _Look:
         scale: a power of two; `None` for 1.
         lengths: of every token, `(images, tokens)`.
         reference: a token, `(dim,)`.
-        offset: the mean over all images of what differs from it, `(dim,)`.
+        offsets: of each image the mean of what differs from it, `(images, dim)`.
+        offset: the mean of these, `(dim,)`.
     """
 
     scale: torch.Tensor | None
     lengths: torch.Tensor
     reference: torch.Tensor
+    offsets: torch.Tensor
     offset: torch.Tensor
-
-
-class TokenMeter(Meter):
-    """Measures of the patch tokens of every layer that has several.
-
-    Args:
-        setting: of the run.
-        measures: what to measure.
-        is_asked_for: whether it is said, too, where there are no tokens to measure.
-        expensive: on how many images of the run the expensive measures are taken.
-    """
-
-    def __init__(
-        self,
-        setting: Setting,
-        measures: Sequence[Measure],
-        *,
-        is_asked_for: bool,
-        expensive: int,
-    ) -> None:
-        self.setting = setting
-        self._measures = measures
-        self._is_asked_for = is_asked_for
-        self._expensive_images = expensive
-        on_grid = any(measure.on_grid for measure in measures)
-        self.reads: Reads = "grid" if on_grid else "tokens"
-        self.identity = {
-            "smoothing": {
-                "measures": [measure.quantity.name for measure in measures],
-                "effective_rank_images": expensive,
-            }
-        }
-
-    def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
-        """Look at every layer with several patches, the whole batch at once."""
-        self._layers = sum(len(model.rows) for model in models)
-        found: list[Site] = []
-        lines: list[str] = []
-        has_grid: dict[int, bool] = {}  # of rows with tokens
-        for model in models:
-            readings, said = self._readings(model)
-            lines += said
-            for path, reading in readings.items():
-                rows = [row.position for row in model.rows_by_layer()[path]]
-                has_grid |= dict.fromkeys(rows, reading.grid is not None)
-                see = functools.partial(self._see, rows, reading)
-                found.append(Site(model, path, see, model.places[path]))
-        without = tuple(row for row in range(self._layers) if row not in has_grid)
-        off_grid = tuple(row for row in range(self._layers) if not has_grid.get(row))
-        self.quantities = tuple(
-            replace(measure.quantity, absent=off_grid if measure.on_grid else without)
-            for measure in self._measures
-        )
-        return found, lines
-
-    def _readings(self, model: Model) -> tuple[dict[str, Reading], list[str]]:
-        """Return how the tokens of a model's layers are read, and a line for layers left out.
-
-        Raises:
-            LayerError: a layer named by hand contradicts what the user says of the tokens.
-        """
-        layout = model.subject.layout
-        is_stated = layout.stated is not None or layout.stated_prefix is not None
-        found: dict[str, Reading] = {}
-        wrong, alone, scattered = dict[str, str](), dict[str, str](), dict[str, str]()
-        for path in model.rows_by_layer():
-            reading, output = model.readings[path], model.outputs[path]
-            if isinstance(reading, NoTokens):
-                alone[path] = str(reading)
-            elif isinstance(reading, LayerError):
-                if is_stated and not model.subject.pattern:
-                    raise LayerError(f"{model.name}: layer {path} {reading}")
-                wrong[path] = str(reading)
-            elif not has_tokens(output, reading):
-                alone[path] = f"returns {tuple(output.shape)}, not several tokens"
-            else:
-                assert reading is not None
-                found[path] = reading
-                if reading.grid is None and self.reads == "grid":
-                    scattered[path] = "has no patch grid, or none on which its tokens are in order"
-        smoothing, grid = "the over-smoothing measures", "the measures on the grid"
-        lines = lines_left_out(model.name, wrong, smoothing)
-        if self._is_asked_for:
-            lines += lines_left_out(model.name, alone, smoothing)
-            lines += lines_left_out(model.name, scattered, grid)
-        return found, lines
-
-    def begin(self, batch: Batch) -> None:
-        """Make room for the batch."""
-        shapes = dict.fromkeys(self.quantities, (self._layers,))
-        self._tally = Tally(shapes, batch.folds, self.setting.device)
-        self._expensive = share(self._expensive_images, batch.index, self.setting.plan)
-
-    def _see(
-        self, rows: Sequence[int], reading: Reading, chunks: Sequence[torch.Tensor], _images: slice
-    ) -> None:
-        """Measure one layer; the measures do not depend on the readout of its rows."""
-        patches = [patches_of(chunk, reading.layout) for chunk in chunks]
-        tokens = Tokens(patches, reading.grid, self._expensive)
-        for measure in self._measures:
-            if reading.grid is not None or not measure.on_grid:
-                values = marked(measure.function(tokens), tokens.finite)
-                for row in rows:
-                    self._tally.put(measure.quantity.name, row, values)
-
-    def added(self) -> Mapping[str, torch.Tensor]:
-        """Return the sums of each measure at each row."""
-        return self._tally.added()
 
 
 def has_tokens(output: torch.Tensor, reading: Reading | None) -> bool:
@@ -296,11 +216,3 @@ def _divided(tokens: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
     """Return tokens over a power of two, float32."""
     tokens = tokens.float()
     return tokens if scale is None else tokens * scale.reciprocal()
-
-
-def _unit_sum(
-    block: torch.Tensor, sizes: torch.Tensor, counted: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum of an image's tokens over their sizes `(images, dim)`, and how many count `(images,)`."""
-    weights = sizes.reciprocal().where(counted, 0.0)
-    return (weights.unsqueeze(1) @ block).squeeze(1), (weights > 0).sum(1)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from ..errors import ResultError
 from ..results.result import Result
 from ..results.statistics import Normalize
+from .ceilings import ceiling as ceiling
 from .heatmaps import heatmap as heatmap
 from .lines import compare as compare
 from .lines import contrast as contrast
@@ -24,7 +25,7 @@ from .smoothing import attention_blocks as attention_blocks
 from .smoothing import smoothing as smoothing
 from .smoothing import token_maps as token_maps
 from .style import NothingToDraw as NothingToDraw
-from .style import checked_models
+from .style import checked_names
 from .style import save_figure as save_figure
 
 
@@ -57,9 +58,15 @@ def each_readout(result: Result) -> Iterator[Case]:
 
 
 def each_pair(result: Result) -> Iterator[Case]:
-    """One figure of each model and of each two, for each readout and similarity index."""
+    """One figure of each model and of each two, for each readout and similarity index.
+
+    Of a group of trainings the first stands for all.
+    """
     for readout in each_readout(result):
-        models = checked_models(result, None, readout.options["tokens"])
+        models = [
+            result.trainings(name)[0]
+            for name in checked_names(result, None, readout.options["tokens"])
+        ]
         pairs = [*((model,) for model in models), *itertools.combinations(models, 2)]
         for index, pair in itertools.product(result.indices, pairs):
             yield Case(pair, {**readout.options, "index": index}, index, readout.ending)
@@ -95,6 +102,7 @@ PLOTS: dict[str, Plot] = {
     "curves": Plot(curves, normalize=True, cases=None),
     "contrast": Plot(contrast, models=(2, 2), normalize=True, cases=None),
     "heatmap": Plot(heatmap, models=(0, 2), cases=each_pair),
+    "ceiling": Plot(ceiling, cases=each_readout),
     "smoothing": Plot(smoothing),
     "attention": Plot(attention),
     "attention_blocks": Plot(
@@ -139,8 +147,9 @@ def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[
     """Yield every figure of a run with the stem of its file, one at a time.
 
     `curves` compares the models, `cka_<model>` and `cka_<model>_<other>` are heatmaps, and likewise of any other
-    index; with several readouts each once per readout, which the stem names at its end. `smoothing`, and where
-    it was measured `attention` and `attention_<model>`, are over-smoothing.
+    index; with several readouts each once per readout, which the stem names at its end. `ceiling` is there where
+    models are groups of trainings. `smoothing`, and where it was measured `attention` and `attention_<model>`, are
+    over-smoothing.
 
     Args:
         result: what was measured.

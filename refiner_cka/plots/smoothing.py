@@ -22,7 +22,7 @@ from .style import (
     PAGE,
     SMALL,
     NothingToDraw,
-    checked_models,
+    checked_names,
     new_figure,
     palette,
     paper,
@@ -42,13 +42,14 @@ def smoothing(
 
     Args:
         result: what was measured.
-        models: the models to draw; all if none are named.
+        models: the models and groups to draw; if none are named all, groups in the place of their trainings, with
+            outlined bands of one standard deviation over trainings.
         tokens: readout whose layers are drawn; the first of the run if none is named.
 
     Raises:
         ResultError: no such model or readout; no token measures in this result.
     """
-    names = checked_models(result, models, tokens)
+    names = checked_names(result, models, tokens)
     panels = {
         quantity: {name: result.smoothing(quantity.name, name, tokens=tokens) for name in names}
         for quantity in measured(result, LAYERS)
@@ -65,15 +66,18 @@ def attention(
 
     Args:
         result: what was measured.
-        models: the models to draw; all whose maps were measured if none are named.
+        models: the models and groups to draw; all whose maps were measured if none are named, see `smoothing`.
         tokens: taken as by every plot; maps do not depend on it.
 
     Raises:
         ResultError: no such model; no attention measures of these models.
     """
-    names = checked_models(result, models, None)
+    names = checked_names(result, models, None)
+    shown_as = {model: name for name in names for model in result.trainings(name)}
     lines = dict.fromkeys(
-        (block.model, block.tokens) for block in result.attention if block.model in names
+        (shown_as[block.model], block.tokens)
+        for block in result.attention
+        if block.model in shown_as
     )
     if not lines:
         raise NothingToDraw(f"no attention maps of {', '.join(names)} to draw in this result")
@@ -218,7 +222,8 @@ def _small_multiples(
             frameon=False,
             fontsize=SMALL,
         )
-        figure.supxlabel(caption(result, means=True), fontsize=SMALL, color=GREY)
+        first = list(next(iter(drawn.values())).values())
+        figure.supxlabel(caption(result, first, means=True), fontsize=SMALL, color=GREY)
     return figure
 
 

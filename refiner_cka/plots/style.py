@@ -95,16 +95,21 @@ def series(number: int) -> dict[str, Any]:
 
 
 def palette(result: Result, models: Sequence[str]) -> list[dict[str, Any]]:
-    """Return colour and marker of the line of each model, the same in all figures of a result.
+    """Return colour and marker of the line of each model or group, the same in all figures of a result.
 
     Three or more states of one network along one training share a marker and go from light to dark, the earliest
-    first. All others get a colour and a marker of their own, also the same network trained several times.
+    first. The trainings of a group have its colour and markers of their own. All others get a colour and a marker.
 
     Args:
-        result: whose provenance says which models are states of one training.
-        models: a model for each line; one that comes again has the same colour and another marker, hollow.
+        result: whose provenance says which models are states of one training, and which form groups.
+        models: a model or group for each line; one that comes again has the same colour and another marker,
+            hollow.
     """
-    looks = {model: series(number) for number, model in enumerate(result.models)}
+    looks = {name: series(number) for number, name in enumerate(entries(result, result.models))}
+    for group, trainings in result.groups.items():
+        start = MARKERS.index(looks[group]["marker"])
+        for number, model in enumerate(trainings, start + 1):
+            looks[model] = looks[group] | {"marker": MARKERS[number % len(MARKERS)]}
     for family, states in enumerate(_trajectories(result)):
         shades = mpl.colormaps[SEQUENTIAL[family % len(SEQUENTIAL)]]
         for share, model in zip(np.linspace(0.1, 1.0, len(states)), states, strict=True):
@@ -169,6 +174,24 @@ def save_figure(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
             figure.savefig(buffer, format=kind, dpi=300, metadata=dict.fromkeys(names))
         write_whole(f"{stem}.{kind}", buffer.getvalue())
     return Path(f"{stem}.pdf"), Path(f"{stem}.png")
+
+
+def entries(result: Result, models: Sequence[str]) -> list[str]:
+    """Return the models with each group in the place of its trainings."""
+    group_of = {each: group for group in result.groups for each in result.trainings(group)}
+    return list(dict.fromkeys(group_of.get(model, model) for model in models))
+
+
+def checked_names(result: Result, models: Sequence[str] | None, tokens: str | None) -> list[str]:
+    """Return the models and groups to draw: those named, or all, groups in the place of their trainings.
+
+    Raises:
+        ResultError: none named; a name or readout that the result does not hold.
+    """
+    if models is None:
+        return entries(result, checked_models(result, None, tokens))
+    checked_models(result, [each for name in models for each in result.trainings(name)], tokens)
+    return list(dict.fromkeys(models))
 
 
 def checked_models(result: Result, models: Sequence[str] | None, tokens: str | None) -> list[str]:

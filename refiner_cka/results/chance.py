@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import ResultError
 from ..sums import Array
@@ -39,7 +40,7 @@ class Null:
     values: Array
     sd: Array
     skewness: Array
-    rough: Array
+    rough: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, values: Array, own: tuple[Array, Array], moments: Sequence[Array]) -> Null:
@@ -51,15 +52,18 @@ class Null:
             moments: variance, third moment and fourth powers of the products, `(L, L')` each.
         """
         variance, third, fourth = moments
-        positive = np.where(variance > 0, variance, np.nan)
+        # Products of features near the ends of float32 have moments beyond float64: nothing is known of those.
+        known = (variance > 0) & np.isfinite(variance) & np.isfinite(third)
+        positive = np.where(known, variance, np.nan)
         size = np.sqrt(np.abs(own[0]))[:, None] * np.sqrt(np.abs(own[1]))
         return cls(
             values,
             np.where(
                 np.isnan(values), np.nan, np.sqrt(positive) / np.where(size > 0, size, np.nan)
             ),
-            third / positive**1.5,
-            fourth / positive**2 > ROUGH,
+            # One factor at a time: the powers of large or small features leave the range of float64 sooner.
+            third / positive / np.sqrt(positive),
+            fourth / positive / positive > ROUGH,
         )
 
     def p_values(self) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,8 @@ AGREEMENT = 1e-9
 
 
 TAKEN = (
-    "batches batch_digests batch_images batch_planned cka cka_se folds image_digests images models provenance "
-    "unreadable warnings"
+    "batches batch_digests batch_images batch_planned cka cka_se folds groups image_digests images models "
+    "provenance unreadable warnings"
 )
 """What lies in the file of every result."""
 
@@ -44,6 +45,34 @@ def check_quantities(quantities: Sequence[Quantity], axes: Mapping[str, Sequence
             raise ResultError(f"{quantity.path} is absent where its axis has no place")
         if quantity.estimator == "cosine" and not other:
             raise ResultError(f"{quantity.path} compares no pairs")
+
+
+def check_groups(groups: Any, layers: Sequence[Layer]) -> None:
+    """Refuse groups that are not several models of the result with the same layers.
+
+    Args:
+        groups: what the provenance holds: name -> names of models.
+        layers: of all models.
+
+    Raises:
+        ResultError: it names the group.
+    """
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for layer in layers:
+        rows.setdefault(layer.model, []).append((layer.path, layer.tokens))
+    if not isinstance(groups, Mapping):
+        raise ResultError("groups in provenance is no table of names")
+    for name, models in groups.items():
+        if not isinstance(models, list) or not all(isinstance(each, str) for each in models):
+            raise ResultError(f"the group {name!r} is no list of models")
+        if name in rows or not set(models) <= set(rows):
+            raise ResultError(
+                f"the group {name!r} has the name of a model, or a model that is not there"
+            )
+        if len(models) < 2 or len(set(models)) < len(models):
+            raise ResultError(f"the group {name!r} is not several models")
+        if any(rows[model] != rows[models[0]] for model in models):
+            raise ResultError(f"the models of the group {name!r} have different layers")
 
 
 def check_sums(

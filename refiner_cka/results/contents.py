@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ResultError
-from ..sums import IMAGES, LAYERS, ROWS, Array, Layer, Quantity, lengths_of
-from .checks import check_count, check_quantities, check_sums
+from ..sums import FOLDS, IMAGES, LAYERS, ROWS, Array, Layer, Quantity, fold_of, lengths_of
+from .checks import check_count, check_groups, check_quantities, check_sums
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Contents:
 
     def __post_init__(self) -> None:
         """Check everything that can be checked."""
+        check_groups(self.provenance.get("groups", {}), self.axes.get(LAYERS, ()))
         self._check_axes()
         self._check_batches()
         self._check_images()
@@ -99,6 +100,15 @@ class Contents:
         return tuple(dict.fromkeys(layer.model for layer in self.layers))
 
     @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Groups of models that are several trainings of one recipe: name of each -> names of its models."""
+        return {name: tuple(models) for name, models in self.provenance.get("groups", {}).items()}
+
+    def trainings(self, name: str) -> tuple[str, ...]:
+        """Return the models that a name stands for: the trainings of a group, or the model itself."""
+        return self.groups.get(name, (name,))
+
+    @property
     def complete(self) -> bool:
         """Whether the sums hold every batch of the run."""
         return len(self.batches) == self.total_batches
@@ -109,8 +119,8 @@ class Contents:
             raise ResultError("there are no layers")
         if self.stack[: len(self.layers)] != self.layers:
             raise ResultError("rows does not begin with the layers")
-        if set(self.references) & set(self.models):
-            raise ResultError("a reference has the name of a model")
+        if set(self.references) & {*self.models, *self.groups}:
+            raise ResultError("a reference has the name of a model or a group")
         for axis, entries in self.axes.items():
             if not all(0 <= entry.depth <= 1 for entry in entries):
                 raise ResultError(f"{axis}/depth is not within 0 and 1")
@@ -143,14 +153,22 @@ class Contents:
             )
 
     def _check_images(self) -> None:
-        """Refuse sums of more or fewer images than their batches have."""
+        """Refuse sums of more or fewer images than their batches have, as a whole and in each fold."""
         check_count(IMAGES, self.sums)
-        counted = self.sums[IMAGES.path].sum()
-        if counted != self.batch_images.sum():
+        counted = self.sums[IMAGES.path]
+        if counted.sum() != self.batch_images.sum():
             raise ResultError(
-                f"images counts {counted:.0f} images in the sums where their batches have "
+                f"images counts {counted.sum():.0f} images in the sums where their batches have "
                 f"{self.batch_images.sum()}: something was added twice, or not at all"
             )
-        digests = self.image_digests
-        if digests.ndim != 2 or not np.array_equal((digests > 0).sum(1), self.batch_images):
+        held = self.image_digests > 0
+        if held.ndim != 2 or not np.array_equal(held.sum(1), self.batch_images):
             raise ResultError("image_digests has others than one for each image of its batch")
+        batch, place = np.nonzero(held)
+        folds = fold_of(self.batches[batch] * held.shape[1] + place)
+        in_folds = np.bincount(folds, minlength=FOLDS)
+        if (wrong := np.flatnonzero(counted != in_folds)).size:
+            raise ResultError(
+                f"images counts {counted[wrong[0]]:.0f} images in fold {wrong[0]} where its batches have "
+                f"{in_folds[wrong[0]]}"
+            )

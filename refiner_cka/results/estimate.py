@@ -28,6 +28,11 @@ class Estimate:
         images: of a mean the shape of the values, how many images have one.
         resolved: false if it divides by a number not clearly above 0: the values then mean little.
         band: whether 95 % holds for each place, or for all of them at once.
+        trainings: how many trainings it rests on, see docs/replicates.md.
+        spread: the shape of the values, standard deviation over trainings, or over pairs of them; `None` where
+            there is one.
+        freedom: the shape of the values, degrees of freedom of errors over trainings; `None` over images, where
+            they are one fewer than the folds.
     """
 
     values: Array
@@ -40,6 +45,9 @@ class Estimate:
     images: Array | None = None
     resolved: bool = True
     band: Band = "pointwise"
+    trainings: int = 1
+    spread: Array | None = None
+    freedom: Array | None = None
 
     def __repr__(self) -> str:
         """Tell the first and the last value; an array of them would fill pages."""

@@ -28,10 +28,10 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Finding:
-    """One model under one readout.
+    """One model, or one group of trainings, under one readout.
 
     Attributes:
-        model: its name.
+        model: its name; of a group errors are over trainings, but for those of the ceiling.
         tokens: the readout.
         layers: number of layers.
         first: path of the first layer.
@@ -42,7 +42,9 @@ class Finding:
         similar_from: path of the first layer from which on every layer has CKA of at least `SIMILAR` with the
             last.
         similar_depth: its relative depth.
-        top1: fraction of images whose class the model predicted, where classes are known.
+        top1: fraction of images whose class the model predicted, where classes are known; of a group the mean.
+        ceiling: of a group CKA of the same layer in two trainings, at the first layer and at the last, with errors
+            over images.
     """
 
     model: str
@@ -55,19 +57,22 @@ class Finding:
     similar_from: str | None
     similar_depth: float | None
     top1: float | None
+    ceiling: tuple[Estimate, Estimate] | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """First model minus second, paired over images: of raw curves, or of a measure at the last layers.
+    """First model minus second: of raw curves, or of a measure at the last layers.
+
+    Of two models it is paired over images; of two groups errors are over trainings.
 
     Attributes:
         model: name of the first.
         other: name of the second.
         of: readout of the curves, or the measure.
         difference: with the relative depth at which it is.
-        p: two-sided probability of such a difference where there is none, corrected for the number of pairs (Holm);
-            NaN without an error.
+        p: two-sided probability of such a difference where there is none, corrected for the number of pairs of
+            models, or of groups (Holm); NaN without an error.
     """
 
     model: str
@@ -88,7 +93,7 @@ class Smoothing:
         last: path of the last.
         at_first: the measure at the first.
         at_last: the measure at the last.
-        change: last minus first, paired over images.
+        change: last minus first, paired over images; of a group with the error over trainings.
     """
 
     model: str
@@ -166,18 +171,20 @@ class Beyond:
 
 
 def findings(result: Result) -> tuple[Finding, ...]:
-    """Return what is found of each model, readout by readout."""
-    present = dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
+    """Return what is found of each model and then of each group, readout by readout."""
+    present = list(dict.fromkeys((layer.model, layer.tokens) for layer in result.layers))
+    for group, (training, *_) in result.groups.items():
+        present += [(group, tokens) for model, tokens in present if model == training]
     by_readout = sorted(present, key=lambda of: result.tokens.index(of[1]))
     return tuple(_finding(result, *of) for of in by_readout)
 
 
 def comparisons(result: Result) -> tuple[Comparison, ...]:
-    """Return the difference of the raw curves of any two models at the depth nearest to the middle."""
+    """Return the difference of the raw curves of any two models, or groups, at the depth nearest to the middle."""
     found: list[Comparison] = []
-    for tokens in result.tokens:
+    for tokens, names in itertools.product(result.tokens, (result.models, result.groups)):
         of_readout = []
-        for model, other in itertools.combinations(result.models, 2):
+        for model, other in itertools.combinations(names, 2):
             contrast = result.contrast(model, other, tokens=tokens)
             middle = contrast.at(int(np.argmin(np.abs(contrast.depth - 0.5))))
             if np.isfinite(middle.values):
@@ -188,22 +195,23 @@ def comparisons(result: Result) -> tuple[Comparison, ...]:
 
 def _corrected(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
     """Yield comparisons with p-values corrected for their number."""
-    p_values = [
-        float(t_p_value(each.difference.values, each.difference.se, each.difference.folds))
-        for each in comparisons
-    ]
+    p_values = []
+    for difference in (each.difference for each in comparisons):
+        over = difference.folds if difference.freedom is None else difference.freedom + 1.0
+        p_values.append(float(t_p_value(difference.values, difference.se, over)))
     for each, p in zip(comparisons, corrected(np.array(p_values), "holm"), strict=True):
         yield replace(each, p=float(p))
 
 
 def smoothing(result: Result) -> tuple[Smoothing, ...]:
-    """Return the headline measure of every model that has it at two layers or more."""
+    """Return the headline measure of every model and group that has it at two layers or more."""
     headline = [name for name in result.measures if result.quantity(name).axes == (LAYERS,)][:1]
     found = []
-    for measure, model in itertools.product(headline, result.models):
-        tokens = next(layer.tokens for layer in result.layers if layer.model == model)
+    for measure, model in itertools.product(headline, [*result.models, *result.groups]):
+        training = result.trainings(model)[0]
+        tokens = next(layer.tokens for layer in result.layers if layer.model == training)
         means = result.smoothing(measure, model, tokens=tokens)
-        paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
+        paths = [result.layers[row].path for row in result.rows(training, tokens=tokens)]
         defined = np.flatnonzero(np.isfinite(means.values))
         if len(defined) >= 2:
             first, last = int(defined[0]), int(defined[-1])
@@ -216,16 +224,21 @@ def smoothing(result: Result) -> tuple[Smoothing, ...]:
 def smoothing_comparisons(
     result: Result, smoothed: tuple[Smoothing, ...]
 ) -> tuple[Comparison, ...]:
-    """Return the difference of the headline measure at the last layers of any two models."""
-    found = []
-    for one, two in itertools.combinations(smoothed, 2):
-        contrast = result.smoothing_contrast(one.measure, one.model, two.model)
-        found.append(Comparison(one.model, two.model, one.measure, contrast.at(-1)))
-    return tuple(_corrected(found))
+    """Return the difference of the headline measure at the last layers of any two models and any two groups."""
+    found: list[Comparison] = []
+    for names in (result.models, result.groups):
+        of_kind = []
+        for one, two in itertools.combinations(
+            [each for each in smoothed if each.model in names], 2
+        ):
+            contrast = result.smoothing_contrast(one.measure, one.model, two.model)
+            of_kind.append(Comparison(one.model, two.model, one.measure, contrast.at(-1)))
+        found += _corrected(of_kind)
+    return tuple(found)
 
 
 def within_chance(result: Result) -> tuple[WithinChance, ...]:
-    """Return for each model and each two how many pairs of layers are no more alike than unrelated images make them."""
+    """Return how many pairs of layers of each model, and of each two, are no more alike than by chance."""
     found = []
     for tokens in result.tokens:
         names = dict.fromkeys(layer.model for layer in result.layers if layer.tokens == tokens)
@@ -269,7 +282,9 @@ def beyond(result: Result) -> tuple[Beyond, ...]:
 
 def _finding(result: Result, model: str, tokens: str) -> Finding:
     raw = result.curve(model, normalize="none", tokens=tokens)
-    paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
+    rows = result.rows(result.trainings(model)[0], tokens=tokens)
+    paths = [result.layers[row].path for row in rows]
+    ceiling = result.ceiling(model, tokens=tokens) if model in result.groups else None
     # The first layer from which on every defined value is at least `SIMILAR`.
     below = np.flatnonzero(raw.values < SIMILAR)
     start = int(below[-1]) + 1 if len(below) else 0
@@ -285,4 +300,5 @@ def _finding(result: Result, model: str, tokens: str) -> Finding:
         similar_from=None if similar is None else paths[similar],
         similar_depth=None if similar is None else float(raw.depth[similar]),
         top1=result.top1(model),
+        ceiling=None if ceiling is None else (ceiling.at(0), ceiling.at(-1)),
     )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import h5py
 import numpy as np
 
-from ..errors import ResultFileError
+from ..errors import ResultFileError, printable
 from ..sums import LAYERS, MODELS, Array, Estimator, Layer, Quantity, all_sums, cosine
 from .checks import AGREEMENT
 from .contents import Contents, Unreadable
@@ -151,9 +151,10 @@ def _axis(file: Store, axis: str) -> tuple[Layer, ...]:
     return tuple(
         map(
             Layer,
-            models,
-            file.texts(f"{axis}/path", count),
-            file.texts(f"{axis}/tokens", count),
+            # Figures cannot draw bytes that are no text.
+            map(printable, models),
+            map(printable, file.texts(f"{axis}/path", count)),
+            map(printable, file.texts(f"{axis}/tokens", count)),
             file.numbers(f"{axis}/index", np.int64, (count,)).tolist(),
             file.numbers(f"{axis}/depth", np.float64, (count,)).tolist(),
         )
@@ -179,6 +180,8 @@ def _quantity(file: Store, path: str, axes: set[str]) -> Quantity:
         raise ResultFileError(f"{file.name}: {path} has values for {min(unknown)!r}, {_UNKNOWN}")
     for name in ("axes", "range", "absent"):
         told[name] = tuple(told[name])
+    for name in ("label", "about", "source"):
+        told[name] = printable(told[name])
     return Quantity(path=path, **told)
 
 

@@ -300,7 +300,7 @@ class Similarities(Contents):
     def _position_of(self, model: str) -> int:
         if model not in self.models:
             raise ResultError(
-                f"no model {model!r} in this result; it holds {', '.join(self.models)}"
+                f"no model {model!r} in this result; it holds {', '.join([*self.groups, *self.models])}"
             )
         return self.models.index(model)
 

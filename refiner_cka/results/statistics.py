@@ -5,6 +5,7 @@ docs/statistics.md says why an interval is taken as it is, and `make simulate` h
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -93,9 +94,34 @@ def curve(products: Products, normalize: Normalize, band: Band = "pointwise") ->
     raw = products.replicates(lambda total: curve_values(total, "none"))
     if normalize == "first-last":
         return _ratio(raw, raw[:, :1], replicates, depth, band, _is_resolved(raw))
-    scaled = _artanh(raw)
-    ends = _tanh_ends(raw[0], scaled[0], critical(scaled[1:], band) * errors(scaled[1:]))
-    return _estimate(raw, *ends, depth, band)
+    return _bounded(raw, depth, band)
+
+
+def ceiling(products: Products, trainings: int, band: Band = "pointwise") -> Estimate:
+    """Return the similarity of the same layer in different trainings, the mean over pairs of them, along depth.
+
+    Args:
+        products: of the layers of all trainings, one training after the other.
+        trainings: how many there are.
+        band: see `curve`.
+
+    Returns:
+        `(L,)`, with the error of that mean over images, and the spread over pairs, NaN if there is one pair.
+    """
+    places = np.arange(len(products.total)).reshape(trainings, -1)
+    first, second = np.triu_indices(trainings, 1)
+
+    def pairs(total: Array) -> Array:
+        return cosine(total)[places[first], places[second]]
+
+    found = _bounded(
+        products.replicates(lambda total: pairs(total).mean(0)),
+        relative_depth(places.shape[1]),
+        band,
+    )
+    each = pairs(products.total)
+    spread = each.std(0, ddof=1) if len(each) > 1 else np.full(each.shape[1:], np.nan)
+    return replace(found, trainings=trainings, spread=spread)
 
 
 def contrast(
@@ -147,6 +173,13 @@ def _estimate(
     """Return an estimate from itself and its values without each fold, `(1 + g, K)`."""
     values, folds, se = replicates[0], len(replicates) - 1, errors(replicates[1:])
     return Estimate(values, se, lower, upper, depth, folds=folds, resolved=resolved, band=band)
+
+
+def _bounded(replicates: Array, depth: Array, band: Band) -> Estimate:
+    """Return an estimate of what lies between -1 and 1, its interval taken on the scale of artanh."""
+    scaled = _artanh(replicates)
+    margin = critical(scaled[1:], band) * errors(scaled[1:])
+    return _estimate(replicates, *_tanh_ends(replicates[0], scaled[0], margin), depth, band)
 
 
 def _plain(replicates: Array, depth: Array, band: Band) -> Estimate:

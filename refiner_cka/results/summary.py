@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 from ..errors import some
 from ..sums import MIN_BATCH
 from . import findings
-from .estimate import Estimate, as_json, with_se
+from .estimate import Estimate, as_json
 from .findings import (
     ALPHA,
     SIMILAR,
@@ -25,12 +26,19 @@ from .findings import (
 )
 from .jackknife import MIN_FOLDS
 from .result import Result
+from .wording import listed, pair, ratio, signed, told
 
 MEANING = (
     "CKA near 1: two layers tell the images apart alike. Cosine near 1: the tokens of an image are alike within a "
     "layer. Neither implies the other."
 )
 """Printed wherever both are."""
+
+OVER = (
+    "Errors over images say how well these networks are known, errors over trainings how a recipe varies from "
+    "training to training on these images: a claim about a recipe rests on the latter."
+)
+"""Printed wherever there are both."""
 
 FEW_IMAGES = 100
 """With fewer images a normalised curve may mislead even where it is resolved."""
@@ -67,10 +75,10 @@ class Summary:
 
     Attributes:
         result: what it is of.
-        findings: of each model under each readout.
-        comparisons: of the raw curves of any two models.
-        smoothing: of each model, the headline measure of over-smoothing.
-        smoothing_comparisons: of that measure of any two models.
+        findings: of each model and each group of trainings, under each readout.
+        comparisons: of the raw curves of any two models, and of any two groups.
+        smoothing: of each model and group, the headline measure of over-smoothing.
+        smoothing_comparisons: of that measure of any two models, and of any two groups.
         within_chance: of each model and any two, how many pairs of layers.
         references: of each model, its similarity to each reference.
         beyond: of any two models, what they share beyond each reference.
@@ -87,8 +95,9 @@ class Summary:
 
     @property
     def tables(self) -> list[Table]:
-        """Of the models, and of the differences between two where there are several."""
-        return [self._models(), *([self._contrasts()] if self.comparisons else [])]
+        """Of the models and groups, and of the differences between two where there are several."""
+        contrasts = self._contrasts()
+        return [self._models(), *([contrasts] if contrasts.rows else [])]
 
     def _models(self) -> Table:
         smoothed = {entry.model: entry for entry in self.smoothing}
@@ -96,30 +105,34 @@ class Summary:
         heads = ["Model", "Layers", "CKA(first, last)", "s(last) [95 %]", f"CKA >= {SIMILAR} from"]
         heads += [self._headline] if smoothed else []
         heads += ["Top-1"] if has_top1 else []
+        heads += ["Errors over"] if self.result.groups else []
         rows = []
         for finding in self.findings:
-            row = [self._named(finding), str(finding.layers), _told(finding.first_last)]
-            row += [_ratio(finding.s_last), finding.similar_from or "-"]
+            row = [self._named(finding), str(finding.layers), told(finding.first_last)]
+            row += [ratio(finding.s_last), finding.similar_from or "-"]
             if smoothed:
                 entry = smoothed.get(finding.model)
                 ends = (entry.at_first, entry.at_last) if entry else ()
                 row.append(" to ".join(f"{end.values:.3f}" for end in ends) or "-")
             if has_top1:
                 row.append("-" if finding.top1 is None else f"{100 * finding.top1:.1f} %")
+            row += self._over(finding.first_last)
             rows.append(row)
         return Table(heads, rows)
 
     def _contrasts(self) -> Table:
-        """Return the differences of any two of a few models, of many of each and the next."""
+        """Return the differences of any two of a few models or groups, of many of each and the next."""
         smoothed = {(each.model, each.other): each for each in self.smoothing_comparisons}
         heads = ["Difference", "CKA with the last layer, half way", "p"]
         heads += [f"{self._headline}, last layer", "p"] if smoothed else []
+        heads += ["Errors over"] if self.result.groups else []
         rows = []
         for each in filter(self._is_told, self.comparisons):
-            pair = (each.model, each.other)
-            row = [f"{each.model} - {each.other}{self._readout(each.of)}", *_signed(each)]
+            names = (each.model, each.other)
+            row = [f"{each.model} - {each.other}{self._readout(each.of)}", *signed(each)]
             if smoothed:
-                row += _signed(smoothed[pair]) if pair in smoothed else ["-", "-"]
+                row += signed(smoothed[names]) if names in smoothed else ["-", "-"]
+            row += self._over(each.difference)
             rows.append(row)
         return Table(heads, rows)
 
@@ -129,6 +142,7 @@ class Summary:
         return [
             *self._images(),
             *self._corrections(),
+            *self._trainings(),
             *self._weights(),
             *self._undefined(),
             *self._chance(),
@@ -147,7 +161,12 @@ class Summary:
             "folds": result.folds,
             "unreadable": [vars(entry) for entry in result.unreadable],
             "in_batches_too_small": self.too_small,
-            "models": [vars(finding) for finding in self.findings],
+            "models": [vars(each) for each in self.findings if each.ceiling is None],
+            "groups": [
+                {**vars(each), "trainings": result.groups[each.model]}
+                for each in self.findings
+                if each.ceiling is not None
+            ],
             "contrasts": [vars(comparison) for comparison in self.comparisons],
             "smoothing": [vars(entry) for entry in self.smoothing],
             "smoothing_contrasts": [vars(entry) for entry in self.smoothing_comparisons],
@@ -175,6 +194,11 @@ class Summary:
 
     def _named(self, of: Finding | Reference) -> str:
         return of.model + self._readout(of.tokens)
+
+    def _over(self, estimate: Estimate) -> list[str]:
+        """Return what the errors of a row are over, where there is a choice."""
+        over = f"{estimate.trainings} trainings" if estimate.over == "trainings" else "images"
+        return [over] if self.result.groups else []
 
     def _images(self) -> Iterator[str]:
         """Yield what the numbers rest on."""
@@ -219,19 +243,40 @@ class Summary:
         ]
         if untrained:
             verb = "is" if len(untrained) == 1 else "are"
-            yield f"{_listed(untrained)} {verb} untrained: random weights, so the numbers describe architecture."
+            yield f"{listed(untrained)} {verb} untrained: random weights, so the numbers describe architecture."
         notes: dict[str, str] = provenance.get("notes", {})
         for note in dict.fromkeys(notes.values()):
-            yield f"{_listed([name for name, of in notes.items() if of == note])}: {note}."
+            yield f"{listed([name for name, of in notes.items() if of == note])}: {note}."
 
     def _corrections(self) -> Iterator[str]:
         """Yield what the p-values are of."""
-        if any(np.isfinite(each.p) for each in self.comparisons):
-            pairs = sum(each.of == self.comparisons[0].of for each in self.comparisons)
-            yield (
-                "p: probability of such a difference where there is none"
-                + (f", corrected for {pairs} pairs (Holm)." if pairs > 1 else ".")
+        shown = [each for each in filter(self._is_told, self.comparisons) if np.isfinite(each.p)]
+        if not shown:
+            return
+        same = [each for each in self.comparisons if each.of == shown[0].of]
+        pairs = Counter(each.difference.over for each in same).values()
+        yield (
+            "p: probability of such a difference where there is none"
+            + (
+                f", corrected for {' and '.join(map(str, pairs))} pairs (Holm)."
+                if max(pairs) > 1
+                else "."
             )
+        )
+
+    def _trainings(self) -> Iterator[str]:
+        """Yield which models are trainings of one recipe, and how alike these are."""
+        for group, models in self.result.groups.items():
+            yield f"{group} is {len(models)} trainings of one recipe: {listed([*models])}."
+        for finding in self.findings:
+            if finding.ceiling is not None:
+                first, last = map(told, finding.ceiling)
+                yield (
+                    f"{self._named(finding)}: the same layer of two trainings has CKA {first} at {finding.first} "
+                    f"and {last} at {finding.last} (the ceiling; errors over images)."
+                )
+        if self.result.groups:
+            yield OVER
 
     def _undefined(self) -> Iterator[str]:
         """Yield which curves say little, and why."""
@@ -252,7 +297,7 @@ class Summary:
                 (unresolved if has_error else without_error).append(name)
         if unresolved:
             yield (
-                f"s(l) of {_listed(unresolved)} is unresolved: CKA(first, last), by which it divides, is not "
+                f"s(l) of {listed(unresolved)} is unresolved: CKA(first, last), by which it divides, is not "
                 "clearly above 0; read the raw curve."
             )
         if without_error:
@@ -263,7 +308,7 @@ class Summary:
     def _chance(self) -> Iterator[str]:
         """Yield where layers are no more alike than unrelated images make them."""
         found = [
-            f"{each.pairs} of {each.of} pairs of layers of {_pair(each.model, each.other)}"
+            f"{each.pairs} of {each.of} pairs of layers of {pair(each.model, each.other)}"
             f"{self._readout(each.tokens)}"
             for each in self.within_chance
             if each.pairs
@@ -278,14 +323,14 @@ class Summary:
         for name in self.result.references:
             along = [
                 f"{self._named(each)} {each.first.values:.2f} to {each.last.values:.2f} (highest "
-                f"{_told(each.highest)} at {each.highest_at})"
+                f"{told(each.highest)} at {each.highest_at})"
                 for each in self.references
                 if each.reference == name
             ]
             yield f"CKA with the {name}, first to last layer: {'; '.join(along)}."
             pairs = [
-                f"{_pair(each.model, each.other)}{self._readout(each.tokens)} {_told(each.whole)}, "
-                f"{_told(each.rest)} beyond the {name}"
+                f"{pair(each.model, each.other)}{self._readout(each.tokens)} {told(each.whole)}, "
+                f"{told(each.rest)} beyond the {name}"
                 for each in self.beyond
                 if each.given == name and np.isfinite(each.whole.values)
             ]
@@ -294,45 +339,22 @@ class Summary:
 
     def _is_flat(self, model: str, tokens: str) -> bool:
         """Whether CKA cannot tell any of a model's layers apart, so that its curve says nothing."""
+        if trainings := self.result.groups.get(model):
+            return any(self._is_flat(each, tokens) for each in trainings)
         rows = self.result.rows(model, tokens=tokens)
         ends = self.result.layers[rows[0]], self.result.layers[rows[-1]]
         return self.result.same(model, tokens=tokens) == [ends] and len(rows) > 1
 
     def _is_told(self, comparison: Comparison) -> bool:
-        """Whether a sentence compares two models: of a few all pairs, of many each with the next."""
-        models = self.result.models
+        """Whether two are compared: of a few all pairs, of many each with the next.
+
+        Where there are groups, these take the place of their trainings.
+        """
+        groups = self.result.groups
+        several = set(itertools.chain.from_iterable(groups.values()))
+        alone = [model for model in self.result.models if model not in several]
+        names = [*groups] if comparison.model in groups else alone
         pairs = (
-            itertools.combinations(models, 2) if len(models) <= _FEW else itertools.pairwise(models)
+            itertools.combinations(names, 2) if len(names) <= _FEW else itertools.pairwise(names)
         )
         return (comparison.model, comparison.other) in pairs
-
-
-def _told(estimate: Estimate) -> str:
-    return with_se(estimate.values, estimate.se)
-
-
-def _signed(comparison: Comparison) -> list[str]:
-    """Return a difference with its sign and error, and its p-value."""
-    difference, p = comparison.difference, comparison.p
-    if not np.isfinite(difference.values):
-        return ["undefined", "-"]
-    value = f"{difference.values:+.3f}"
-    if not np.isfinite(difference.se):
-        return [value, "-"]
-    return [f"{value} +- {difference.se:.3f}", "< 0.001" if p < 0.001 else f"{p:.3f}"]
-
-
-def _pair(model: str, other: str) -> str:
-    return model if model == other else f"{model} and {other}"
-
-
-def _ratio(ratio: Estimate) -> str:
-    if not np.isfinite(ratio.values):
-        return "undefined"
-    if not ratio.resolved:
-        return "unresolved"
-    return f"{ratio.values:.2f} [{ratio.lower:.2f}, {ratio.upper:.2f}]"
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

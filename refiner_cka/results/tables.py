@@ -52,8 +52,12 @@ def export(result: Result, path: str | Path) -> None:
 
 
 def curves_csv(result: Result) -> bytes:
-    """Return one row per layer: where it is, CKA with its model's last layer, and s(l), with errors."""
-    return _csv(_layer_rows(result))
+    """Return one row per layer: where it is, CKA with its model's last layer, and s(l), with errors.
+
+    Where there are groups of trainings their layers follow, with the mean over trainings: `error_over` says so,
+    and `..._sd_trainings` is its spread. The ceiling of a group has errors over images.
+    """
+    return _csv(_layer_rows(result, [*result.models, *result.groups]))
 
 
 def pairs_csv(result: Result) -> bytes:
@@ -83,7 +87,8 @@ def document_json(result: Result) -> bytes:
         "complete": result.complete,
         "folds": result.folds,
         "top1": {model: result.top1(model) for model in result.models},
-        "layers": list(_layer_rows(result)),
+        "layers": list(_layer_rows(result, result.models)),
+        "groups": {group: _group(result, group) for group in result.groups},
         **_matrices(result),
         "measures": {name: result.smoothing(name) for name in result.measures},
         "unreadable": [asdict(entry) for entry in result.unreadable],
@@ -95,22 +100,31 @@ def document_json(result: Result) -> bytes:
 
 
 def npz(result: Result) -> bytes:
-    """Return a NumPy archive: the columns of the `.csv` table by name, `cka`, `cka_se`, ... and `batches`."""
-    rows = list(_layer_rows(result))
+    """Return a NumPy archive: the columns of the `.csv` table by name, `cka`, `cka_se`, ... and `batches`.
+
+    Of groups of trainings it has the arrays that the file has, by their paths there.
+    """
+    rows = list(_layer_rows(result, result.models))
     columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     buffer = io.BytesIO()
-    columns |= {**_matrices(result), "batches": result.batches}
+    columns |= {**_matrices(result), "batches": result.batches, **result.of_groups()}
     np.savez_compressed(buffer, **columns)
     return buffer.getvalue()
 
 
 def latex(result: Result) -> bytes:
-    """Return a booktabs table with one line per model and readout, each value with its standard error."""
+    """Return a booktabs table with one line per model and readout, each value with its standard error.
+
+    Lines of groups of trainings follow, where there are any, with errors over trainings, and a column says so.
+    """
     several = len(result.tokens) > 1
     known = any(result.top1(model) is not None for model in result.models)
+    told = {name: _latex_line(result, *name, several, known) for name in _curves(result)}
     lines = [
         *_latex_head(result, several, known),
-        *(_latex_line(result, model, tokens, several, known) for model, tokens in _curves(result)),
+        *(line for (name, _), line in told.items() if name not in result.groups),
+        *(["\\midrule"] if result.groups else []),
+        *(line for (name, _), line in told.items() if name in result.groups),
         "\\bottomrule",
         "\\end{tabular}",
         "",
@@ -129,8 +143,11 @@ WRITERS: dict[str, Callable[[Result], bytes]] = {
 
 
 def _curves(result: Result) -> Iterator[tuple[str, str]]:
-    """Yield model and readout of every curve, in the order of the layers."""
-    yield from dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
+    """Yield model and readout of every curve, in the order of the layers; then group and readout."""
+    models = dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
+    yield from models
+    for group, (first, *_) in result.groups.items():
+        yield from ((group, tokens) for model, tokens in models if model == first)
 
 
 def _matrices(result: Result) -> dict[str, Array]:
@@ -142,17 +159,60 @@ def _matrices(result: Result) -> dict[str, Array]:
     return found
 
 
-def _layer_rows(result: Result) -> Iterator[dict[str, Any]]:
-    for model, tokens in _curves(result):
-        raw = result.curve(model, normalize="none", tokens=tokens)
-        ratio = result.curve(model, tokens=tokens)
-        for position, row in enumerate(result.rows(model, tokens=tokens)):
+def _layer_rows(result: Result, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each layer of the models and groups of these names."""
+    wanted = set(names)
+    for name, tokens in _curves(result):
+        if name not in wanted:
+            continue
+        raw = result.curve(name, normalize="none", tokens=tokens)
+        ratio = result.curve(name, tokens=tokens)
+        ceiling = result.ceiling(name, tokens=tokens) if name in result.groups else None
+        training = result.trainings(name)[0]
+        for position, row in enumerate(result.rows(training, tokens=tokens)):
             yield {
                 **asdict(result.layers[row]),
+                "model": name,
                 **_point("cka_last", raw, position),
                 **_point("s", ratio, position),
                 "s_resolved": ratio.resolved,
+                "error_over": raw.over,
+                **(_of_trainings(raw, ratio, ceiling, position) if result.groups else {}),
             }
+
+
+def _of_trainings(
+    raw: Estimate, ratio: Estimate, ceiling: Estimate | None, position: int
+) -> dict[str, Any]:
+    """Return what groups have beside a model's columns; NaN for a model."""
+    columns = {"cka_last_sd_trainings": raw.spread, "s_sd_trainings": ratio.spread}
+    for name, part in _CEILING.items():
+        columns[name] = None if ceiling is None else getattr(ceiling, part)
+    numbers = {
+        name: math.nan if values is None else float(values[position])
+        for name, values in columns.items()
+    }
+    return {"trainings": raw.trainings, **numbers}
+
+
+_CEILING = {
+    "ceiling": "values",
+    "ceiling_se_images": "se",
+    "ceiling_lower": "lower",
+    "ceiling_upper": "upper",
+    "ceiling_sd_pairs": "spread",
+}
+
+
+def _group(result: Result, group: str) -> dict[str, Any]:
+    """Return what the JSON document says of a group."""
+    readouts = [tokens for name, tokens in _curves(result) if name == group]
+    return {
+        "trainings": list(result.groups[group]),
+        "layers": list(_layer_rows(result, [group])),
+        "ceiling": {tokens: result.ceiling(group, tokens=tokens) for tokens in readouts},
+        "top1": [result.top1(model) for model in result.groups[group]],
+    }
 
 
 def _point(name: str, curve: Estimate, position: int) -> dict[str, float]:
@@ -174,8 +234,10 @@ def _csv(rows: Iterable[dict[str, Any]]) -> bytes:
 def _latex_head(result: Result, several: bool, known: bool) -> list[str]:
     before = ["Model", *(["Tokens"] if several else []), "Layers"]
     after = ["$s(\\mathrm{last})$", *(["Top-1"] if known else [])]
+    after += ["Errors over"] if result.groups else []
     depths, first = list(LATEX_DEPTHS.values()), len(before) + 1
     columns = "l" * (len(before) - 1) + "r" + "c" * len(depths) + "c" + "r" * known
+    columns += "l" if result.groups else ""
     span = f"\\multicolumn{{{len(depths)}}}{{c}}{{CKA($l$, last) at relative depth}}"
     return [
         "% needs \\usepackage{booktabs}",
@@ -193,14 +255,16 @@ def _latex_head(result: Result, several: bool, known: bool) -> list[str]:
 def _latex_line(result: Result, model: str, tokens: str, several: bool, known: bool) -> str:
     raw = result.curve(model, normalize="none", tokens=tokens)
     nearest = [int(np.abs(raw.depth - depth).argmin()) for depth in LATEX_DEPTHS]
-    top1 = result.top1(model)
+    accuracy = result.top1(model)
+    over = f"{raw.trainings} trainings" if raw.over == "trainings" else "images"
     cells = [
         model.translate(_ESCAPES),
         *([tokens] if several else []),
         str(len(raw.values)),
         *(_with_error(raw.values[layer], raw.se[layer]) for layer in nearest),
         _last(result.curve(model, tokens=tokens)),
-        *(["--" if top1 is None else f"{100 * top1:.1f}\\,\\%"] if known else []),
+        *(["--" if accuracy is None else f"{100 * accuracy:.1f}\\,\\%"] if known else []),
+        *([over] if result.groups else []),
     ]
     return " & ".join(cells) + " \\\\"
 

@@ -48,10 +48,16 @@ def read(file: Path) -> Weights:
     """
     _check_file(file)
     content = _read_safetensors(file) if file.name.endswith(".safetensors") else _read_torch(file)
-    found = _find_state(content, set())
+    try:
+        found = _find_state(content, set())
+        other = "" if found else _contents(content)
+    except RecursionError as error:
+        raise CheckpointError(
+            f"{file} is nested too deeply to be a checkpoint: save the state_dict alone"
+        ) from error
     if found is None:
         raise CheckpointError(
-            f"{file} holds no weights under {some(ENTRIES[:10])}; it holds {_contents(content)}"
+            f"{file} holds no weights under {some(ENTRIES[:10])}; it holds {other}"
         )
     plain = {name: _plain(name, tensor, file) for name, tensor in found.state.items()}
     return Weights(plain, found.entry)

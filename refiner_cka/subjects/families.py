@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..errors import ModelError
+from ..errors import ModelError, printable
 from . import catalogue, factories, timm_models
 from .failing import why_it_fails
 from .hooks import first_outputs
@@ -26,7 +26,8 @@ class Family(NamedTuple):
     Attributes:
         claims: whether a name is of this family.
         make: from what `--model` says, a pattern for `find_layers` and the (height, width) asked for, if any, to
-            the subject and what it was made of. Its label, provenance and stated layout are added afterwards.
+            the subject and what it was made of. Its label, group, provenance and stated layout are added
+            afterwards.
         describes_on: device on which its models are built and run to learn the shapes of their outputs; on `meta`
             they have no numbers.
     """
@@ -105,12 +106,13 @@ def describe(
 
 
 def name_apart(subjects: Iterable[Subject]) -> list[Subject]:
-    """Return the subjects with unique names: the second of a name gets `#2`, the third `#3`."""
+    """Return the subjects with unique, printable names: the second of a name gets `#2`, the third `#3`."""
     taken: set[str] = set()
     apart: list[Subject] = []
     for subject in subjects:
-        numbered = (f"{subject.name}#{number}" for number in itertools.count(2))
-        name = next(one for one in itertools.chain([subject.name], numbered) if one not in taken)
+        own = printable(subject.name)
+        numbered = (f"{own}#{number}" for number in itertools.count(2))
+        name = next(one for one in itertools.chain([own], numbered) if one not in taken)
         taken.add(name)
         apart.append(replace(subject, name=name) if name != subject.name else subject)
     return apart
@@ -130,6 +132,7 @@ def _subject(spec: Spec, layers: str, image_size: Size | None, seed: int) -> Sub
     return replace(
         subject,
         name=spec.label,
+        group=spec.group or subject.group,
         trained=source.weights != "random" and (subject.trained or source.fit is not None),
         layout=stated(subject.layout, spec.layout, spec.prefix_tokens),
         origin={**subject.origin, **origin},

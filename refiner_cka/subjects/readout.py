@@ -38,6 +38,11 @@ class TokenLayout:
     prefix: int = 0
     class_token: bool = True
 
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the first token is a class token."""
+        return self.prefix > 0 and self.class_token
+
 
 @dataclass(frozen=True)
 class ModelLayout:
@@ -133,7 +138,7 @@ def features_of(tensor: torch.Tensor, layout: TokenLayout | None, readout: Reado
     if readout == "all" or (tensor.ndim == 2 and readout != "cls"):
         return _flat(tensor)
     if readout == "cls":
-        if tensor.ndim == 2 or layout is None or not (layout.prefix and layout.class_token):
+        if tensor.ndim == 2 or layout is None or not layout.has_class_token:
             raise LayerError("there is no class token to read: use --tokens all, patch or mean")
         return tensor[:, 0]
     # Only an output with several axes of which something is said is a row.

@@ -25,6 +25,8 @@ Size = tuple[int, int]
 _OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
 # Keys of the tool, not of the model: how its tokens lie.
 _TOKENS = ("layout", "prefix_tokens")
+# Keys of the tool that name something: whatever is written is text.
+_NAMES = ("label", "group")
 # Longest first: `.pth.tar` is one suffix.
 _SUFFIXES = (".pth.tar", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
@@ -38,6 +40,7 @@ class Spec:
         weights: `None` for pretrained, `random`, or a file.
         arguments: for the factory.
         label: how results call the model.
+        group: the recipe of which it is one of several trainings; none if empty.
         layout: how tokens lie in its outputs (`nlc`, `nchw`, `nhwc`), if stated.
         prefix_tokens: how many there are, if stated.
     """
@@ -48,6 +51,7 @@ class Spec:
     label: str = ""
     layout: Any = None
     prefix_tokens: Any = None
+    group: str = ""
 
 
 def parse(text: str) -> list[Spec]:
@@ -70,7 +74,8 @@ def parse(text: str) -> list[Spec]:
     arguments = _options(options, text)
     label = str(arguments.pop("label", ""))
     own = {key: arguments.pop(key, None) for key in _TOKENS}
-    shown = [each for each in options if each.partition("=")[0] not in ("label", *_TOKENS)]
+    own["group"] = str(arguments.pop("group", ""))
+    shown = [each for each in options if each.partition("=")[0] not in (*_NAMES, *_TOKENS)]
     if not files:
         label = label or ",".join([f"{name}=random" if has_weights else name, *shown])
         return [Spec(name, "random" if has_weights else None, arguments, label, **own)]
@@ -145,7 +150,7 @@ def _options(options: list[str], text: str) -> dict[str, Any]:
     for key, _, value in (option.partition("=") for option in options):
         if key in values:
             raise ModelError(f"{key!r} is given twice in --model {text!r}")
-        values[key] = value if key == "label" else _literal(value)
+        values[key] = value if key in _NAMES else _literal(value)
     return values
 
 

@@ -31,6 +31,7 @@ class Subject:
         classes: names of the classes the model predicts, in the order of its logits (ImageNet synsets), or
             `None` where they are not known.
         trained: false if the weights are random.
+        group: the recipe of which it is one of several trainings; none if empty. It changes no number.
         origin: provenance for the result file, JSON types only: architecture, weights, SHA-256 of the
             loaded state, how many tensors were loaded, factory arguments; see `origin_of`.
     """
@@ -43,6 +44,7 @@ class Subject:
     preprocessing: Preprocessing = field(default_factory=lambda: Preprocessing(assumed=True))
     classes: tuple[str, ...] | None = None
     trained: bool = True
+    group: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -57,6 +59,7 @@ class Subject:
         prefix_tokens: int | None = None,
         classes: Sequence[str] | None = None,
         trained: bool = True,
+        group: str = "",
     ) -> Subject:
         """Make a subject of any network.
 
@@ -72,6 +75,7 @@ class Subject:
                 them; if not given, what a timm model says, else what the shape does.
             classes: names of the classes it predicts, in the order of its logits.
             trained: false if its weights are random.
+            group: name of the recipe of which it is one of several trainings, see docs/replicates.md.
 
         Raises:
             LayerError: a layer that the network does not have, a pattern that matches none, or no such layout.
@@ -89,6 +93,7 @@ class Subject:
             preprocessing=preprocessing,
             classes=None if classes is None else tuple(classes),
             trained=trained,
+            group=group,
             origin=origin_of(
                 module, Source(type(module).__qualname__), preprocessing.input_size[1:]
             ),

@@ -22,6 +22,12 @@ def inputs(count=40, size=4, seed=0):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
+def symmetric(seed, side=60):
+    """A symmetric matrix, to the bit."""
+    values = np.random.default_rng(seed).random((side, side))
+    return values + values.T
+
+
 def seeded(factory, *args, **kwargs):
     with torch.random.fork_rng():
         torch.manual_seed(0)

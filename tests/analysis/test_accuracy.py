@@ -212,7 +212,7 @@ def test_top1_is_measured_where_class_folders_match_the_classes(tmp_path):
             bright = self.layer(x).mean((1, 2, 3))
             return torch.stack([bright, -bright], dim=1)
 
-    for name, value in (("dark", 30), ("light", 220), ("unknown", 220)):
+    for name, value in (("dark", 30), ("light", 220), ("unknown", 200)):
         (tmp_path / name).mkdir()
         for index in range(4):
             pixels = np.full((8, 8, 3), value + index, np.uint8)
@@ -224,7 +224,7 @@ def test_top1_is_measured_where_class_folders_match_the_classes(tmp_path):
     assert result.top1("known") == 1.0
     assert result.top1("wrong") == 0.0
     assert result.top1("other") is None
-    assert result.sums["top1/trials"].sum(0).tolist() == [8, 8, 0]
+    assert result.sums["top1/trials"].tolist() == [8, 8, 0]
 
 
 def test_a_result_is_shown_in_a_line():

@@ -103,12 +103,12 @@ def test_the_loop_neither_mixes_devices_nor_waits(
                 measurement.add(
                     Batch(
                         index,
-                        np.arange(20 * index, 20 * index + count),
+                        np.arange(count) + index * analysis.plan.batch_size,
                         {INPUT: torch.zeros(count, 3, 32, 32, dtype=torch.uint8)},
                         torch.zeros(count, dtype=torch.int64),
                         (),
                         {INPUT: bytes(32)},
-                        np.zeros(count, np.uint64),
+                        np.ones(count, np.uint64),
                     )
                 )
     state = measurement.state

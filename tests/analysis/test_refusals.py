@@ -9,7 +9,7 @@ import timm
 import refiner_cka as rc
 from refiner_cka.measures.choosing import METERS
 from refiner_cka.measures.meter import Meter
-from refiner_cka.sums import Quantity
+from refiner_cka.sums import Quantity, fold_of
 from tests import pathological
 from tests.analysis.runs import image_folder, inputs, prepare, run, seeded, sized, subject
 
@@ -136,7 +136,14 @@ def test_an_unreadable_image_makes_its_batch_smaller_and_is_named(tmp_path):
     assert prepared.plan == clean.plan
     result = rc.measure(prepared)
     assert result.images == 23
-    assert sorted(result.sums["images"])[-3:] == [7, 8, 8]
+    batch, position = next(
+        (number, batch.index(7)) for number, batch in enumerate(clean.plan.batches) if 7 in batch
+    )
+    expected = np.bincount(fold_of(np.arange(24)), minlength=20)
+    expected[fold_of(np.array([8 * batch + position]))] -= 1
+    assert result.sums["images"].tolist() == expected.tolist()
+    assert np.argwhere(result.image_digests == 0).tolist() == [[batch, position]]
+    assert result.batch_images[batch] == 7
     assert [entry.image for entry in result.unreadable] == ["0007.png"]
 
 

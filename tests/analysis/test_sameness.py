@@ -76,6 +76,40 @@ def test_readouts_are_read_in_one_pass_as_layers_of_their_own():
         )
 
 
+def assert_same_sums(one, two):
+    """Up to the order in which batches were added."""
+    assert one.sums.keys() == two.sums.keys()
+    for path, values in two.sums.items():
+        scale = np.abs(values).max()
+        np.testing.assert_allclose(one.sums[path], values, rtol=0, atol=1e-12 * scale, err_msg=path)
+    np.testing.assert_array_equal(one.image_digests, two.image_digests)
+
+
+def test_resuming_gives_every_sum_of_one_run():
+    analysed, data = subject(seeded(pathological.InplaceReLU), ["fc1", "fc2"]), inputs(100)
+    whole = run(analysed, data, batch_size=8)
+    part = run(analysed, data, batch_size=8, shard=(1, 3))
+    assert_same_sums(run(analysed, data, batch_size=8, resume=part), whole)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "said"),
+    [
+        (146, 64, "errors leave out one of 20 folds of images"),
+        (30, 30, "errors leave out one of 20 folds of images"),
+        (12, 12, "errors leave out one of 12 folds of images"),
+        (11, 11, "too few for errors, which take at least 12 images"),
+    ],
+)
+def test_errors_take_twelve_images_however_few_batches(images, batch_size, said):
+    analysed = subject(seeded(pathological.InplaceReLU), ["fc1", "relu", "fc2"])
+    result = run(analysed, inputs(images), batch_size=batch_size)
+    assert result.images == images
+    for se in (result.cka_se(), result.curve("model").se, result.curve("model").upper):
+        assert np.isfinite(se).all() == (images >= 12)
+    assert said in rc.summarize(result).sentences[0]
+
+
 def test_shards_merge_to_the_whole_whatever_their_order():
     module = seeded(pathological.InplaceReLU)
     whole = run(subject(module, ["fc1", "fc2"]), inputs(100), batch_size=8)
@@ -84,7 +118,7 @@ def test_shards_merge_to_the_whole_whatever_their_order():
         for part in (3, 1, 2)
     ]
     merged = rc.merge(parts)
-    np.testing.assert_allclose(merged.sums[PRODUCTS], whole.sums[PRODUCTS], rtol=1e-12)
+    assert_same_sums(merged, whole)
     np.testing.assert_allclose(merged.cka_se(), whole.cka_se(), rtol=1e-6, atol=1e-12)
     assert merged.complete
     assert not parts[0].complete
@@ -153,10 +187,11 @@ def test_a_pass_that_was_given_up_changes_no_draw_of_the_next():
     module = seeded(Draws, *(nn.Linear(48, size) for size in (48, 48, 8)))
     analysed, data = subject(module, ["0", "2"]), inputs(64)
     with pytest.warns(rc.AnalysisWarning, match="different layers for different images"):
-        whole, second = (
-            run(analysed, data, batch_size=32, shard=part) for part in ((1, 1), (2, 2))
+        whole, first, second = (
+            run(analysed, data, batch_size=32, shard=part).sums[PRODUCTS]
+            for part in ((1, 1), (1, 2), (2, 2))
         )
-    np.testing.assert_array_equal(second.sums[PRODUCTS][1], whole.sums[PRODUCTS][1])
+    np.testing.assert_allclose(first + second, whole, rtol=1e-12)
 
 
 def test_a_model_whose_images_depend_on_one_another_is_given_whole_batches():
@@ -202,16 +237,16 @@ def test_three_models_decode_each_image_once(tmp_path):
 
 
 DISTRIBUTED = """
-import sys, numpy as np, torch
+import sys, torch
 import refiner_cka as rc
-from tests.analysis.runs import PRODUCTS, inputs, seeded, subject
+from tests.analysis.runs import inputs, seeded, subject
 from tests import pathological
 result = rc.analyze(
     subject(seeded(pathological.InplaceReLU), ["fc1", "relu", "fc2"]), inputs(100), batch_size=8, workers=0,
     device="cpu",
 )
 rank = torch.distributed.get_rank()
-np.savez(f"{sys.argv[1]}/{rank}.npz", products=result.sums[PRODUCTS], batches=result.batches)
+result.save(f"{sys.argv[1]}/{rank}.h5")
 torch.distributed.destroy_process_group()
 """
 
@@ -222,9 +257,9 @@ def test_several_processes_measure_what_one_does(tmp_path):
         subject(seeded(pathological.InplaceReLU), ["fc1", "relu", "fc2"]), inputs(100), batch_size=8
     )
     for rank in range(3):
-        with np.load(tmp_path / f"{rank}.npz") as held:
-            np.testing.assert_allclose(held["products"], alone.sums[PRODUCTS], rtol=1e-6)
-            np.testing.assert_array_equal(held["batches"], alone.batches)
+        held = rc.load(tmp_path / f"{rank}.h5")
+        assert_same_sums(held, alone)
+        np.testing.assert_array_equal(held.batches, alone.batches)
 
 
 def test_tf32_is_off_inside_and_as_before_after():
@@ -276,5 +311,7 @@ def test_a_warning_of_a_part_that_the_whole_does_not_bear_out_is_gone_after_merg
             )
     assert "undefined (NaN)" in parts[0].warnings[0]
     merged = rc.merge(parts)
-    assert merged.warnings == ()
+    assert not any("undefined" in line for line in merged.warnings)
+    (line,) = merged.warnings
+    assert line.startswith("14 of 32 images equal another one")
     assert merged.cka() == 1

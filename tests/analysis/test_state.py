@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 SUMS = {
-    "square": Sum("square", ("side", "side"), "product"),
+    "square": Sum("square", ("side", "side"), "products"),
     "count": Sum("count", (), "count"),
 }
 
@@ -32,26 +32,22 @@ def values(batch):
 
 
 def seen(batch):
-    return Seen(8, 7, (bytes([batch]) * 32,))
+    return Seen(8, 7, (bytes([batch]) * 32,), bytes([batch]) * 64)
 
 
-def test_a_batch_goes_to_its_fold_of_the_whole_run():
-    sums = state()
-    for batch in (27, 1, 7):
-        sums.add(batch, values(batch), seen(batch))
-    expected = np.zeros(FOLDS)
-    expected[1], expected[7] = 1, 27 + 7
-    np.testing.assert_array_equal(sums.sums()["count"], expected)
-    assert sums.batches == {1, 7, 27}
-
-
-def test_a_batch_adds_to_every_fold_of_images():
-    by_image = {"ones": Sum("ones", ("side",), "value", folds="images")}
-    sums = State(by_image, {"side": 2}, device=CPU)
+def test_a_batch_adds_what_has_the_shape_of_the_sum():
+    """Also along the folds of images, of which it fills any."""
+    by_fold = {"ones": Sum("ones", ("folds", "side"), "value"), "count": SUMS["count"]}
+    sums = State(by_fold, {"side": 2, "folds": FOLDS}, device=CPU)
     added = torch.arange(2.0 * FOLDS, dtype=torch.float64).view(FOLDS, 2)
-    for batch in (3, 8):
-        sums.add(batch, {"ones": added}, seen(batch))
-    np.testing.assert_array_equal(sums.sums()["ones"], 2 * added.numpy())
+    for batch in (27, 1, 7):
+        sums.add(batch, {"ones": added, "count": values(batch)["count"]}, seen(batch))
+    np.testing.assert_array_equal(sums.sums()["ones"], 3 * added.numpy())
+    assert sums.sums()["count"] == 35
+    assert sums.batches == {1, 7, 27}
+    assert list(sums.seen) == [1, 7, 27]
+    with pytest.raises(ValueError, match="other shapes"):
+        sums.add(2, {"ones": added[:1], "count": values(2)["count"]}, seen(2))
 
 
 def test_uneven_and_empty_parts_add_up_to_the_whole():
@@ -69,9 +65,9 @@ def test_reading_the_sums_changes_nothing():
     sums = state()
     sums.add(0, values(0), seen(0))
     before = sums.sums()
-    before["count"][:] = 99
+    before["count"][...] = 99
     sums.add(1, values(1), seen(1))
-    np.testing.assert_array_equal(sums.sums()["count"], [0, 1, *[0] * (FOLDS - 2)])
+    assert sums.sums()["count"] == 1
 
 
 def test_continuing_is_as_if_never_stopped():
@@ -126,12 +122,21 @@ def test_a_batch_that_two_processes_hold_is_refused(theirs, monkeypatch):
         sums.add(batch, values(batch), seen(batch))
     before = sums.sums()
 
+    sent = []
+
+    def broadcast(value, src):
+        if src == 0:
+            sent.append(value.clone())
+        else:
+            value.copy_(sent[-1])
+
     def gather(held, mine):
         held[:] = [mine, {batch: seen(batch) for batch in theirs}]
 
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(distributed, "all_gather_object", gather)
-    monkeypatch.setattr(distributed, "all_reduce", lambda value: value.mul_(2))
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed, "broadcast", broadcast)
     if 2 in theirs:
         with pytest.raises(ResultError, match="batch 2 is in the sums of two processes"):
             sums.all_reduce()

@@ -79,6 +79,29 @@ def test_an_unreadable_image_makes_its_batch_smaller_and_nothing_moves_up(tmp_pa
     assert torch.equal(batches[1].inputs[SMALL], whole[1].inputs[SMALL])
 
 
+def test_places_folds_and_digests_are_those_of_the_readable_images(tmp_path):
+    """Places count unreadable images too, over all batches of the run."""
+    folder_of(tmp_path, [f"{index}.png" for index in range(28)])
+    whole = open_source(tmp_path)
+    plan = plan_batches(whole, batch_size=12, images=None, seed=0)
+    clean = list(load_batches(whole, plan, range(3), [SMALL, HALF], workers=0))
+    for position in (0, 9):
+        (tmp_path / whole.ids[plan.batches[1][position]]).write_bytes(b"")
+    _, batch, last = load_batches(whole, plan, range(3), [SMALL, HALF], workers=0)
+    kept = [1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
+    assert batch.places.tolist() == [12 + position for position in kept]
+    assert batch.folds.tolist() == [13, 14, 15, 16, 17, 18, 19, 7, 9, 10]
+    assert (batch.folds.dtype, batch.folds.device.type) == (torch.int64, "cpu")
+    assert batch.image_digests.tolist() == clean[1].image_digests[kept].tolist()
+    assert last.places.tolist() == [24, 25, 26, 27]
+    for number, pixels in zip(batch.image_digests, batch.inputs[SMALL], strict=True):
+        digest = hashlib.sha256(pixels.numpy().tobytes()).digest()
+        assert int(number) == int.from_bytes(digest[:8], "little")
+    found = [number for each in clean for number in each.image_digests.tolist()]
+    assert 0 not in found
+    assert len(set(found)) == 28
+
+
 def test_the_label_of_an_unreadable_image_goes_with_it(tmp_path):
     source = open_source(folder_of(tmp_path, ["a/1.png", "a/2.png", "b/3.png", "b/4.png"]))
     (order,) = plan_batches(source, batch_size=4, images=None, seed=0).batches
@@ -94,7 +117,7 @@ def test_a_batch_of_which_nothing_is_left_is_empty_not_missing():
 
     (batch,) = batches_of(Source(4, fail))
     assert len(batch.digests[SMALL]) == 32
-    assert batch.images == 0
+    assert batch.images == len(batch.places) == len(batch.folds) == len(batch.image_digests) == 0
     assert batch.inputs[SMALL].shape == (0, 3, 16, 16)
     assert {reason for _, reason in batch.unreadable} == {"no 0", "no 1", "no 2", "no 3"}
 

@@ -27,7 +27,7 @@ UNREADABLE = {
     # Bit rot: Pillow raises SyntaxError for a broken header, not OSError.
     "corrupt": (png(8, 8).replace(b"IHDR", b"IHDX"), ""),
     # A decompression bomb: a few bytes that claim nearly a gigapixel.
-    "bomb": (png(30_000, 30_000), "30000 x 30000 pixels: the limit is 536870912"),
+    "bomb": (png(30_000, 30_000), "30000 x 30000 pixels: the limit is 134217728"),
     # A strip: small, but resized by its short side to 256 it would have 33 million columns.
     "strip": (png(131_072, 1), "131072 x 1 pixels: longer than 200 times its width"),
     # Code in disguise: Pillow would start Ghostscript.

@@ -52,6 +52,12 @@ def head_similarity(maps):
     )
 
 
+def sink(weights):
+    """Each patch's attention added up head by head, the largest over the middle."""
+    sums = [[sum(head[i, j] for i in range(COUNT)) for j in range(COUNT)] for head in weights]
+    return np.mean([max(each) / np.median(each) for each in sums])
+
+
 def softmax_maps(images=4, heads=3, prefix=1):
     generator = torch.Generator().manual_seed(0)
     size = COUNT + prefix
@@ -75,6 +81,7 @@ def among_patches(maps, prefix=1):
         ("attention_entropy", entropy),
         ("attention_distance", distance),
         ("attention_head_similarity", head_similarity),
+        ("attention_sink", sink),
     ],
 )
 def test_measures_equal_float64(name, oracle, prefix):
@@ -93,6 +100,7 @@ def test_refined_maps_whose_rows_do_not_sum_to_one_and_hold_negative_weights():
         "attention_distance": [distance(image) for image in positive],
         "attention_head_similarity": [head_similarity(image) for image in exact],
         "attention_row_sum": exact.sum(-1).mean((1, 2)),
+        "attention_sink": [sink(image) for image in positive],
         "attention_negative": (-exact.clip(max=0)).sum((1, 2, 3)) / np.abs(exact).sum((1, 2, 3)),
     }.items():
         found = measured(name, maps, 0, "refined")
@@ -146,6 +154,7 @@ def test_uniform_attention():
     assert attention.head_similarity(uniform).tolist() == pytest.approx([1.0] * 2, rel=1e-5)
     assert attention.row_sum(uniform).tolist() == pytest.approx([1.0] * 2, rel=1e-6)
     assert attention.negative(uniform).tolist() == [0.0, 0.0]
+    assert attention.sink(uniform).tolist() == pytest.approx([1.0] * 2, rel=1e-6)
 
 
 def test_one_hot_attention():
@@ -171,6 +180,26 @@ def test_a_row_that_attends_to_the_class_token_alone_has_no_part():
     kept = kept / kept.sum(-1, keepdims=True)
     expected = [entropy(image) for image in kept]
     np.testing.assert_allclose(measured("attention_entropy", maps), expected, rtol=TOLERANCE)
+
+
+def test_a_patch_that_draws_attention_is_a_sink():
+    """Of each row it draws half, the others share the rest; in another head all draw alike: the mean of 11 and 1.
+
+    The sink's column adds to 12 / 2, and that of each of the 11 others to 12 / 22.
+    """
+    drawn = torch.full((COUNT, COUNT), 0.5 / 11)
+    drawn[:, 5] = 0.5
+    maps = torch.stack([drawn, torch.full((COUNT, COUNT), 1 / COUNT)]).expand(2, -1, -1, -1)
+    assert measured("attention_sink", maps, 0).tolist() == pytest.approx([6.0] * 2, rel=1e-6)
+
+
+def test_where_most_patches_draw_nothing_a_sink_is_undefined_in_that_head_alone():
+    maps = softmax_maps()
+    expected = [sink(image[[0, 2]]) for image in among_patches(maps)]
+    maps[:, 1] = 0
+    maps[:, 1, :, 4] = 1
+    np.testing.assert_allclose(measured("attention_sink", maps), expected, rtol=TOLERANCE)
+    assert np.isnan(measured("attention_sink", maps[:, 1:2])).all()
 
 
 def test_similarity_between_blocks():

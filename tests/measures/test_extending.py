@@ -4,6 +4,7 @@ import functools
 import json
 
 import numpy as np
+import pytest
 import timm
 import torch
 
@@ -14,7 +15,7 @@ from refiner_cka.measures.indices import INDICES, Index
 from refiner_cka.measures.meter import Meter, Setting, Site
 from refiner_cka.measures.tally import Measure, Tally
 from refiner_cka.subjects.hooks import first_outputs
-from refiner_cka.sums import LAYERS, Quantity
+from refiner_cka.sums import FOLDS, LAYERS, Quantity, fold_of
 from tests import float64
 from tests.analysis import runs
 
@@ -172,3 +173,33 @@ def test_a_meter_of_a_new_kind(tmp_path, monkeypatch):
     np.testing.assert_allclose(found.values, expected, rtol=1e-12)
     assert "Share of zeros" in rc.plots.smoothing(result).figure.axes[0].get_ylabel()
     assert json.loads(exported(result, tmp_path, ".json"))["measures"]
+
+
+class FirstPixel(Meter):
+    """A mean that adds each image to its fold itself, without a tally."""
+
+    quantities = (Quantity("first_pixel", "first_pixel", "mean", ("models",), "Pixel"),)
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    def begin(self, batch):
+        (pixels,) = batch.inputs.values()
+        self.values, self.folds = pixels[:, :1, 0, 0].double(), batch.folds
+
+    def added(self):
+        empty = torch.zeros(FOLDS, 1, dtype=torch.float64)
+        path = self.quantities[0].sum
+        return {
+            path("total"): empty.index_add(0, self.folds, self.values),
+            path("images"): empty.index_add(0, self.folds, torch.ones_like(self.values)),
+        }
+
+
+def test_a_meter_that_adds_to_folds_itself(tmp_path, monkeypatch):
+    monkeypatch.setitem(METERS, "first_pixel", FirstPixel)
+    result = analysed(tmp_path, smoothing="none")
+    np.testing.assert_array_equal(result.sums["first_pixel/images"][:, 0], result.sums["images"])
+    assert result.sums["images"].tolist() == np.bincount(fold_of(np.arange(48))).tolist()
+    total = result.sums["first_pixel/total"].sum()
+    assert total == pytest.approx(images()[:, 0, 0, 0].double().sum().item(), rel=1e-12)

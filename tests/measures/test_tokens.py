@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 import refiner_cka as rc
-from refiner_cka.measures import scaling, smoothing
+from refiner_cka.measures import directions, scaling, smoothing
 from refiner_cka.measures import tokens as token_module
 from refiner_cka.measures.smoothing import MEASURES
 from refiner_cka.measures.tokens import Tokens
 from refiner_cka.subjects.hooks import first_outputs
+from refiner_cka.sums import FOLDS, fold_of
 from tests.analysis import runs
 from tests.analysis.runs import seeded
 
@@ -62,16 +63,59 @@ def dirichlet(x):
     return total / (x**2).sum()
 
 
+def centred_cosine(x):
+    """Mean pair cosines of tokens without the batch's mean token, and what each image moves these by through it.
+
+    The derivative to the mean token m of the mean of cos(a - m, b - m) over all pairs of an image's tokens, and of
+    that the mean over images, is written out pair by pair. A token is taken away first: with offsets of 10^6
+    float64 too rounds the mean by more than 10^-10.
+    """
+    x = x - x[-1, 1]
+    deviations = x.mean(1) - x.mean((0, 1))
+    x = x - x.mean((0, 1))
+    slopes = []
+    for image in x:
+        sizes = np.linalg.norm(image, axis=1)
+        units = image / sizes[:, None]
+        pairs = itertools.permutations(range(len(units)), 2)
+        slopes.append(
+            np.mean(
+                [
+                    ((units[i] @ units[j]) * units[i] - units[j]) / sizes[i]
+                    + ((units[i] @ units[j]) * units[j] - units[i]) / sizes[j]
+                    for i, j in pairs
+                ],
+                axis=0,
+            )
+        )
+    return of_each(mean_pair_cosine)(x) + deviations @ np.mean(slopes, axis=0)
+
+
+def massive_activation(x):
+    sizes = np.sort(np.abs(x).ravel())
+    return sizes[-3:].mean() / np.median(sizes) if np.median(sizes) else np.nan
+
+
+def variance_within(x):
+    """The ratio over the batch, and its derivative to the weight of each image."""
+    within = np.array([((image - image.mean(0)) ** 2).sum() for image in x - x[-1, 1]])
+    total = ((x - x[-1, 1] - (x - x[-1, 1]).mean((0, 1))) ** 2).sum((1, 2))
+    ratio = within.sum() / total.sum()
+    return ratio + len(x) * (within / total.sum() - within.sum() * total / total.sum() ** 2)
+
+
+def class_token(x):
+    """A class token for tokens without: one of them, so that it is of any size that they are."""
+    return x[:, 2]
+
+
 def of_each(function):
     return lambda x: np.array([function(image) for image in x])
 
 
 ORACLES = {
     "patch_cosine": of_each(mean_pair_cosine),
-    # A token is taken away first: with offsets of 10^6 float64 too rounds the mean by more than 10^-10.
-    "patch_cosine_centred": lambda x: of_each(mean_pair_cosine)(
-        (x - x[-1, 1]) - (x - x[-1, 1]).mean((0, 1))
-    ),
+    "patch_cosine_centred": centred_cosine,
     "rank_collapse": of_each(lambda x: np.linalg.norm(x - x.mean(0)) / np.linalg.norm(x)),
     "frequency_ratio": of_each(
         lambda x: np.linalg.norm(x - x.mean(0)) / np.linalg.norm(np.tile(x.mean(0), (len(x), 1)))
@@ -82,6 +126,17 @@ ORACLES = {
     "token_norm_ratio": of_each(
         lambda x: np.linalg.norm(x, axis=1).max() / np.median(np.linalg.norm(x, axis=1))
     ),
+    "outlier_tokens": of_each(
+        lambda x: np.mean(np.linalg.norm(x, axis=1) > 3 * np.median(np.linalg.norm(x, axis=1)))
+    ),
+    "massive_activation": of_each(massive_activation),
+    "cls_patch_cosine": lambda x: np.array(
+        [
+            np.mean([cosine(token, cls) for token in image])
+            for image, cls in zip(x, class_token(x), strict=True)
+        ]
+    ),
+    "within_image_variance": variance_within,
 }
 
 
@@ -92,7 +147,8 @@ def tokens(kind, images=6, dim=20):
 
 
 def measured(name, x, chunks=1):
-    return MEASURES[name].function(Tokens(list(torch.chunk(x, chunks)), GRID, len(x))).numpy()
+    found = Tokens(list(torch.chunk(x, chunks)), GRID, len(x), class_token(x))
+    return MEASURES[name].function(found).numpy()
 
 
 def test_every_measure_has_an_oracle():
@@ -123,7 +179,9 @@ def check(name, x):
     if name == "patch_cosine_between":
         assert found.mean() == pytest.approx(between_images(exact), abs=TOLERANCE)
     else:
-        np.testing.assert_allclose(found, ORACLES[name](exact), rtol=TOLERANCE, atol=0)
+        # What an image moves a mean cosine by may cancel its own: what is left rounds like terms of about 1.
+        atol = 1e-6 if name == "patch_cosine_centred" else 0
+        np.testing.assert_allclose(found, ORACLES[name](exact), rtol=TOLERANCE, atol=atol)
 
 
 @pytest.mark.parametrize("scale", [1e-36, 1e-30, 3e-23, 1e-18, 1e18, 1e20, 5e37])
@@ -156,11 +214,7 @@ def test_one_image_or_token_of_another_size(name, size, what, way):
     for place in [(0, 0), (3, 6), (5, 11), (2, 2)]:
         x = tokens("relu") + 0.1
         x[place if what == "token" else place[0]] *= size
-        if name == "patch_cosine_centred" and size > 1:
-            # With the outlier in the mean, the others' cosines are 1 to all digits of float32.
-            assert np.delete(measured(name, x), place[0]) == pytest.approx(1, abs=TOLERANCE)
-        else:
-            check(name, x)
+        check(name, x)
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -172,6 +226,60 @@ def test_what_all_tokens_share_costs_no_digits(name, offset, outlier):
     if outlier is not None:
         x[outlier] *= -3
     check(name, x)
+
+
+@pytest.mark.parametrize("name", ["patch_cosine_centred", "within_image_variance"])
+def test_values_of_measures_of_a_batch_are_their_derivatives_to_the_weights_of_images(name):
+    """An image's value is the measure of the batch, and what moves it as the image is given more weight."""
+    x = tokens("relu").double().numpy()
+
+    def of_batch(weights):
+        weights = weights / weights.sum()
+        centred = x - np.einsum("i,itd->d", weights, x) / 12
+        if name == "within_image_variance":
+            within = ((x - x.mean(1, keepdims=True)) ** 2).sum((1, 2))
+            return weights @ within / (weights @ (centred**2).sum((1, 2)))
+        return weights @ of_each(mean_pair_cosine)(centred)
+
+    step, ones = 1e-5, np.ones(6)
+    slopes = [
+        (of_batch(ones + step * unit) - of_batch(ones - step * unit)) / (2 * step)
+        for unit in np.eye(6)
+    ]
+    # The differences' own error is of step^2, and of 1e-16 / step.
+    expected = of_batch(ones) + 6 * np.array(slopes)
+    np.testing.assert_allclose(measured(name, tokens("relu")), expected, atol=TOLERANCE)
+
+
+def test_the_derivative_of_a_centred_cosine_is_that_of_autograd():
+    x = tokens("relu")
+    x[2, 5] = 0  # has a direction once the mean is taken away
+    mean = x.double().mean((0, 1)).requires_grad_()
+    units = torch.nn.functional.normalize(x.double() - mean, dim=2)
+    values = (units.sum(1).square().sum(1) - 12) / (12 * 11)
+    expected = torch.stack([torch.autograd.grad(v, mean, retain_graph=True)[0] for v in values])
+    found = Tokens([x], GRID)
+    gradients = found.centred_gradients / found.typical_deviation
+    torch.testing.assert_close(gradients.double(), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["normal", "relu", "offset", "some without a value"])
+def test_what_is_added_for_the_mean_token_leaves_the_batch_mean_as_it_is(kind):
+    """Also where images without a value have a part in the mean token."""
+    x = tokens("relu" if kind == "some without a value" else kind)
+    if kind == "some without a value":
+        # Whole numbers with mean 0; of two images all tokens but one are that mean, and have no direction.
+        x = 12 * (4 * x).round()
+        x[1], x[4], x[0, 0], x[2, 6] = 0, 0, 0, 0
+        x[1, 3], x[4, 3] = 60, 120
+        x[5] = -x[:5].sum(0)
+    found = Tokens([x], GRID)
+    plain = directions.mean_cosine(*found.centred_directions).numpy()
+    values = measured("patch_cosine_centred", x)
+    without = [1, 4] if kind == "some without a value" else []
+    assert np.flatnonzero(np.isnan(values)).tolist() == without
+    assert np.nanmean(values) == pytest.approx(np.nanmean(plain), abs=1e-6)
+    assert np.nanmax(np.abs(values - plain)) > 1e-4
 
 
 @pytest.mark.parametrize("constant", [1e3, 1e8, 1e30])
@@ -229,6 +337,10 @@ def test_identical_tokens():
     assert measured("effective_rank", x) == pytest.approx(1.0, abs=1e-6)
     assert measured("token_norm", x) == pytest.approx(np.sqrt(20), rel=1e-6)
     assert measured("token_norm_ratio", x) == pytest.approx(1.0, abs=1e-6)
+    assert measured("outlier_tokens", x).tolist() == [0.0] * 4
+    assert measured("massive_activation", x) == pytest.approx(1.0)
+    assert measured("cls_patch_cosine", x) == pytest.approx(1.0, abs=1e-6)
+    assert np.isnan(measured("within_image_variance", x)).all()
     # Nothing is left of them without their mean: no direction, so undefined, and not a cosine of rounding.
     assert np.isnan(measured("patch_cosine_centred", x)).all()
 
@@ -236,6 +348,26 @@ def test_identical_tokens():
 def test_constant_tokens_of_awkward_numbers_have_no_centred_direction():
     x = torch.randn(7, generator=torch.Generator().manual_seed(1)).expand(5, 12, 7).clone()
     assert np.isnan(measured("patch_cosine_centred", x)).all()
+
+
+def test_variance_within_images_of_images_of_one_colour_and_of_images_alike():
+    alike = tokens("normal")[:1].expand(5, -1, -1).clone()
+    assert measured("within_image_variance", alike) == pytest.approx(1.0, abs=1e-6)
+    of_one_colour = tokens("normal")[:, :1].expand(-1, 12, -1).clone()
+    assert measured("within_image_variance", of_one_colour).tolist() == [0.0] * 6
+
+
+@pytest.mark.parametrize("name", sorted(set(MEASURES) - {"dirichlet_energy"}))
+@pytest.mark.parametrize("dim", [1, 20])
+def test_a_single_token_or_number_is_measured_or_undefined(name, dim):
+    """The meter leaves such layers out; a measure itself gives a number or NaN, and no error."""
+    x = torch.randn(5, 1, dim, generator=torch.Generator().manual_seed(0))
+    values = MEASURES[name].function(Tokens([x], None, 5, x[:, 0])).numpy()
+    assert values.shape == (5,)
+    if name in ("patch_cosine", "patch_cosine_centred"):
+        assert np.isnan(values).all()
+    if name == "cls_patch_cosine":
+        assert values == pytest.approx(1.0)
 
 
 def test_orthogonal_tokens():
@@ -254,6 +386,11 @@ def test_an_outlier_token_shows_in_the_norms():
     x = torch.ones(4, 12, 4)
     x[:, 5] *= 50
     assert measured("token_norm_ratio", x) == pytest.approx(50.0)
+    assert measured("outlier_tokens", x) == pytest.approx(1 / 12)
+    assert measured("massive_activation", x) == pytest.approx(50.0)
+    x[:, :6] *= 50  # half of them: then the median is in between, and none is an outlier
+    x[:, 5] /= 50
+    assert measured("outlier_tokens", x).tolist() == [0.0] * 4
 
 
 def test_a_zero_token_has_no_part_in_a_cosine():
@@ -268,7 +405,7 @@ def test_an_image_of_zeros_is_undefined_and_spoils_no_other():
     x = tokens("normal")
     whole = {name: measured(name, x[1:]) for name in MEASURES}
     x[0] = 0
-    for name in set(MEASURES) - {"token_norm", "patch_cosine_centred"}:
+    for name in set(MEASURES) - {"token_norm", "patch_cosine_centred", "within_image_variance"}:
         values = measured(name, x)
         assert np.isnan(values[0])
         np.testing.assert_allclose(values[1:], whole[name], rtol=1e-5, atol=1e-5)
@@ -317,6 +454,13 @@ class Blocks(nn.Module):
 VIEWS = ["views.0", "views.1", "views.2"]
 
 
+def error(values):
+    """Standard error of a mean of values in the order of a run, each fold of images left out in turn."""
+    folds = fold_of(np.arange(len(values)))
+    means = [values[folds != fold].mean() for fold in range(FOLDS)]
+    return np.sqrt((FOLDS - 1) * np.var(means))
+
+
 def subject(module, layers=VIEWS, name="model", **kwargs):
     return runs.subject(module, layers, name, **{"preprocessing": runs.sized(16), **kwargs})
 
@@ -331,6 +475,13 @@ def run(subjects, data=None, **kwargs):
 
 def prepare(subjects, data, **kwargs):
     return runs.prepare(subjects, data, **{"batch_size": 8, **kwargs})
+
+
+def leaving_out_folds(values):
+    """The jackknife error of the mean of the values of the first images of a run."""
+    folds, values = fold_of(np.arange(len(values))), np.array(values)
+    left = np.array([values[folds != fold].mean() for fold in range(20)])
+    return np.sqrt(19 / 20 * ((left - left.mean()) ** 2).sum())
 
 
 @pytest.mark.parametrize(
@@ -356,7 +507,8 @@ def test_the_whole_way_of_layouts_and_prefix_tokens(spatial, stated):
         for batch in analysis.plan.batches:
             module(data[list(batch)])
     handle.remove()
-    for name in set(MEASURES) - {"effective_rank", "patch_cosine_between", "dirichlet_energy"}:
+    elsewhere = {"effective_rank", "patch_cosine_between", "dirichlet_energy", "cls_patch_cosine"}
+    for name in set(MEASURES) - elsewhere:
         values = []
         for output in kept[-5:]:
             patches = output.double().numpy()
@@ -367,7 +519,7 @@ def test_the_whole_way_of_layouts_and_prefix_tokens(spatial, stated):
             values.extend(ORACLES[name](patches.reshape(len(patches), 16, -1)))
         found = result.smoothing(name, "model")
         assert found.values[1] == pytest.approx(np.mean(values), abs=TOLERANCE)
-        assert found.se[1] == pytest.approx(np.std(values, ddof=1) / np.sqrt(40), rel=1e-3)
+        assert found.se[1] == pytest.approx(leaving_out_folds(values), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -402,6 +554,56 @@ def test_a_layer_without_tokens_is_left_out_openly():
     assert np.isnan(run(pooled).smoothing("patch_cosine", "model").values).tolist() == [False, True]
     with pytest.warns(rc.AnalysisWarning, match=r"views.2 returns \(3, 16\), not several tokens"):
         run(pooled, smoothing="patch_cosine")
+
+
+def test_the_class_token_is_measured_where_there_is_one():
+    """Not in a grid, nor where the tokens before the patches are registers alone."""
+
+    class Mixed(Blocks):
+        def forward(self, x):
+            x = self.embed(x)
+            self.views[0](x)
+            x = x.flatten(2).mT
+            self.views[1](torch.cat([x[:, :1] - x[:, 7:8], x], 1))
+            return x.mean(1)
+
+    data = images()
+    with pytest.warns(
+        rc.AnalysisWarning, match=r"views.0 has no class token; left out of the measures of"
+    ):
+        mixed = run(
+            subject(seeded(Mixed), VIEWS[:2], prefix_tokens=1), data, smoothing="cls_patch_cosine"
+        )
+    found = mixed.smoothing("cls_patch_cosine", "model")
+    with torch.inference_mode():
+        x = seeded(Mixed).embed(data).flatten(2).mT.double().numpy()
+    expected = [
+        [cosine(token, cls) for token in i] for i, cls in zip(x, x[:, 0] - x[:, 7], strict=True)
+    ]
+    assert np.isnan(found.values[0])
+    assert found.values[1] == pytest.approx(np.mean(expected), abs=TOLERANCE)
+    sizes = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3}
+    alone = {"class_token": False, "reg_tokens": 4, "global_pool": "avg"}
+    registers = seeded(timm.create_model, "vit_tiny_patch16_224", **sizes, **alone)
+    model = subject(registers, "block", preprocessing=runs.sized(32))
+    result = run(model, images(8, 32), smoothing="all")
+    assert np.isnan(result.smoothing("cls_patch_cosine", "model").values).all()
+    assert np.isfinite(result.smoothing("patch_cosine", "model").values).all()
+
+
+def test_a_class_token_that_is_not_finite_makes_its_measure_alone_undefined():
+    module = seeded(Blocks)
+    module.views[1].register_forward_hook(
+        lambda _m, _i, output: torch.cat([output[:, :1] / 0, output[:, 1:]], 1)
+    )
+    with pytest.warns(rc.AnalysisWarning) as caught:
+        result = run(subject(module, prefix_tokens=1), smoothing="cls_patch_cosine,patch_cosine")
+    lines = [str(each.message) for each in caught if "over-smoothing" in str(each.message)]
+    assert len(lines) == 1
+    assert "views.1 is undefined" in lines[0]
+    values = result.smoothing("cls_patch_cosine", "model").values
+    assert np.isnan(values).tolist() == [False, True, False]
+    assert np.isfinite(result.smoothing("patch_cosine", "model").values).all()
 
 
 def test_tokens_that_are_not_finite_make_the_layer_undefined_and_are_named():
@@ -578,7 +780,7 @@ def test_damaged_sums_are_refused_in_one_line(tmp_path, damage):
 
     run(subject(seeded(Blocks), prefix_tokens=1)).save(tmp_path / "run.h5")
     with h5py.File(tmp_path / "run.h5", "r+") as file:
-        path = "smoothing/token_norm/squares"
+        path = "smoothing/token_norm/total"
         before = file[path][()]
         del file[path]
         if damage != "missing":

@@ -34,14 +34,14 @@ def test_all_curves_undefined():
     assert np.isfinite(ax.get_ylim()).all()
 
 
-def test_one_layer_and_three_layers_and_fewer_than_five_folds():
-    """A model of one layer has no length; two batches have no error."""
-    result = synthetic_result({"one": 1, "three": 3}, batches=2)
+def test_one_layer_and_three_layers_and_fewer_than_twelve_images():
+    """A model of one layer has no length; two batches of five images have no error."""
+    result = synthetic_result({"one": 1, "three": 3}, batches=2, batch_size=5)
     figure = plots.compare(result)
     figure.draw_without_rendering()
     assert not [c for ax in figure.axes for c in ax.collections]
     text = figure.get_supxlabel()
-    assert "no error bands: fewer than 5 folds" in text
+    assert "no error bands: fewer than 12 images" in text
     assert "dashed: unresolved" in text
     for model, other in itertools.product(result.models, repeat=2):
         figure_of(plots.heatmap(result, model, other)).draw_without_rendering()
@@ -124,7 +124,7 @@ def test_compare_shows_raw_and_normalised_and_what_they_rest_on():
     same = [(line.get_color(), line.get_marker()) for line in data_lines(left)]
     assert same == [(line.get_color(), line.get_marker()) for line in data_lines(right)]
     assert figure.get_supxlabel() == (
-        "960 images; CKA batches of 16; 95 % bands, jackknife over 20 folds of batches"
+        "960 images; CKA batches of 16; 95 % bands, jackknife over 20 folds of images"
     )
     assert figure.get_size_inches()[0] == 6.75
 
@@ -145,4 +145,4 @@ def test_compare_with_another_normalisation_or_none():
 
 def test_caption_without_batch_size():
     result = synthetic_result(provenance={}, batches=1, batch_size=4)
-    assert caption(result) == "4 images; no error bands: fewer than 5 folds of batches"
+    assert caption(result) == "4 images; no error bands: fewer than 12 images"

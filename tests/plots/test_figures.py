@@ -67,9 +67,11 @@ def test_several_readouts_are_named_in_the_stems():
 
 @pytest.mark.parametrize("name", plots.PLOTS)
 def test_every_plot_can_be_drawn_by_name(name):
-    result = with_smoothing(synthetic_result({"vit_s": 12, "deit_s": 12}))
+    groups = {"groups": {"both": ["vit_s", "deit_s"]}}
+    result = with_smoothing(synthetic_result({"vit_s": 12, "deit_s": 12}, provenance=groups))
     taken = plots.PLOTS[name].models
     models = ["vit_s", "deit_s"][: 2 if taken is None else taken[1]]
+    models = ["both"] if name == "ceiling" else models
     figure = plots.draw(result, name, models, tokens="all")
     figure.draw_without_rendering()
     assert figure.axes

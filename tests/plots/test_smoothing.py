@@ -51,7 +51,6 @@ def test_rounding_is_not_magnified_to_a_finding():
     sums = dict(flat.sums)
     images = sums["smoothing/patch_cosine/images"]
     sums["smoothing/patch_cosine/total"] = images * 0.5
-    sums["smoothing/patch_cosine/squares"] = images * 0.25
     figure = plots.smoothing(replace(flat, sums=sums))
     ax = panels(figure)[[each.name for each in TOKENS].index("patch_cosine")]
     low, high = ax.get_ylim()
@@ -131,7 +130,7 @@ def test_token_maps_show_the_image_and_the_cosines_on_one_scale():
 
 def test_few_images_are_counted_where_there_is_a_number(result):
     sums = {path: values.copy() for path, values in result.sums.items()}
-    for part in ("total", "squares", "images"):
+    for part in ("total", "images"):
         values = sums[f"smoothing/effective_rank/{part}"]
         values *= np.arange(len(values))[:, None] < 2  # measured in two folds only
         values[:, 0] = sums["images"] if part == "images" else np.nan

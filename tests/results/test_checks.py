@@ -13,19 +13,25 @@ import pytest
 from refiner_cka.errors import ResultError
 from refiner_cka.results import load
 from refiner_cka.results.checks import check_quantities, check_sums
-from refiner_cka.sums import Layer, Quantity
+from refiner_cka.sums import FOLDS, Layer, Quantity
 from tests.results.files import edited, refusal
 
-PRODUCTS = "similarity/cka/products"
+CKA = "similarity/cka"
+PRODUCTS = f"{CKA}/products"
 
 
 @pytest.mark.parametrize(
     ("path", "place", "value", "told"),
     [
-        (PRODUCTS, (0, 1, 2), lambda old: 1.01 * old, "products is not symmetric"),
+        (PRODUCTS, (1, 2), lambda old: 1.01 * old, "products is not symmetric"),
         (PRODUCTS, ..., lambda old: old * np.arange(7), "is not symmetric"),
-        (PRODUCTS, (0, 2, 1), math.nan, "is not symmetric"),
-        (PRODUCTS, (0, 2, 2), lambda old: -old, "a negative product of a layer"),
+        (PRODUCTS, (2, 1), math.nan, "is not symmetric"),
+        (PRODUCTS, (2, 2), lambda old: -old, "a negative product of a layer"),
+        (f"{CKA}/removed", (3, 1, 2), lambda old: 1.01 * old, "removed is not symmetric"),
+        (f"{CKA}/removed", (3, 2, 2), lambda old: -old, "removed holds a negative product"),
+        (f"{CKA}/variance", (2, 2), lambda old: -old, "variance holds a negative product"),
+        (f"{CKA}/third", (1, 2), lambda old: old + 1, "third is not symmetric"),
+        (f"{CKA}/fourth", (2, 2), lambda old: -old, "fourth holds a negative product"),
         ("cka", (1, 2), lambda old: old + 1e-6, "cka does not follow from similarity"),
         ("images", 3, -1.0, "images is not a count"),
         ("images", 3, math.nan, "images is not a count"),
@@ -42,9 +48,11 @@ PRODUCTS = "similarity/cka/products"
             lambda old: 2 * old,
             "1280 images in the sums where their batches have 640",
         ),
-        ("images", slice(2), (31, 33), "added twice, or not at all"),
-        ("top1/trials", (0, 0), 33, "trials counts more images"),
-        ("top1/hits", (0, 0), -1, "top1/hits is not a count"),
+        ("images", slice(2), (31, 33), "images in fold 0 where its batches have 32"),
+        ("image_digests", (3, 5), 0, "image_digests has others than one for each image"),
+        ("image_digests", (3, slice(None)), 0, "image_digests has others than one for each"),
+        ("top1/trials", 0, 641, "trials counts more images"),
+        ("top1/hits", 0, -1, "top1/hits is not a count"),
         ("layers/depth", 0, math.nan, "layers/depth"),
     ],
 )
@@ -61,11 +69,7 @@ def test_inconsistent_numbers(saved, path, place, value, told):
     [
         *itertools.product(["top1/hits", "top1/trials"], [-5.0, 1e9, math.nan, 0.5]),
         *itertools.product(["smoothing/patch_cosine/images"], [-1.0, 1e9, math.nan, 0.5]),
-        ("smoothing/patch_cosine/squares", -1e-3),
-        ("smoothing/patch_cosine/squares", 0.0),
-        ("smoothing/patch_cosine/squares", math.nan),
-        ("smoothing/patch_cosine/total", 1e9),
-        ("smoothing/attention_block_similarity/total", 1e9),
+        *itertools.product(["smoothing/attention_block_similarity/images"], [-1.0, 1e9]),
     ],
 )
 def test_sums_that_no_run_can_have_made_are_refused_by_what_they_are(measured, path, value):
@@ -74,7 +78,9 @@ def test_sums_that_no_run_can_have_made_are_refused_by_what_they_are(measured, p
     assert path.split("/")[1] in refusal(measured)
 
 
-@pytest.mark.parametrize("name", ["top1/hits", "smoothing/patch_cosine/squares"])
+@pytest.mark.parametrize(
+    "name", ["top1/hits", f"{CKA}/removed", f"{CKA}/fourth", "smoothing/patch_cosine/total"]
+)
 def test_a_sum_that_is_missing_is_named(measured, name):
     with edited(measured) as file:
         del file[name]
@@ -87,7 +93,7 @@ def test_numbers_where_nothing_was_measured_are_refused(measured):
         file["smoothing/rank_collapse"].attrs["absent"] = "[1]"
     assert "rank_collapse/total holds numbers where nothing was measured" in refusal(measured)
     with edited(measured) as file:
-        for part in ("total", "squares", "images"):
+        for part in ("total", "images"):
             file[f"smoothing/rank_collapse/{part}"][:, 1] = 0
     assert np.isnan(load(measured).smoothing("rank_collapse").values).tolist() == [0, 1, 0, 0, 0, 0]
     with edited(measured) as file:
@@ -121,22 +127,29 @@ def test_every_array_has_a_place_of_its_own_in_the_file():
         check("x", models=())
 
 
-def test_of_folds_of_images_a_count_is_bounded_as_a_whole():
-    """Each batch adds to all folds there, and to its own fold of `images`."""
-    images = np.array([8.0, 0.0])
-    quantity = Quantity("m", "smoothing/m", "mean", ("layers",), folds="images")
+def test_a_count_is_bounded_in_each_fold_or_where_it_has_none_as_a_whole():
+    images = np.zeros(FOLDS)
+    images[0] = 8
+    mean = Quantity("m", "m", "mean", ("layers",))
+    share = Quantity("s", "s", "share", ("layers",))
 
-    def check(counts):
-        values = np.array(counts, float)[:, None]
-        names = ("total", "squares", "images")
-        sums = {"images": images, **{quantity.sum(name): values for name in names}}
-        check_sums(sums, [quantity], {"layers": 1})
+    def check(in_folds, trials):
+        counts = np.zeros((FOLDS, 1))
+        counts[:2, 0] = in_folds
+        one = np.full(1, float(trials))
+        sums = {"images": images, "m/total": counts, "m/images": counts}
+        sums |= {"s/hits": one, "s/trials": one}
+        check_sums(sums, [mean, share], {"layers": 1, "folds": FOLDS})
 
-    check([4, 4])
-    with pytest.raises(ResultError, match="counts more images"):
-        check([4, 5])
-    with pytest.raises(ResultError, match="is not a count"):
-        check([4.5, 3])
+    check([8, 0], 8)
+    for in_folds, trials, told in (
+        ([4, 4], 8, "m/images counts more images"),
+        ([9, 0], 8, "m/images counts more images"),
+        ([8, 0], 9, "s/trials counts more images"),
+        ([4.5, 0], 8, "m/images is not a count"),
+    ):
+        with pytest.raises(ResultError, match=told):
+            check(in_folds, trials)
 
 
 def test_where_features_are_constant_or_not_finite_products_may_be_anything():
@@ -144,14 +157,15 @@ def test_where_features_are_constant_or_not_finite_products_may_be_anything():
     quantity = Quantity("cka", "similarity/cka", "cosine", ("layers", "layers"))
 
     def check(own, cross, back):
-        products = np.array([[[4.0, 1.0, cross], [1.0, 9.0, 1.0], [back, 1.0, own]]])
-        sums = {"images": np.ones(1), quantity.sum("products"): products}
-        check_sums(sums, [quantity], {"layers": 3})
+        products = np.array([[4.0, 1.0, cross], [1.0, 9.0, 1.0], [back, 1.0, own]])
+        names = ("products", "variance", "third", "fourth")
+        sums = {quantity.sum(name): products for name in names}
+        sums |= {"images": np.ones(FOLDS), quantity.sum("removed"): np.stack([products] * FOLDS)}
+        check_sums(sums, [quantity], {"layers": 3, "folds": FOLDS})
 
     for own in (0.0, np.inf, np.nan):
-        check(own, 1e-30, -1e-30)
-        check(own, np.nan, 1.0)
-    check(4.0, 1.0, 1.0 + 1e-12)
+        for cross in (1e-30, -1e-30, np.nan, np.inf):
+            check(own, cross, cross)
     with pytest.raises(ResultError, match="is not symmetric"):
         check(4.0, 1.0, 1.0 + 1e-6)
     with pytest.raises(ResultError, match="is not symmetric"):

@@ -12,10 +12,10 @@ def test_it_prints_few_numbers():
     curve = result.curve("a", normalize="none")
     first = f"{curve.values[0]:.3f} +- {curve.se[0]:.3f}"
     assert repr(curve) == (
-        f"<Estimate: {first} to 1.000 +- 0.000, shape (12,); errors over 20 folds>"
+        f"<Estimate: {first} to 1.000 +- 0.000, shape (12,); errors over images>"
     )
-    assert repr(curve.at(0)) == f"<Estimate: {first}; errors over 20 folds>"
-    assert repr(result.curve("a")).endswith("; errors over 20 folds; unresolved>")
+    assert repr(curve.at(0)) == f"<Estimate: {first}; errors over images>"
+    assert repr(result.curve("a")).endswith("; errors over images; unresolved>")
     assert repr(result.smoothing("token_norm", "a")).endswith("shape (12,); errors over images>")
     undefined = synthetic_result(constant=[("vit_s", 0)]).curve("vit_s", normalize="none")
     assert repr(undefined).startswith("<Estimate: undefined to 1.000")
@@ -24,10 +24,13 @@ def test_it_prints_few_numbers():
 def test_it_exports_all_it_says():
     result = with_smoothing(synthetic_result({"a": 3}, constant=[("a", 1)]))
     told = json.loads(json.dumps(result.curve("a").as_dict(), allow_nan=False))
-    assert set(told) == {"values", "se", "lower", "upper", "depth", "folds", "resolved"}
+    assert set(told) == {"values", "se", "lower", "upper", "depth"} | {
+        *("over", "folds", "resolved", "band", "trainings")
+    }
     assert told["values"] == [1.0, None, result.curve("a").values[2]]
     assert told["depth"] == [0.0, 0.5, 1.0]
     assert (told["folds"], told["resolved"]) == (20, True)
+    assert (told["over"], told["band"]) == ("images", "pointwise")
     assert result.smoothing("token_norm").as_dict()["images"] == [640.0] * 3
 
 
@@ -35,6 +38,6 @@ def test_one_place_of_it_is_an_estimate():
     measure = with_smoothing(synthetic_result({"a": 3})).smoothing("token_norm", "a")
     last = measure.at(-1)
     assert last.values == measure.values[-1]
-    assert (last.depth, last.images, last.folds) == (1.0, 640.0, None)
+    assert (last.depth, last.images, last.folds) == (1.0, 640.0, 20)
     assert last.as_dict()["se"] == measure.se[-1]
     assert np.shape(last.upper) == ()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import refiner_cka as rc
+from refiner_cka.sums import fold_of
 from tests.synthetic import synthetic_result, with_smoothing
 
 
@@ -29,21 +30,17 @@ def test_sums_of_more_images_than_their_batches_are_refused_whatever_made_them()
 def part(first, last, **changes):
     """Batches of one made-up analysis of 8 batches, four images each."""
     batches = np.arange(first, last)
-    images = np.zeros(20)
-    images[batches] = 4
+    one = synthetic_result({"m": 2}, batches=1, batch_size=4)
+    images = np.bincount(fold_of(np.arange(4 * first, 4 * last)), minlength=20).astype(float)
     digests = np.zeros((len(batches), 1, 32), np.uint8) + batches[:, None, None].astype(np.uint8)
     return dataclasses.replace(
-        synthetic_result({"m": 2}, batches=1, batch_size=4),
-        sums={
-            "images": images,
-            "similarity/cka/products": images[:, None, None] * np.ones((2, 2)),
-            "top1/hits": np.zeros((20, 1)),
-            "top1/trials": np.zeros((20, 1)),
-        },
+        one,
+        sums=one.sums | {"images": images},
         batches=batches,
         batch_planned=np.full(len(batches), 4),
         batch_images=np.full(len(batches), 4),
         batch_digests=digests,
+        image_digests=np.arange(4 * first, 4 * last).reshape(-1, 4).astype(np.uint64) + 1,
         total_batches=8,
         **changes,
     )
@@ -54,6 +51,7 @@ def test_parts_that_overlap_say_whether_they_saw_the_same_pixels():
     assert merged.complete
     assert merged.images == 32
     assert merged.batch_digests[:, 0, 0].tolist() == list(range(8))
+    assert merged.image_digests.ravel().tolist() == list(range(1, 33))
     with pytest.raises(
         rc.ResultError, match="batch 2 is in two of the results, of the same pixels"
     ):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from refiner_cka.results import load, save
+from refiner_cka.sums import all_sums
 from tests.results.files import refusal
 from tests.synthetic import synthetic_result
 
@@ -44,11 +45,14 @@ DATASETS = [
     "cka",
     "cka_se",
     "similarity/cka/products",
+    "similarity/cka/removed",
+    "similarity/cka/third",
     "images",
     "batches",
     "batch_planned",
     "batch_images",
     "batch_digests",
+    "image_digests",
     "warnings",
     "layers/model",
     "layers/path",
@@ -90,7 +94,7 @@ def test_missing_misshapen_or_mistyped_dataset_is_named(saved, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["similarity/cka/products", "layers/model", "batches", "warnings", "top1/hits"]
+    "path", ["similarity/cka/removed", "layers/model", "batches", "warnings", "top1/hits"]
 )
 def test_sizes_beyond_the_file_are_refused_before_memory_is_taken(saved, path):
     """10^12 numbers that take no place in the file: never written, or compressed away."""
@@ -138,7 +142,7 @@ def test_additive_links_are_not_followed(saved, tmp_path):
         file["more"] = h5py.SoftLink("/similarity/cka/products")
         file["others"] = h5py.SoftLink("/similarity")
     result = load(saved)
-    assert set(result.sums) == {"images", "similarity/cka/products", "top1/hits", "top1/trials"}
+    assert result.sums.keys() == all_sums(result.quantities).keys()
     assert [quantity.name for quantity in result.quantities] == ["cka", "top1"]
 
 
@@ -163,17 +167,19 @@ def test_attributes_of_the_wrong_kind(saved):
 
 
 def test_no_layer(saved):
+    moments = [f"similarity/cka/{part}" for part in ("products", "variance", "third", "fourth")]
     with h5py.File(saved, "r+") as file:
         for path in [p for p in DATASETS if p.startswith("layers/")]:
             held = file[path][:0]
             del file[path]
             file[path] = held
         for path, shape in {
-            "similarity/cka/products": (20, 0, 0),
+            **dict.fromkeys(moments, (0, 0)),
+            "similarity/cka/removed": (20, 0, 0),
             "cka": (0, 0),
             "cka_se": (0, 0),
-            "top1/hits": (20, 0),
-            "top1/trials": (20, 0),
+            "top1/hits": (0,),
+            "top1/trials": (0,),
             "batch_digests": (40, 0, 32),
         }.items():
             del file[path]

@@ -24,7 +24,7 @@ def assert_same(one: Result, two: Result) -> None:
                 assert first[name].dtype == second[name].dtype == np.float64
                 assert first[name].shape == second[name].shape
                 assert first[name].tobytes() == second[name].tobytes()
-        elif field.name in ("batches", "batch_planned", "batch_images", "batch_digests"):
+        elif isinstance(first, np.ndarray):
             assert first.dtype == second.dtype
             np.testing.assert_array_equal(first, second)
         else:
@@ -95,11 +95,10 @@ def test_many_provenance_entries_keep_their_order(tmp_path):
     assert list(load(tmp_path / "run.h5").provenance) == keys
 
 
-def test_1500_layers(tmp_path):
-    result = synthetic_result({"deep": 1500}, batches=2, batch_size=4)
-    short = dataclasses.replace(result, sums={k: v[:2] for k, v in result.sums.items()})
-    save(short, tmp_path / "run.h5")
-    assert_same(load(tmp_path / "run.h5"), short)
+def test_400_layers(tmp_path):
+    result = synthetic_result({"deep": 400}, batches=2, batch_size=4)
+    save(result, tmp_path / "run.h5")
+    assert_same(load(tmp_path / "run.h5"), result)
 
 
 def test_equal_results_are_equal_files(tmp_path):

@@ -2,24 +2,16 @@
 
 import itertools
 import json
-from dataclasses import replace
 
-import numpy as np
 import pytest
 
 import refiner_cka as rc
-from refiner_cka.results import Estimate
 from refiner_cka.results.contents import Unreadable
-from refiner_cka.results.findings import Comparison
 from tests.synthetic import synthetic_result, with_smoothing
 
 
-def comparisons(summary):
-    return [
-        sentence
-        for sentence in summary.sentences
-        if sentence.startswith(("At relative depth", "At the last layer"))
-    ]
+def differences(summary):
+    return [row[0] for row in summary.tables[1].rows]
 
 
 def test_a_few_models_are_compared_pair_by_pair():
@@ -27,13 +19,14 @@ def test_a_few_models_are_compared_pair_by_pair():
     summary = rc.summarize(with_smoothing(synthetic_result(dict.fromkeys(models, 4))))
     pairs = list(itertools.combinations(models, 2))
     assert [(entry.model, entry.other) for entry in summary.comparisons] == pairs
-    assert len(comparisons(summary)) == 2 * len(pairs)
+    assert differences(summary) == [f"{one} - {other}" for one, other in pairs]
 
 
-def test_of_many_models_sentences_compare_neighbours_and_the_data_all():
+def test_of_many_models_the_table_compares_neighbours_and_the_data_all():
     models = [f"epoch{number}" for number in range(6)]
     summary = rc.summarize(with_smoothing(synthetic_result(dict.fromkeys(models, 4))))
-    assert len(comparisons(summary)) == 2 * 5
+    expected = [f"{one} - {other}" for one, other in itertools.pairwise(models)]
+    assert differences(summary) == expected
     assert len(summary.as_dict()["contrasts"]) == 15
     assert len(summary.as_dict()["smoothing_contrasts"]) == 15
 
@@ -54,21 +47,13 @@ def test_what_is_known_of_the_weights_is_said_once():
     assert "c: of unknown origin." in sentences
 
 
-@pytest.mark.parametrize(
-    ("measure", "ending"),
-    [
-        ("patch_cosine_centred", ": the tokens of b are more alike."),
-        ("rank_collapse", ": the tokens of a are more alike."),
-        ("token_norm", "."),
-    ],
-)
-def test_what_is_more_alike_follows_the_measure(measure, ending):
-    """High cosines and small residuals are smooth; the length of tokens says nothing of it."""
-    summary = rc.summarize(with_smoothing(synthetic_result({"a": 4, "b": 4})))
-    difference = Estimate(*np.array([-0.5, 0.1, -0.7, -0.3, 1.0]))
-    entry = Comparison("a", "b", measure, difference)
-    (sentence,) = comparisons(replace(summary, comparisons=(), smoothing_comparisons=(entry,)))
-    assert sentence.endswith(f"of b is higher than of a by 0.500 +- 0.100{ending}")
+def test_errors_are_said_to_be_over_images_or_too_few_for_them():
+    enough, few = (
+        rc.summarize(synthetic_result({"a": 3}, batches=1, batch_size=images)).sentences[0]
+        for images in (12, 11)
+    )
+    assert "12 images in 1 batch; errors leave out one of 12 folds of images at a time" in enough
+    assert "11 images in 1 batch; too few for errors, which take at least 12 images" in few
 
 
 def test_the_numbers_in_json_are_those_of_the_questions():

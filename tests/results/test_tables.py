@@ -71,10 +71,14 @@ def test_pairs_csv_pivots_back_to_the_matrix(result, tmp_path):
 def test_an_index_of_something_else_than_layers_is_no_matrix_of_them(result, tmp_path, suffix):
     of_models = Quantity("other", "similarity/other", "cosine", ("models", "models"))
     count = len(result.models)
+
+    def ones(each):
+        return np.ones([FOLDS] * ("folds" in each.axes) + [count, count])
+
     more = replace(
         result,
         quantities=(*result.quantities, of_models),
-        sums={**result.sums, of_models.sum("products"): np.ones((FOLDS, count, count))},
+        sums=result.sums | {each.path: ones(each) for each in of_models.sums},
     )
     assert more.indices == ("cka",)
     for name, each in {"more": more, "less": result}.items():

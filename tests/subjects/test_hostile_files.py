@@ -193,3 +193,30 @@ def test_the_crafted_tensor_itself_is_readable(tmp_path):
     """The refusals above are of their shapes, not of the way the file is made."""
     weights = checkpoint.read(zipped_pickle(tmp_path, crafted_tensor((2, 3), (3, 1))))
     assert torch.equal(weights.state["x"], STATE["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(
+            b"\x80\x02" + b"}U\x05model" * 3000 + b"N" + b"s" * 3000 + b".", id="dictionaries"
+        ),
+        pytest.param(b"\x80\x02}" + b")" + b"\x85" * 3000 + b"Ns.", id="tuples as a key"),
+    ],
+)
+def test_what_is_nested_thousands_deep_is_refused_in_one_line(tmp_path, data):
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        checkpoint.read(zipped_pickle(tmp_path, data))
+
+
+@BOTH_FORMATS
+def test_a_checkpoint_that_contains_itself(tmp_path, zipped):
+    state = {"state_dict": dict(STATE)}
+    state["model_ema"] = state["state_dict"]["module"] = state
+    state["list"] = [state]
+    state["list"].append(state["list"])
+    assert_state(checkpoint.read(saved(tmp_path, state, zipped=zipped)))
+    empty = {"args": argparse.Namespace()}
+    empty["model"] = empty["args"].own = empty
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        checkpoint.read(saved(tmp_path, empty, zipped=zipped))

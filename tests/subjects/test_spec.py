@@ -28,6 +28,7 @@ def touch(*names):
         ("vit_s=random", Spec("vit_s", "random", {}, "vit_s=random")),
         ("vit_s=random,label=a, b", Spec("vit_s", "random", {}, "a, b")),
         ("vit_s,label=x=y", Spec("vit_s", None, {}, "x=y")),
+        ("vit_s=random,group=3", Spec("vit_s", "random", {}, "vit_s=random", group="3")),
         (
             "m:f,size=(32, 64),name=gelu,on=true,off=None,rate=1e-3,label=L",
             Spec(
@@ -102,6 +103,13 @@ def test_the_labels_of_a_glob_tell_its_files_apart(files, glob, labels):
     assert [spec.label for spec in parse(f"vit_s={glob}")] == [f"vit_s={each}" for each in expected]
     named = [spec.label for spec in parse(f"vit_s={glob},label=Ours,depth=2")]
     assert named == ([f"Ours={each}" for each in expected] if len(expected) > 1 else ["Ours"])
+
+
+def test_the_trainings_of_a_glob_are_one_group():
+    touch("seed0/last.pth", "seed1/last.pth")
+    specs = parse("vit_s=seed*/last.pth,group=ViT-S, ours,depth=2")
+    assert [spec.label for spec in specs] == ["vit_s=seed0,depth=2", "vit_s=seed1,depth=2"]
+    assert [(spec.group, spec.arguments) for spec in specs] == [("ViT-S, ours", {"depth": 2})] * 2
 
 
 def test_brackets_in_a_file_name_that_exists_are_no_glob():
