@@ -44,7 +44,7 @@ def prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process lives
-    sys.stderr = _Unfailing(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = _Unfailing(sys.stderr)
 
 
 def say(line: str) -> None:
