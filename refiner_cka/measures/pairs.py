@@ -29,14 +29,15 @@ def batch_sums(
     """
     zero_rows, n = index.centring == "rows", folded.images
     stack = folded.stack(len(grams))
-    found = []
+    # Room for all first: small tensors that outlive a block would lie between the blocks and keep their memory.
+    sums = stack.new_empty(len(null.Moments._fields), len(grams))
     layers = max(1, BLOCK // (8 * n * n))
     for first in range(0, len(grams), layers):
         part = slice(first, first + layers)
         matrices = index.matrices(grams[part], scales[part])
         folded.put(matrices, stack[part])
-        found.append(null.moments(matrices, zero_rows=zero_rows))
-    moments = null.Moments(*(torch.cat(each) for each in zip(*found, strict=True)))
+        torch.stack(null.moments(matrices, zero_rows=zero_rows), out=sums[:, part])
+    moments = null.Moments(*sums)
     products, removed = folded.products(stack, symmetric=index.symmetric, zero_rows=zero_rows)
     return {
         "products": products,

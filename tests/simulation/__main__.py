@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-from . import coverage, null, orders, ratios, smoothing
+from . import coverage, indices, null, orders, ratios, smoothing
 
 SIZES = (64, 146, 200, 640, 2000)
 """Images of a run."""
@@ -24,6 +24,7 @@ TABLES = {
     "Normalised curves whose denominator is small": ratios.table,
     "Measures of tokens: how often intervals hold what is true, in per cent": smoothing.table,
     "Classes that take turns": orders.table,
+    "Similarity indices of 512 images in batches of several sizes": indices.table,
     "P-values of unrelated images against their permutations": null.table,
 }
 
