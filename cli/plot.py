@@ -37,7 +37,7 @@ def plot(
         files = output.save_figures(result, folder, normalize=normalize)
     else:
         known = rc.plots.PLOTS.get(only)
-        scale = normalize if known is not None and known.normalize else None
+        scale = normalize if known is not None and known.takes("normalize") else None
         figure = rc.plots.draw(result, only, model or (), tokens=tokens, normalize=scale)
         files = list(rc.plots.save_figure(figure, folder / only))
     if not quiet:

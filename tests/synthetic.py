@@ -96,6 +96,7 @@ def synthetic_result(
     batches: int = 40,
     total_batches: int | None = None,
     batch_size: int = 16,
+    references: Sequence[str] = (),
     constant: Collection[tuple[str, int]] = (),
     unresolved: Collection[str] = (),
     unreadable: Sequence[Unreadable] = (),
@@ -114,6 +115,8 @@ def synthetic_result(
         batches: batches held, numbered from 0.
         total_batches: batches of the run; as many as are held by default.
         batch_size: images per batch.
+        references: rows that are no model: `labels` says which of ten factors of an image is greatest, any other
+            name all of its factors.
         constant: `(model, index)` of layers whose features are constant: NaN in the matrix.
         unresolved: models whose first layer has nothing to do with the images.
         unreadable: images left out.
@@ -128,6 +131,7 @@ def synthetic_result(
     layers = along_depth(
         [(name, path, readout) for name, own in paths.items() for readout in tokens for path in own]
     )
+    rows = tuple(Layer(name, name, "reference", 0, 1.0) for name in references)
     rng = np.random.default_rng(seed)
     common = rng.normal(size=(WIDTH, WIDTH))
     ends = {
@@ -136,6 +140,8 @@ def synthetic_result(
     names = list(paths)
 
     def features(layer: Layer, latent: Array) -> Array:
+        if layer in rows:
+            return np.eye(10)[latent[:, :10].argmax(1)] if layer.model == "labels" else latent
         if (layer.model, layer.index) in constant:
             return np.zeros((len(latent), WIDTH))
         first, last = ends[layer.model, layer.tokens]
@@ -152,7 +158,7 @@ def synthetic_result(
     sums: dict[str, Array] = {}
     for batch in range(max(batches, 1)):  # of none the sums are those of one, times 0
         latent = rng.normal(size=(batch_size, WIDTH))
-        stack = np.stack([u_centred_gram(features(layer, latent)) for layer in layers])
+        stack = np.stack([u_centred_gram(features(layer, latent)) for layer in (*layers, *rows)])
         places = np.arange(batch_size) + batch * batch_size
         added = {CKA.sum(part): values for part, values in added_by(stack, places).items()}
         added["images"] = np.bincount(fold_of(places), minlength=FOLDS).astype(float)
@@ -161,8 +167,8 @@ def synthetic_result(
         held = float(batch < batches)
         sums = {name: sums.get(name, 0.0) + held * values for name, values in added.items()}
     return Result(
-        axes={"layers": layers},
-        quantities=(CKA, TOP1),
+        axes={"layers": layers} | ({"rows": (*layers, *rows)} if rows else {}),
+        quantities=(replace(CKA, axes=("rows", "rows")) if rows else CKA, TOP1),
         sums=sums,
         batches=np.arange(batches, dtype=np.int64),
         batch_planned=np.full(batches, batch_size, np.int64),
@@ -175,6 +181,16 @@ def synthetic_result(
         provenance={"batch_size": batch_size, "seed": seed} if provenance is None else provenance,
         fingerprint="5" * 64,
     )
+
+
+def with_index(result: Result, name: str, label: str, other: Result) -> Result:
+    """Return the result with one more similarity index, whose sums are those of CKA of another result."""
+    (cka,) = (each for each in result.quantities if each.name == "cka")
+    index = replace(cka, name=name, path=f"similarity/{name}", label=label)
+    parts = [each.path.rpartition("/")[2] for each in cka.sums]
+    sums = {index.sum(part): other.sums[cka.sum(part)] for part in parts}
+    quantities = (*result.quantities, index)
+    return replace(result, quantities=quantities, sums={**result.sums, **sums})
 
 
 def with_smoothing(result: Result, *, refined: Collection[str] = ()) -> Result:

@@ -206,5 +206,9 @@ def checked_models(result: Result, models: Sequence[str] | None, tokens: str | N
     if not models:
         raise ResultError("no model to draw: name at least one of " + ", ".join(result.models))
     for model in models:
+        if model in result.references:
+            raise ResultError(
+                f"{model!r} is no model but a reference: draw it with the plot against"
+            )
         result.rows(model, tokens=tokens)
     return list(dict.fromkeys(models))
