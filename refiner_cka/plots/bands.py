@@ -133,4 +133,4 @@ class Chance:
             return ""
         look: dict[str, Any] = {"color": CHANCE, "linewidth": 0.0, "zorder": 0.5}
         ax.fill_between(self.depth, self.lower, self.upper, **look)
-        return f"grey: 95 % of unrelated images{' (approximate)' if self.rough else ''}"
+        return f"grey: where unrelated images lie (95 %{', approximate' if self.rough else ''})"

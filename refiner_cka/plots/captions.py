@@ -16,7 +16,7 @@ from ..results.statistics import RESOLVED
 from .bands import Curve, is_bounded
 from .style import GREY, SMALL, plural
 
-_CHARACTERS = 18.0
+_CHARACTERS = 19.5
 """Of the smallest text, in an inch."""
 
 _LINE = 1.25 * SMALL / 72

@@ -29,6 +29,10 @@ BELOW = 0.05
 LARGEST = 3.0
 """Size in points of the dots that mark chance, where cells are large."""
 
+SQUARE = 3.05
+"""Height in inches at which square matrices with their labels are as wide as a column: the layout knows the room
+that labels take only where it is the width that bounds the cells."""
+
 WIDEST = 2.5
 """Cells are square up to this ratio of the sides; beyond it they are stretched to keep the labels legible."""
 
@@ -67,7 +71,7 @@ def heatmap(
     columns = rows if other is None else result.rows(other, tokens=tokens)
     matrix = _values(result, model, other, tokens, index, given)
     with paper():
-        ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
+        ax = new_figure(COLUMN, SQUARE).subplots() if ax is None else ax
         label = result.quantity(index).label or index
         draw_cells(ax, matrix, label if given is None else f"Partial {label}")
         for axis, shown in ((ax.yaxis, rows), (ax.xaxis, columns)):
@@ -76,7 +80,7 @@ def heatmap(
             f"given {given}" if given else _mark_chance(ax, result, model, other, tokens, index)
         ]
         if np.nanmin(matrix, initial=0.0) < -BELOW:
-            remarks.append(f"least {np.nanmin(matrix):.2f}")
+            remarks.append(f"least \N{MINUS SIGN}{-np.nanmin(matrix):.2f}")
         if np.isnan(matrix).any():
             remarks.append("hatched: undefined")
         if any(remarks):

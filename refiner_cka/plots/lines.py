@@ -33,7 +33,7 @@ from .style import (
 
 DEPTH = "Relative depth (first to last layer)"
 
-HEIGHT = 2.3
+HEIGHT = 2.5
 """Of a figure of curves in inches, without its caption."""
 
 ALONE = 5.0

@@ -15,7 +15,7 @@ from ..results.maps import TokenMaps
 from ..results.result import Result
 from ..sums import LAYERS, Quantity
 from . import captions
-from .heatmaps import COLOUR_MAP, draw_cells, name_layers
+from .heatmaps import COLOUR_MAP, SQUARE, draw_cells, name_layers
 from .lines import depth_axis, draw_line
 from .style import (
     COLUMN,
@@ -125,7 +125,7 @@ def attention_blocks(
         block.path for block in result.attention if (block.model, block.tokens) == (model, maps)
     ]
     with paper():
-        ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
+        ax = new_figure(COLUMN, SQUARE).subplots() if ax is None else ax
         draw_cells(ax, similar.values, f"Cosine of {maps} maps")
         for axis in (ax.yaxis, ax.xaxis):
             name_layers(ax, axis, model, paths)
