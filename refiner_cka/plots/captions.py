@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,13 +13,10 @@ from ..results.estimate import Estimate
 from ..results.result import Result
 from ..results.statistics import RESOLVED
 from .bands import Curve, is_bounded
-from .style import GREY, SMALL, plural
-
-_CHARACTERS = 19.5
-"""Of the smallest text, in an inch."""
+from .style import GREY, SMALL, plural, wrapped
 
 _LINE = 1.25 * SMALL / 72
-"""Height of a line of it in inches."""
+"""Height of a line of the smallest text in inches."""
 
 
 def write(ax: Axes, parts: Iterable[str]) -> None:
@@ -34,9 +30,9 @@ def write(ax: Axes, parts: Iterable[str]) -> None:
     figure = ax.get_figure(root=True)
     assert isinstance(figure, Figure)
     width, height = figure.get_size_inches()
-    lines = [line for part in parts for line in textwrap.wrap(part, int(_CHARACTERS * width))]
-    figure.set_size_inches(width, height + _LINE * len(lines))
-    figure.supxlabel("\n".join(lines), fontsize=SMALL, color=GREY, parse_math=False)
+    text = wrapped(parts, width)
+    figure.set_size_inches(width, height + _LINE * len(text.splitlines()))
+    figure.supxlabel(text, fontsize=SMALL, color=GREY, parse_math=False)
 
 
 def of_similarity(result: Result, index: str, drawn: Sequence[Curve]) -> str:
