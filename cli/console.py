@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from refiner_cka.errors import printable
+import refiner_cka as rc
 
 
 class _Unfailing:
@@ -49,7 +49,7 @@ def prepare_streams() -> None:
 
 def say(line: str) -> None:
     """Print a line on stdout."""
-    typer.echo(printable(line))
+    typer.echo(rc.printable(line))
 
 
 def error(message: str) -> None:
@@ -64,11 +64,11 @@ def warning(message: Warning | str, *_args: Any, **_kwargs: Any) -> None:
 
 def note(message: str) -> None:
     """Print a message on stderr."""
-    typer.echo(printable(message), err=True)
+    typer.echo(rc.printable(message), err=True)
 
 
 def _one_line(message: str) -> str:
-    return printable(" ".join(message.split()))
+    return rc.printable(" ".join(message.split()))
 
 
 @contextmanager
@@ -110,8 +110,8 @@ def table(headers: list[str], rows: list[list[str]]) -> None:
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for position, header in enumerate(headers):
         drawn.add_column(
-            printable(header), justify="left" if position == 0 else "right", overflow="fold"
+            rc.printable(header), justify="left" if position == 0 else "right", overflow="fold"
         )
     for row in rows:
-        drawn.add_row(*(Text(printable(cell)) for cell in row))
+        drawn.add_row(*(Text(rc.printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200).print(drawn)

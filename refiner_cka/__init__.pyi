@@ -17,6 +17,7 @@ from .errors import ProcessError as ProcessError
 from .errors import RefinerCkaError as RefinerCkaError
 from .errors import ResultError as ResultError
 from .errors import ResultFileError as ResultFileError
+from .errors import printable as printable
 from .images.preprocessing import Preprocessing as Preprocessing
 from .measures.arrays import cka as cka
 from .options import Options as Options

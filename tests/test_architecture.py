@@ -130,6 +130,7 @@ def test_public_names():
         "merge",
         "plots",
         "prepare",
+        "printable",
         "results",
         "save_weights",
         "subjects",
