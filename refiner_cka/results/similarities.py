@@ -363,8 +363,11 @@ class Similarities(Contents):
             for position, entry in enumerate(entries)
             if model is None or (entry.model == model and readout in (None, entry.tokens))
         ]
+        if axis == LAYERS and model in self.references:
+            raise ResultError(f"{name} is of the layers of models, and {model!r} is a reference")
         if axis in (LAYERS, ROWS):
             positions = self.rows(model, tokens=tokens)
+            positions = positions[positions < len(entries)]
         elif found or model is None:
             positions = np.array(found, np.intp)
         else:
