@@ -183,6 +183,16 @@ def synthetic_result(
     )
 
 
+def with_index(result: Result, name: str, label: str, other: Result) -> Result:
+    """Return the result with one more similarity index, whose sums are those of CKA of another result."""
+    (cka,) = (each for each in result.quantities if each.name == "cka")
+    index = replace(cka, name=name, path=f"similarity/{name}", label=label)
+    parts = [each.path.rpartition("/")[2] for each in cka.sums]
+    sums = {index.sum(part): other.sums[cka.sum(part)] for part in parts}
+    quantities = (*result.quantities, index)
+    return replace(result, quantities=quantities, sums={**result.sums, **sums})
+
+
 def with_smoothing(result: Result, *, refined: Collection[str] = ()) -> Result:
     """Return the result with random over-smoothing sums: every measure, and attention of every model.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from .heatmaps import heatmap as heatmap
 from .lines import compare as compare
 from .lines import contrast as contrast
 from .lines import curves as curves
+from .references import against as against
 from .smoothing import attention as attention
 from .smoothing import attention_blocks as attention_blocks
 from .smoothing import smoothing as smoothing
@@ -57,6 +59,13 @@ def each_readout(result: Result) -> Iterator[Case]:
         yield Case(options={"tokens": tokens}, ending=tokens if several else "")
 
 
+def each_index(result: Result) -> Iterator[Case]:
+    """One figure of all models, for each readout and similarity index."""
+    for readout, index in itertools.product(each_readout(result), result.indices):
+        ending = "_".join(filter(None, ["" if index == "cka" else index, readout.ending]))
+        yield Case(options={**readout.options, "index": index}, ending=ending)
+
+
 def each_pair(result: Result) -> Iterator[Case]:
     """One figure of each model and of each two, for each readout and similarity index.
 
@@ -85,24 +94,27 @@ class Plot:
     Attributes:
         function: takes a result and, by keyword, `tokens`; returns axes or a figure, or raises `NothingToDraw`.
         models: fewest and most models it takes; `None` is any number, given by keyword as `models`.
-        normalize: whether it takes the keyword `normalize`.
         stem: of its files among the figures of a run; its name if not given.
         cases: which figures of it a run has; `None` for none.
     """
 
     function: Callable[..., Axes | Figure]
     models: tuple[int, int] | None = None
-    normalize: bool = False
     stem: str | None = None
     cases: Callable[[Result], Iterable[Case]] | None = once
 
+    def takes(self, option: str) -> bool:
+        """Return whether its function has such a keyword."""
+        return option in inspect.signature(self.function).parameters
+
 
 PLOTS: dict[str, Plot] = {
-    "compare": Plot(compare, normalize=True, stem="curves", cases=each_readout),
-    "curves": Plot(curves, normalize=True, cases=None),
-    "contrast": Plot(contrast, models=(2, 2), normalize=True, cases=None),
+    "compare": Plot(compare, stem="curves", cases=each_index),
+    "curves": Plot(curves, cases=None),
+    "contrast": Plot(contrast, models=(2, 2), cases=None),
     "heatmap": Plot(heatmap, models=(0, 2), cases=each_pair),
-    "ceiling": Plot(ceiling, cases=each_readout),
+    "against": Plot(against, cases=each_index),
+    "ceiling": Plot(ceiling, cases=each_index),
     "smoothing": Plot(smoothing),
     "attention": Plot(attention),
     "attention_blocks": Plot(
@@ -128,8 +140,8 @@ def draw(result: Result, name: str, models: Sequence[str] = (), **options: str |
         raise ResultError(f"no plot {name!r}; choose one of {', '.join(PLOTS)}")
     plot = PLOTS[name]
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    if "normalize" in given and not plot.normalize:
-        raise ResultError(f"the plot {name} takes no normalisation")
+    if unknown := [option for option in given if not plot.takes(option)]:
+        raise ResultError(f"the plot {name} has no option {unknown[0]!r}: leave it out")
     if plot.models is None:
         drawn = plot.function(result, models=models or None, **given)
     else:
@@ -146,10 +158,11 @@ def draw(result: Result, name: str, models: Sequence[str] = (), **options: str |
 def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[tuple[str, Figure]]:
     """Yield every figure of a run with the stem of its file, one at a time.
 
-    `curves` compares the models, `cka_<model>` and `cka_<model>_<other>` are heatmaps, and likewise of any other
-    index; with several readouts each once per readout, which the stem names at its end. `ceiling` is there where
-    models are groups of trainings. `smoothing`, and where it was measured `attention` and `attention_<model>`, are
-    over-smoothing.
+    `curves` compares the models, `cka_<model>` and `cka_<model>_<other>` are heatmaps; of any other index it is
+    `curves_<index>` and `<index>_<model>`. With several readouts there is one of each per readout, which the stem
+    names at its end. `against` is there where layers were compared with the labels or the pixels, and `ceiling`
+    where models are groups of trainings. `smoothing`, and where it was measured `attention` and
+    `attention_<model>`, are over-smoothing.
 
     Args:
         result: what was measured.
@@ -157,7 +170,7 @@ def figures(result: Result, *, normalize: Normalize = "first-last") -> Iterator[
     """
     taken: set[str] = set()
     for name, plot in PLOTS.items():
-        scale = normalize if plot.normalize else None
+        scale = normalize if plot.takes("normalize") else None
         for case in plot.cases(result) if plot.cases else ():
             try:
                 figure = draw(result, name, case.models, normalize=scale, **case.options)

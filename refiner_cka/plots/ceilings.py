@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from ..results.estimate import Estimate
 from ..results.result import Result
+from . import captions
+from .bands import Curve
 from .labels import EndLabels
-from .lines import depth_axis, draw_line, draw_thin
-from .style import COLUMN, NothingToDraw, new_figure, note, palette, paper, shortened
+from .lines import HEIGHT, draw_curves, labels, limits
+from .style import COLUMN, NothingToDraw, new_figure, note, palette, paper
 
 
 def ceiling(
@@ -26,7 +29,8 @@ def ceiling(
 ) -> Axes:
     """Draw the similarity of the same layer in different trainings over relative depth, one line per group.
 
-    The line is the mean over pairs of trainings, its band the 95 % interval over images; thin lines are the pairs.
+    The line is the mean over pairs of trainings, its 95 % bands are over images, dark for each layer and light for
+    the whole curve; thin lines are the pairs.
 
     Args:
         result: what was measured.
@@ -41,22 +45,24 @@ def ceiling(
     groups = list(result.groups if models is None else dict.fromkeys(models))
     if not groups:
         raise NothingToDraw("no groups of trainings in this result: name them with group=")
-    drawn = [result.ceiling(group, tokens=tokens, index=index) for group in groups]
+    drawn = [_curve(result, group, tokens, index) for group in groups]
     with paper():
-        ax = new_figure(COLUMN, 2.3).subplots() if ax is None else ax
-        lines = []
-        for number, (group, mean, look) in enumerate(
-            zip(groups, drawn, palette(result, groups), strict=True)
-        ):
-            draw_thin(ax, _pairs(result, group, tokens, index, mean), look)
-            lines.append(draw_line(ax, mean, look, number, len(drawn)))
-        depth_axis(ax)
-        low = min(float(np.nanmin(line.get_ydata(), initial=0.0)) for line in ax.get_lines())
-        ax.set_ylim(low - 0.04, 1.04)
-        ax.set_ylabel(f"{result.quantity(index).label or index} between trainings")
-        EndLabels(ax, lines, shortened(groups, 18))
-        note(ax, "thin: pairs of trainings; 95 % bands over images")
-    return ax
+        shown = new_figure(COLUMN, HEIGHT).subplots() if ax is None else ax
+        lines, _ = draw_curves(shown, drawn, palette(result, groups), limits(drawn), None)
+        shown.set_ylabel(f"{captions.named(result, index)} between trainings")
+        EndLabels(shown, lines, labels(groups, [curve.each for curve in drawn], 18))
+        note(shown, "thin: pairs of trainings")
+        if ax is None:
+            captions.write(shown, [captions.of_similarity(result, index, drawn)])
+    return shown
+
+
+def _curve(result: Result, group: str, tokens: str | None, index: str) -> Curve:
+    """Return the mean over pairs of trainings with both bands, and the pairs."""
+    ask = partial(result.ceiling, group, tokens=tokens, index=index)
+    mean = ask()
+    pairs = _pairs(result, group, tokens, index, mean)
+    return Curve(mean, ask(band="simultaneous"), tuple(pairs))
 
 
 def _pairs(

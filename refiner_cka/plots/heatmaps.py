@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -12,12 +13,25 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
+from ..errors import ResultError
+from ..results.chance import corrected
+from ..results.jackknife import CONFIDENCE
 from ..results.result import Result
 from ..sums import Array, Layer
 from .style import COLUMN, SMALL, new_figure, note, paper, shortened
 
 COLOUR_MAP = "magma"
 """Perceptually uniform, and monotone in lightness: it survives grey print."""
+
+BELOW = 0.05
+"""A value so far below the scale is said: that of unrelated images lies on both sides of 0."""
+
+LARGEST = 3.0
+"""Size in points of the dots that mark chance, where cells are large."""
+
+SQUARE = 3.05
+"""Height in inches at which square matrices with their labels are as wide as a column: the layout knows the room
+that labels take only where it is the width that bounds the cells."""
 
 WIDEST = 2.5
 """Cells are square up to this ratio of the sides; beyond it they are stretched to keep the labels legible."""
@@ -30,11 +44,14 @@ def heatmap(
     *,
     tokens: str | None = None,
     index: str = "cka",
+    given: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw a similarity index between layers on the fixed scale 0 to 1, the first layers at the lower left.
 
-    Values outside the scale take the colour of its end. What is undefined is hatched, and a note says so.
+    Values outside the scale take the colour of its end; a note says the least one where it lies clearly below.
+    Dots mark pairs of layers that are no more similar than unrelated images may be (p of at least 0.05, corrected
+    for the number of pairs by Holm). What is undefined is hatched, and a note says so.
 
     Args:
         result: what was measured.
@@ -42,23 +59,73 @@ def heatmap(
         other: whose layers go to the right; those of `model` if none is named.
         tokens: readout; the first of the run if none is named.
         index: one of the similarity indices of the result.
+        given: a reference, such as `labels`: what the layers share beyond it is drawn, see `Result.partial`. No
+            dots then: how that is distributed by chance is not known.
         ax: where to draw; a new figure of one column's width if not given.
 
     Raises:
-        ResultError: no such model, readout or index.
+        ResultError: no such model, readout, index or reference; `given` without a model.
     """
     tokens = result.tokens[0] if tokens is None else tokens
     rows = result.rows(model, tokens=tokens)
     columns = rows if other is None else result.rows(other, tokens=tokens)
-    matrix = result.similarity(index, model, other, tokens=tokens).values
+    matrix = _values(result, model, other, tokens, index, given)
     with paper():
-        ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
-        draw_cells(ax, matrix, result.quantity(index).label or index)
+        ax = new_figure(COLUMN, SQUARE).subplots() if ax is None else ax
+        label = result.quantity(index).label or index
+        draw_cells(ax, matrix, label if given is None else f"Partial {label}")
         for axis, shown in ((ax.yaxis, rows), (ax.xaxis, columns)):
-            _name(ax, axis, [result.layers[row] for row in shown])
+            _name(ax, axis, [result.stack[row] for row in shown])
+        remarks = [
+            f"given {given}" if given else _mark_chance(ax, result, model, other, tokens, index)
+        ]
+        if np.nanmin(matrix, initial=0.0) < -BELOW:
+            remarks.append(f"least \N{MINUS SIGN}{-np.nanmin(matrix):.2f}")
         if np.isnan(matrix).any():
-            note(ax, "hatched: undefined")
+            remarks.append("hatched: undefined")
+        if any(remarks):
+            note(ax, "; ".join(filter(None, remarks)))
     return ax
+
+
+def _values(
+    result: Result,
+    model: str | None,
+    other: str | None,
+    tokens: str,
+    index: str,
+    given: str | None,
+) -> Array:
+    if given is None:
+        return result.similarity(index, model, other, tokens=tokens).values
+    if model is None:
+        raise ResultError(f"a heatmap given {given} is of one model or of two: name them")
+    return result.partial(model, other, given=given, tokens=tokens, index=index).values
+
+
+def _mark_chance(
+    ax: Axes,
+    result: Result,
+    model: str | None,
+    other: str | None,
+    tokens: str,
+    index: str,
+) -> str:
+    """Mark the cells that are within chance by dots, and return what to say of them; nothing if there are none."""
+    null = result.null(model, other, tokens=tokens, index=index)
+    within = corrected(null.p_values(), "holm") >= 1 - CONFIDENCE
+    if not within.any():
+        return ""
+    rows, columns = np.nonzero(within)
+    # Seen on every colour, and smaller than a cell.
+    cell = min(
+        _length(ax, axis, 0) / count
+        for axis, count in zip((ax.yaxis, ax.xaxis), within.shape, strict=True)
+    )
+    size = min(0.4 * cell, LARGEST)
+    ax.scatter(columns, rows, s=size**2, c="white", edgecolors="black", linewidths=0.1 * size)
+    rough = null.rough[within].any()
+    return f"dots: within chance{' (approximate)' if rough else ''}"
 
 
 def draw_cells(ax: Axes, matrix: Array, label: str) -> None:
@@ -77,8 +144,10 @@ def draw_cells(ax: Axes, matrix: Array, label: str) -> None:
     if np.isnan(matrix).any():
         # The background shows through where there is no value.
         ax.patch.set(facecolor="0.92", edgecolor="0.55", hatch="//////", linewidth=0.0)
+    below = np.nanmin(matrix, initial=0.0) < -BELOW
     bar = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
-    ax.figure.colorbar(image, cax=bar, label=label, ticks=[0.0, 0.5, 1.0])
+    extend: Literal["min", "neither"] = "min" if below else "neither"
+    ax.figure.colorbar(image, cax=bar, label=label, ticks=[0.0, 0.5, 1.0], extend=extend)
 
 
 def _name(ax: Axes, axis: Axis, layers: Sequence[Layer]) -> None:

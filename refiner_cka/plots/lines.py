@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,38 +13,54 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..results.estimate import Estimate
-from ..results.jackknife import MIN_FOLDS
 from ..results.result import Result
-from ..results.statistics import RESOLVED, Normalize
+from ..results.statistics import Normalize
+from . import captions
+from .bands import Chance, Curve, curve_of, draw_band, with_spread
 from .labels import EndLabels
 from .style import (
     COLUMN,
     GREY,
     PAGE,
-    SMALL,
     checked_names,
     new_figure,
     note,
     palette,
     paper,
-    plural,
     series,
     shortened,
 )
 
 DEPTH = "Relative depth (first to last layer)"
-FORMULA: dict[Normalize, str] = {
-    "first-last": "$s(l)$ = CKA($l$, last) / CKA(first, last)",
-    "min-max": "CKA($l$, last), least 0 to greatest 1",
-    "none": "CKA($l$, last)",
-}
+
+HEIGHT = 2.5
+"""Of a figure of curves in inches, without its caption."""
 
 ALONE = 5.0
-"""Width in inches of a comparison of one panel, which its caption needs."""
+"""Width in inches of a comparison of one panel: room for long names."""
+
+_SHORT = 8
+"""Characters of an index's name that leave room for a formula on one line."""
 
 _DASHED = (0.0, (3.0, 1.5))
 _MARKED = 12
 """About how many layers of a deep model carry a marker."""
+
+
+def formula(name: str, normalize: Normalize) -> str:
+    """Return what a curve is, for its axis.
+
+    Args:
+        name: of the similarity index.
+        normalize: see `Result.curve`.
+    """
+    raw = f"{name}($l$, last)"
+    between = "\n" if len(name) > _SHORT else " "
+    return {
+        "first-last": f"$s(l)$ = {raw}{between}/ {name}(first, last)",
+        "min-max": f"{raw},{between}least 0 to greatest 1",
+        "none": raw,
+    }[normalize]
 
 
 def curves(
@@ -53,13 +69,17 @@ def curves(
     models: Sequence[str] | None = None,
     normalize: Normalize = "first-last",
     tokens: str | None = None,
+    index: str = "cka",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw CKA of each layer with the last over relative depth, one line per model with its 95 % band.
+    """Draw the similarity of each layer to the last over relative depth, one line per model.
 
-    A group of trainings is drawn as the mean over them, in an outlined band of one standard deviation to either
-    side, with a thin line for each. A curve whose values mean little because it divides by a number not clearly
-    above 0 is dashed, and a note says so. It does not stretch the axis.
+    Its 95 % bands surround it: dark for each layer, light for the whole curve. Behind raw curves unrelated images
+    would lie in the grey with 95 %, whichever of the models; it is left out where it is too thin to see. A group
+    of trainings is drawn as the mean over them, in an outlined band of one standard deviation to either side, with
+    a thin line for each. A curve whose values mean little because it divides by a number not clearly above 0 is
+    dashed, and does not stretch the axis. Notes say what of this there is, and below a new figure a caption says
+    what it rests on.
 
     Args:
         result: what was measured.
@@ -67,20 +87,33 @@ def curves(
             their trainings.
         normalize: `first-last`, `min-max` or `none`; see `Result.curve`.
         tokens: readout; the first of the run if none is named.
+        index: one of the similarity indices of the result.
         ax: where to draw; a new figure of one column's width if not given.
 
     Raises:
-        ResultError: no such model, readout or normalisation.
+        ResultError: no such model, readout, index or normalisation.
     """
     names = checked_names(result, models, tokens)
-    drawn, thin = _curves(result, names, normalize, tokens)
+    drawn = _curves(result, names, normalize, tokens, index)
+    estimates = [curve.each for curve in drawn]
     with paper():
-        ax = new_figure(COLUMN, 2.3).subplots() if ax is None else ax
-        lines = _lines(ax, drawn, palette(result, names), normalize, thin)
-        EndLabels(ax, lines, _labels(names, drawn, 18))
-        if remarks := [*filter(None, [outlined(drawn), _unresolved(result, drawn)])]:
-            note(ax, "\n".join(remarks))
-    return ax
+        shown = new_figure(COLUMN, HEIGHT).subplots() if ax is None else ax
+        chance = _chance(result, names, tokens, index) if normalize == "none" else None
+        lines, grey = draw_curves(
+            shown, drawn, palette(result, names), limits(drawn, normalize), chance
+        )
+        shown.set_ylabel(formula(captions.named(result, index), normalize))
+        EndLabels(shown, lines, labels(names, estimates, 18))
+        remarks = [
+            captions.outlined(estimates),
+            grey,
+            captions.unresolved(result, index, estimates),
+        ]
+        if any(remarks):
+            note(shown, "\n".join(filter(None, remarks)))
+        if ax is None:
+            captions.write(shown, [captions.of_similarity(result, index, drawn)])
+    return shown
 
 
 def compare(
@@ -89,31 +122,39 @@ def compare(
     models: Sequence[str] | None = None,
     normalize: Normalize = "first-last",
     tokens: str | None = None,
+    index: str = "cka",
 ) -> Figure:
     """Draw the comparison of models: the raw curve and, beside it, the normalised one, a page wide.
 
-    The two stand together because a ratio hides how small its denominator is.
+    The two stand together because a ratio hides how small its denominator is. For what is drawn see `curves`.
 
     Args:
         result: what was measured.
         models: the models and groups to draw; see `curves`.
         normalize: of the second curve: `first-last` or `min-max`; with `none` the raw curve stands alone.
         tokens: readout; the first of the run if none is named.
+        index: one of the similarity indices of the result.
 
     Raises:
-        ResultError: no such model, readout or normalisation.
+        ResultError: no such model, readout, index or normalisation.
     """
     names = checked_names(result, models, tokens)
     shown: list[Normalize] = ["none"] if normalize == "none" else ["none", normalize]
+    looks, grey = palette(result, names), ""
     with paper():
-        figure = new_figure(PAGE if len(shown) == 2 else ALONE, 2.6)
+        figure = new_figure(PAGE if len(shown) == 2 else ALONE, HEIGHT)
         for ax, kind in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            drawn, thin = _curves(result, names, kind, tokens)
-            lines = _lines(ax, drawn, palette(result, names), kind, thin)
+            drawn = _curves(result, names, kind, tokens, index)
+            chance = _chance(result, names, tokens, index) if kind == "none" else None
+            lines, said = draw_curves(ax, drawn, looks, limits(drawn, kind), chance)
+            ax.set_ylabel(formula(captions.named(result, index), kind))
+            grey = grey or said
+        estimates = [curve.each for curve in drawn]
         # Both panels show the same lines: their names stand at the right of the last.
-        EndLabels(ax, lines, _labels(names, drawn, 24))
-        remarks = [caption(result, drawn), _unresolved(result, drawn)]
-        figure.supxlabel("\n".join(filter(None, remarks)), fontsize=SMALL, color=GREY)
+        EndLabels(ax, lines, labels(names, estimates, 24))
+        rests = captions.of_similarity(result, index, drawn)
+        marks = captions.joined(captions.outlined(estimates), grey)
+        captions.write(ax, [rests, marks, captions.unresolved(result, index, estimates)])
     return figure
 
 
@@ -124,11 +165,13 @@ def contrast(
     *,
     normalize: Normalize = "none",
     tokens: str | None = None,
+    index: str = "cka",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the curve of `model` minus that of `other` over relative depth with its 95 % band.
+    """Draw the curve of `model` minus that of `other` over relative depth with its 95 % bands.
 
-    Of two models the band is paired and over images; of two groups it is over trainings, and outlined.
+    Of two models the bands are paired and over images: dark for each layer, light for the whole difference. Of two
+    groups there is one, over trainings, and outlined.
 
     Args:
         result: what was measured.
@@ -136,89 +179,70 @@ def contrast(
         other: the model or group whose curve is taken away.
         normalize: `none`, `min-max` or `first-last`; see `Result.curve`.
         tokens: readout; the first of the run if none is named.
+        index: one of the similarity indices of the result.
         ax: where to draw; a new figure of one column's width if not given.
 
     Raises:
-        ResultError: no such model, readout or normalisation.
+        ResultError: no such model, readout, index or normalisation.
     """
-    difference = result.contrast(model, other, normalize=normalize, tokens=tokens)
+    ask = partial(result.contrast, model, other, normalize=normalize, tokens=tokens, index=index)
+    difference = Curve(ask())
+    if difference.each.over == "images":
+        difference = Curve(difference.each, ask(band="simultaneous"))
     with paper():
-        ax = new_figure(COLUMN, 2.3).subplots() if ax is None else ax
-        ax.axhline(0.0, color=GREY, linewidth=0.6)
-        draw_line(ax, difference, series(0), 0, 1)
+        shown = new_figure(COLUMN, HEIGHT).subplots() if ax is None else ax
+        shown.axhline(0.0, color=GREY, linewidth=0.6)
+        draw_curve(shown, difference, series(0), 0, 1)
         first, second = shortened([model, other], 24)
-        depth_axis(ax)
-        ax.set_ylabel(f"Difference in {FORMULA[normalize].partition(' =')[0]}")
+        depth_axis(shown)
+        what = formula(captions.named(result, index), normalize).partition(" =")[0]
+        shown.set_ylabel(f"Difference in {what}")
         over = ""
-        if difference.over == "trainings":
-            over = f"; outlined: 95 % over {difference.trainings} trainings"
-        note(ax, f"{first} minus {second}{over}")
-    return ax
-
-
-def caption(result: Result, drawn: Sequence[Estimate] = (), *, means: bool = False) -> str:
-    """Return in one line what the numbers and bands of a figure rest on.
-
-    Args:
-        result: what was measured.
-        drawn: the curves of the figure; all over images if none are given.
-        means: whether they are means over images, rather than CKA.
-    """
-    parts = [plural(result.images, "image")]
-    if "batch_size" in result.provenance:
-        parts.append(f"{'' if means else 'CKA '}batches of {result.provenance['batch_size']}")
-    if not drawn or any(curve.over == "images" for curve in drawn):
-        parts.append(_bands(result, means))
-    return "; ".join(filter(None, [*parts, outlined(drawn)]))
-
-
-def _bands(result: Result, means: bool) -> str:
-    """Say what bands over images are."""
-    if means:
-        return "95 % bands over images"
-    if result.folds < MIN_FOLDS:
-        return f"no error bands: fewer than {MIN_FOLDS} images"
-    return f"95 % bands, jackknife over {plural(result.folds, 'fold')} of images"
-
-
-def outlined(drawn: Sequence[Estimate]) -> str:
-    """Say what outlined bands of means over trainings are; nothing if there are none."""
-    counts = sorted({curve.trainings for curve in drawn if curve.over == "trainings"})
-    return f"outlined: SD over {' or '.join(map(str, counts))} trainings" if counts else ""
+        if difference.each.over == "trainings":
+            over = f"; outlined: 95 % over {difference.each.trainings} trainings"
+        note(shown, f"{first} minus {second}{over}")
+        if ax is None:
+            captions.write(shown, [captions.of_similarity(result, index, [difference])])
+    return shown
 
 
 def _curves(
-    result: Result, names: Sequence[str], normalize: Normalize, tokens: str | None
-) -> tuple[list[Estimate], list[list[Estimate]]]:
-    """Return the curve of each model or group, and of each group those of its trainings."""
-    drawn = [result.curve(name, normalize=normalize, tokens=tokens) for name in names]
-    each = [
-        [
-            result.curve(model, normalize=normalize, tokens=tokens)
-            for model in result.groups.get(name, ())
-        ]
-        for name in names
-    ]
-    return drawn, each
+    result: Result, names: Sequence[str], normalize: Normalize, tokens: str | None, index: str
+) -> list[Curve]:
+    ask = partial(result.curve, normalize=normalize, tokens=tokens, index=index)
+    return [curve_of(result, name, ask) for name in names]
 
 
-def _lines(
+def _chance(result: Result, names: Sequence[str], tokens: str | None, index: str) -> Chance | None:
+    """Return chance of the similarity to the last layer, around all models and trainings."""
+    models = [model for name in names for model in result.trainings(name)]
+    return Chance.around(result.null(model, tokens=tokens, index=index) for model in models)
+
+
+def draw_curves(
     ax: Axes,
-    drawn: Sequence[Estimate],
+    drawn: Sequence[Curve],
     looks: Sequence[dict[str, Any]],
-    normalize: Normalize,
-    thin: Sequence[Sequence[Estimate]],
-) -> list[Line2D]:
-    for trainings, look in zip(thin, looks, strict=True):
-        draw_thin(ax, trainings, look)
+    span: tuple[float, float],
+    chance: Chance | None,
+) -> tuple[list[Line2D], str]:
+    """Draw curves over relative depth, and where chance is, and return the lines and what to say of chance.
+
+    Args:
+        ax: where to draw.
+        drawn: the curves.
+        looks: colour and marker of each.
+        span: limits of the vertical axis, which chance may widen.
+        chance: behind them, if anything is known of it.
+    """
     lines = [
-        draw_line(ax, curve, look, number, len(drawn))
+        draw_curve(ax, curve, look, number, len(drawn))
         for number, (curve, look) in enumerate(zip(drawn, looks, strict=True))
     ]
-    ax.set_ylim(*_limits([*map(with_spread, drawn), *map(_without_error, chain(*thin))], normalize))
-    ax.set_ylabel(FORMULA[normalize])
+    low, high = span
+    ax.set_ylim(min(low, chance.lower.min()) if chance else low, high)
     depth_axis(ax)
-    return lines
+    return lines, chance.draw(ax) if chance else ""
 
 
 def depth_axis(ax: Axes) -> None:
@@ -229,13 +253,20 @@ def depth_axis(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
+def draw_curve(ax: Axes, curve: Curve, look: dict[str, Any], number: int, of: int) -> Line2D:
+    """Draw curve `number` of so many with its bands and thin lines."""
+    draw_thin(ax, curve.thin, look)
+    if curve.whole is not None:
+        draw_band(ax, curve.whole, look["color"], of)
+    return draw_line(ax, curve.each, look, number, of)
+
+
 def draw_line(ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: int) -> Line2D:
     """Draw line `number` of so many with its band, dashed if it is unresolved.
 
     The band is filled where it is over images, and outlined where it is over trainings: of a mean over trainings
     one standard deviation to either side, of a contrast the 95 % interval.
     """
-    curve = with_spread(curve)
     step = -(-len(curve.values) // _MARKED) if len(curve.values) > 1.5 * _MARKED else 1
     (line,) = ax.plot(
         curve.depth,
@@ -246,19 +277,7 @@ def draw_line(ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: 
         zorder=3,
         **look,
     )
-    bounded = np.isfinite(curve.lower) & np.isfinite(curve.upper)
-    if bounded.sum() > 1:  # s(first) is 1 whatever is known, and alone no band
-        # Many bands on one another would hide the lines.
-        alpha = 0.2 * min(1.0, 4 / of)
-        over_images: dict[str, Any] = {"color": line.get_color(), "alpha": alpha, "linewidth": 0.0}
-        outlined = {
-            "facecolor": (line.get_color(), alpha / 3),
-            "edgecolor": line.get_color(),
-            "linewidth": 0.6,
-            "linestyle": (0.0, (1.0, 1.5)),
-        }
-        style = over_images if curve.over == "images" else outlined
-        ax.fill_between(curve.depth, curve.lower, curve.upper, where=bounded.tolist(), **style)
+    draw_band(ax, with_spread(curve), line.get_color(), of)
     return line
 
 
@@ -268,24 +287,12 @@ def draw_thin(ax: Axes, curves: Sequence[Estimate], look: dict[str, Any]) -> Non
         ax.plot(curve.depth, curve.values, color=look["color"], linewidth=0.4, alpha=0.7, zorder=2)
 
 
-def with_spread(curve: Estimate) -> Estimate:
-    """Return a mean over trainings with one standard deviation to either side; anything else as it is."""
-    if curve.over == "images" or curve.spread is None:
-        return curve
-    return replace(curve, lower=curve.values - curve.spread, upper=curve.values + curve.spread)
-
-
-def _without_error(curve: Estimate) -> Estimate:
-    """Return a curve of which only the values are drawn."""
-    return replace(curve, lower=curve.values, upper=curve.values)
-
-
-def _limits(drawn: Sequence[Estimate], normalize: Normalize) -> tuple[float, float]:
+def limits(drawn: Sequence[Curve], normalize: Normalize = "none") -> tuple[float, float]:
     """Return limits of the vertical axis that show all that is resolved, or else at least the values."""
-    resolved = [curve for curve in drawn if curve.resolved]
-    shown = [curve.values for curve in resolved or drawn]
-    shown += [bound for curve in resolved for bound in (curve.lower, curve.upper)]
-    # Raw CKA keeps its whole scale, whatever part of it the curves use.
+    resolved = [part for curve in drawn for part in _parts(curve) if part.resolved]
+    shown = [part.values for part in resolved or [curve.each for curve in drawn]]
+    shown += [bound for part in resolved for bound in (part.lower, part.upper)]
+    # Raw similarity keeps its whole scale, whatever part of it the curves use.
     everything = np.concatenate([*shown, [1.0] if normalize == "first-last" else [0.0, 1.0]])
     defined = everything[np.isfinite(everything)]
     low, high = float(defined.min()), float(defined.max())
@@ -293,18 +300,15 @@ def _limits(drawn: Sequence[Estimate], normalize: Normalize) -> tuple[float, flo
     return low - margin, high + margin
 
 
-def _labels(names: Sequence[str], drawn: Sequence[Estimate], limit: int) -> list[str]:
+def _parts(curve: Curve) -> list[Estimate]:
+    """Return all that is drawn of a curve, with the ends of its bands; thin lines have none."""
+    thin = [replace(each, lower=each.values, upper=each.values) for each in curve.thin]
+    return [with_spread(curve.each), *([] if curve.whole is None else [curve.whole]), *thin]
+
+
+def labels(names: Sequence[str], drawn: Sequence[Estimate], limit: int) -> list[str]:
+    """Return the names of lines, and of which there is nothing to see."""
     return [
         name if np.isfinite(curve.values).any() else f"{name} (undefined)"
         for name, curve in zip(shortened(names, limit), drawn, strict=True)
     ]
-
-
-def _unresolved(result: Result, drawn: Sequence[Estimate]) -> str:
-    """Return why curves are dashed, or nothing if none is."""
-    dashed = [curve for curve in drawn if not curve.resolved and np.isfinite(curve.values).any()]
-    if not dashed:
-        return ""
-    if result.folds < MIN_FOLDS:
-        return f"dashed: unresolved (fewer than {MIN_FOLDS} images, so no errors)"
-    return f"dashed: unresolved (CKA(first, last) is not {RESOLVED:g} SE above 0)"

@@ -14,8 +14,9 @@ from ..results.estimate import Estimate
 from ..results.maps import TokenMaps
 from ..results.result import Result
 from ..sums import LAYERS, Quantity
-from .heatmaps import COLOUR_MAP, draw_cells, name_layers
-from .lines import caption, depth_axis, draw_line
+from . import captions
+from .heatmaps import COLOUR_MAP, SQUARE, draw_cells, name_layers
+from .lines import depth_axis, draw_line
 from .style import (
     COLUMN,
     GREY,
@@ -124,7 +125,7 @@ def attention_blocks(
         block.path for block in result.attention if (block.model, block.tokens) == (model, maps)
     ]
     with paper():
-        ax = new_figure(COLUMN, 2.8).subplots() if ax is None else ax
+        ax = new_figure(COLUMN, SQUARE).subplots() if ax is None else ax
         draw_cells(ax, similar.values, f"Cosine of {maps} maps")
         for axis in (ax.yaxis, ax.xaxis):
             name_layers(ax, axis, model, paths)
@@ -205,7 +206,7 @@ def _small_multiples(
     names = list(next(iter(drawn.values())))
     with paper():
         width = PAGE if columns == _COLUMNS else COLUMN * columns
-        figure = new_figure(width, _HEIGHT * rows + 0.55)
+        figure = new_figure(width, _HEIGHT * rows + 0.42)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
         for number, (ax, (quantity, lines)) in enumerate(zip(axes, drawn.items(), strict=False)):
             _panel(ax, quantity, list(lines.values()), looks)
@@ -223,7 +224,7 @@ def _small_multiples(
             fontsize=SMALL,
         )
         first = list(next(iter(drawn.values())).values())
-        figure.supxlabel(caption(result, first, means=True), fontsize=SMALL, color=GREY)
+        captions.write(axes[0], [captions.of_means(result, first)])
     return figure
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ COLUMN, PAGE = 3.25, 6.75
 
 SMALL = 7.0
 """Points, of the smallest text in a figure."""
+
+PER_INCH = 19.5
+"""Characters of the smallest text in an inch, on average."""
 
 GREY = "0.35"
 """Notes, and the zero line."""
@@ -140,8 +144,16 @@ def _trajectories(result: Result) -> list[list[str]]:
 
 
 def note(ax: Axes, text: str) -> None:
-    """Write a small remark above the axes."""
-    ax.set_title(text, loc="left", fontsize=SMALL, color=GREY, parse_math=False)
+    """Write small remarks above the axes, broken where they are wider than these."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    lines = wrapped(text.splitlines(), ax.get_window_extent().width / figure.dpi)
+    ax.set_title(lines, loc="left", fontsize=SMALL, color=GREY, parse_math=False)
+
+
+def wrapped(parts: Iterable[str], width: float) -> str:
+    """Return small text in lines of at most so many inches, each part on lines of its own."""
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, int(width * PER_INCH)))
 
 
 def shortened(names: Sequence[str], limit: int) -> list[str]:
@@ -206,5 +218,9 @@ def checked_models(result: Result, models: Sequence[str] | None, tokens: str | N
     if not models:
         raise ResultError("no model to draw: name at least one of " + ", ".join(result.models))
     for model in models:
+        if model in result.references:
+            raise ResultError(
+                f"{model!r} is no model but a reference: draw it with the plot against"
+            )
         result.rows(model, tokens=tokens)
     return list(dict.fromkeys(models))

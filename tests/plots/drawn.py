@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -38,6 +39,27 @@ def end_labels(ax: Axes) -> EndLabels:
 
 def data_lines(ax: Axes) -> list[mpl.lines.Line2D]:
     return [line for line in ax.lines if line.get_marker() != "None"]
+
+
+def bands(ax: Axes) -> list[PolyCollection]:
+    """All that is filled between two curves, from the lowest to the uppermost."""
+    found = [each for each in ax.collections if isinstance(each, PolyCollection)]
+    return sorted(found, key=lambda band: band.get_zorder())
+
+
+def corners(band: PolyCollection) -> set[tuple[float, float]]:
+    return {tuple(point) for path in band.get_paths() for point in path.vertices}
+
+
+def caption_of(drawn: Axes | Figure) -> str:
+    """The caption of a figure on one line."""
+    figure = drawn if isinstance(drawn, Figure) else figure_of(drawn)
+    return " ".join(figure.get_supxlabel().split())
+
+
+def note_of(ax: Axes) -> str:
+    """The remarks above axes on one line."""
+    return " ".join(ax.get_title(loc="left").split())
 
 
 def text_boxes(figure: Figure, texts: Sequence[mpl.text.Text]) -> list[Bbox]:

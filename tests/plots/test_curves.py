@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from refiner_cka import plots
-from refiner_cka.plots.lines import caption
-from tests.plots.drawn import RESNET, data_lines, end_labels, figure_of, overlapping, text_boxes
-from tests.synthetic import synthetic_result
+from tests.plots.drawn import (
+    RESNET,
+    bands,
+    caption_of,
+    corners,
+    data_lines,
+    end_labels,
+    figure_of,
+    note_of,
+    overlapping,
+    text_boxes,
+)
+from tests.synthetic import synthetic_result, with_index
 
 
 def test_constant_layer_leaves_a_gap_in_the_curve_and_hatched_cells():
@@ -24,7 +36,7 @@ def test_constant_layer_leaves_a_gap_in_the_curve_and_hatched_cells():
     assert mask.sum() == 12 + 11
     assert mask[3].all()
     assert ax.patch.get_hatch()
-    assert "undefined" in ax.get_title(loc="left")
+    assert "undefined" in note_of(ax)
 
 
 def test_all_curves_undefined():
@@ -39,8 +51,9 @@ def test_one_layer_and_three_layers_and_fewer_than_twelve_images():
     result = synthetic_result({"one": 1, "three": 3}, batches=2, batch_size=5)
     figure = plots.compare(result)
     figure.draw_without_rendering()
-    assert not [c for ax in figure.axes for c in ax.collections]
-    text = figure.get_supxlabel()
+    # What unrelated images would do needs no error.
+    assert [len(ax.collections) for ax in figure.axes] == [1, 0]
+    text = caption_of(figure)
     assert "no error bands: fewer than 12 images" in text
     assert "dashed: unresolved" in text
     for model, other in itertools.product(result.models, repeat=2):
@@ -51,19 +64,25 @@ def test_one_layer_and_three_layers_and_fewer_than_twelve_images():
 def test_lines_and_bands_are_the_curves(normalize):
     result = synthetic_result({"vit_s": 12, "resnet50": RESNET})
     ax = plots.curves(result, normalize=normalize)
-    bands = [c for c in ax.collections if isinstance(c, PolyCollection)]
-    assert len(bands) == 2
-    for model, line, band in zip(result.models, data_lines(ax), bands, strict=True):
-        curve = result.curve(model, normalize=normalize)
+    *_, light, other_light, dark, other_dark = bands(ax)
+    shown = zip(
+        result.models, data_lines(ax), [light, other_light], [dark, other_dark], strict=True
+    )
+    for model, line, outer, inner in shown:
+        curve, whole = (
+            result.curve(model, normalize=normalize, band=band)
+            for band in ("pointwise", "simultaneous")
+        )
         np.testing.assert_array_equal(line.get_ydata(), curve.values)
         np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 1, len(curve.values)))
-        corners = {tuple(point) for point in band.get_paths()[0].vertices}
-        assert corners >= set(zip(curve.depth, curve.lower, strict=True))
-        assert corners >= set(zip(curve.depth, curve.upper, strict=True))
+        for band, estimate in ((inner, curve), (outer, whole)):
+            assert corners(band) >= set(zip(estimate.depth, estimate.lower, strict=True))
+            assert corners(band) >= set(zip(estimate.depth, estimate.upper, strict=True))
+        assert outer.get_alpha() < inner.get_alpha()
         assert line.get_linestyle() == "-"
         low, high = ax.get_ylim()
-        assert low < curve.lower.min()
-        assert curve.upper.max() < high
+        assert low < whole.lower.min()
+        assert whole.upper.max() < high
 
 
 def test_axes_are_named_by_formula():
@@ -80,9 +99,9 @@ def test_unresolved_curve_is_dashed_and_said_and_does_not_stretch_the_axis():
     ax = plots.curves(result)
     solid, dashed = data_lines(ax)
     assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
-    assert "unresolved" in ax.get_title(loc="left")
+    assert "unresolved" in note_of(ax)
     assert ax.get_ylim()[1] < 2 * result.curve("vit_s").upper.max()
-    assert len(ax.collections) == 1
+    assert len(bands(ax)) == 2
     alone = plots.curves(result, models=["deit_s"])
     low, high = alone.get_ylim()
     values = result.curve("deit_s").values
@@ -93,7 +112,7 @@ def test_raw_curve_is_never_dashed():
     result = synthetic_result(unresolved=["vit_s"])
     ax = plots.curves(result, normalize="none")
     assert data_lines(ax)[0].get_linestyle() == "-"
-    assert ax.get_title(loc="left") == ""
+    assert "dashed" not in note_of(ax)
 
 
 def test_deep_models_carry_few_markers():
@@ -110,7 +129,7 @@ def test_contrast_is_the_paired_difference_with_a_zero_line():
     np.testing.assert_array_equal(data_lines(ax)[0].get_ydata(), expected.values)
     zero = [line for line in ax.lines if line.get_marker() == "None"]
     assert [list(line.get_ydata()) for line in zero] == [[0.0, 0.0]]
-    assert ax.get_title(loc="left") == "vit_s minus resnet50"
+    assert note_of(ax) == "vit_s minus resnet50"
 
 
 def test_compare_shows_raw_and_normalised_and_what_they_rest_on():
@@ -123,10 +142,112 @@ def test_compare_shows_raw_and_normalised_and_what_they_rest_on():
             np.testing.assert_array_equal(values, result.curve(model, normalize=normalize).values)
     same = [(line.get_color(), line.get_marker()) for line in data_lines(left)]
     assert same == [(line.get_color(), line.get_marker()) for line in data_lines(right)]
-    assert figure.get_supxlabel() == (
-        "960 images; CKA batches of 16; 95 % bands, jackknife over 20 folds of images"
+    assert caption_of(figure) == (
+        "960 images; CKA batches of 16; 95 % bands, jackknife over 20 folds of images: dark for each "
+        "layer, light for the whole curve grey: where unrelated images lie (95 %)"
     )
     assert figure.get_size_inches()[0] == 6.75
+
+
+def test_figures_of_one_column_say_what_they_rest_on():
+    result = synthetic_result({"vit_s": 12, "deit_s": 12})
+    for ax in (plots.curves(result), plots.contrast(result, "vit_s", "deit_s")):
+        assert caption_of(ax) == (
+            "640 images; CKA batches of 16; 95 % bands, jackknife over 20 folds of images: dark for "
+            "each layer, light for the whole curve"
+        )
+    # The figure of given axes is somebody else's.
+    figure = Figure()
+    plots.curves(result, ax=figure.subplots())
+    assert figure.get_supxlabel() == ""
+
+
+def test_a_contrast_has_both_bands():
+    result = synthetic_result({"vit_s": 12, "resnet50": RESNET})
+    ax = plots.contrast(result, "vit_s", "resnet50", normalize="first-last")
+    for drawn, band in zip(bands(ax), ("simultaneous", "pointwise"), strict=True):
+        expected = result.contrast("vit_s", "resnet50", normalize="first-last", band=band)
+        assert corners(drawn) >= set(zip(expected.depth, expected.upper, strict=True))
+
+
+def test_grey_encloses_chance_of_every_model():
+    """Models of other depths: between their layers chance is interpolated."""
+    result = synthetic_result({"vit_s": 12, "short": 3}, constant=[("vit_s", 4)], batches=4)
+    ax = plots.curves(result, normalize="none")
+    assert note_of(ax) == "grey: where unrelated images lie (95 %)"
+    grey = bands(ax)[0]
+    assert to_rgb(grey.get_facecolor()[0]) == (0.86, 0.86, 0.86)
+    drawn = corners(grey)
+    for share, outermost in ((0.025, min), (0.975, max)):
+        ends = []
+        for model in result.models:
+            chance = result.null(model).quantile(share)[:, -1]
+            known = np.isfinite(chance)
+            assert known.sum() == {"vit_s": 11, "short": 3}[model]
+            ends.append((np.linspace(0, 1, len(chance))[known], chance[known]))
+        middle = outermost(np.interp(0.5, *end) for end in ends)
+        assert any(depth == 0.5 and value == pytest.approx(middle) for depth, value in drawn)
+    low, high = ax.get_ylim()
+    assert low <= min(value for _, value in drawn)
+    assert max(value for _, value in drawn) <= high
+    # There is no grey behind a ratio.
+    assert "grey" not in note_of(plots.curves(result))
+
+
+def test_chance_too_thin_to_see_is_neither_drawn_nor_said():
+    result = synthetic_result({"vit_s": 3}, batches=1)
+    ax = plots.curves(result, normalize="none")
+    assert "grey" in note_of(ax)
+    # 0.01 of an axis of 1.08, by 1.96 standard deviations: a hundred times less variance is enough.
+    variance = result.sums["similarity/cka/variance"] * 1e-3
+    certain = replace(result, sums={**result.sums, "similarity/cka/variance": variance})
+    thin = plots.curves(certain, normalize="none")
+    assert note_of(thin) == ""
+    assert len(bands(thin)) == len(bands(ax)) - 1
+
+
+def test_rough_chance_is_called_approximate():
+    result = synthetic_result({"vit_s": 3})
+    fourth = result.sums["similarity/cka/variance"] ** 2
+    rough = replace(result, sums={**result.sums, "similarity/cka/fourth": fourth})
+    assert "(95 %, approximate)" in caption_of(plots.compare(rough))
+    assert "approximate" not in caption_of(plots.compare(result))
+
+
+def test_another_index_is_drawn_named_and_captioned():
+    models = {"vit_s": 6, "deit_s": 6}
+    result = with_index(
+        synthetic_result(models),
+        "knn",
+        "10-NN overlap (batches of 16)",
+        synthetic_result(models, seed=1),
+    )
+    ax = plots.curves(result, index="knn", normalize="none")
+    for model, line in zip(models, data_lines(ax), strict=True):
+        expected = result.curve(model, index="knn", normalize="none").values
+        np.testing.assert_array_equal(line.get_ydata(), expected)
+    assert ax.get_ylabel() == "10-NN overlap($l$, last)"
+    assert caption_of(ax).startswith("640 images; 10-NN overlap (batches of 16); 95 % bands")
+    ratio = plots.curves(result, index="knn").get_ylabel()
+    assert ratio == "$s(l)$ = 10-NN overlap($l$, last)\n/ 10-NN overlap(first, last)"
+    raw, normalised = plots.compare(result, index="knn").axes
+    np.testing.assert_array_equal(
+        data_lines(raw)[1].get_ydata(),
+        result.curve("deit_s", index="knn", normalize="none").values,
+    )
+    np.testing.assert_array_equal(
+        data_lines(normalised)[1].get_ydata(), result.curve("deit_s", index="knn").values
+    )
+    difference = data_lines(plots.contrast(result, "vit_s", "deit_s", index="knn"))[0].get_ydata()
+    expected = result.contrast("vit_s", "deit_s", index="knn").values
+    np.testing.assert_array_equal(difference, expected)
+
+
+def test_an_unresolved_curve_of_another_index_is_told_by_its_name():
+    other = synthetic_result(unresolved=["vit_s"])
+    result = with_index(synthetic_result(), "rsa", "RSA", other)
+    said = note_of(plots.curves(result, index="rsa"))
+    assert said == "dashed: unresolved (RSA(first, last) is not 5 SE above 0)"
 
 
 def test_compare_with_another_normalisation_or_none():
@@ -145,4 +266,4 @@ def test_compare_with_another_normalisation_or_none():
 
 def test_caption_without_batch_size():
     result = synthetic_result(provenance={}, batches=1, batch_size=4)
-    assert caption(result) == "4 images; no error bands: fewer than 12 images"
+    assert caption_of(plots.curves(result)) == "4 images; no error bands: fewer than 12 images"

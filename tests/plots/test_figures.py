@@ -10,7 +10,8 @@ from PIL import Image
 
 from refiner_cka import plots
 from refiner_cka.errors import ResultError, ResultFileError
-from tests.synthetic import synthetic_result, with_smoothing
+from tests.plots.drawn import LEAVES, RESNET, figure_of
+from tests.synthetic import synthetic_result, with_index, with_smoothing
 
 
 def test_nothing_global_is_touched():
@@ -65,10 +66,51 @@ def test_several_readouts_are_named_in_the_stems():
     np.testing.assert_array_equal(cls, result.cka("vit_s", tokens="cls"))
 
 
+def test_each_index_has_figures_of_its_own():
+    models = {"vit_s": 3, "deit_s": 3}
+    result, other = (
+        synthetic_result(models, batches=5, references=["labels"], seed=seed) for seed in (0, 1)
+    )
+    both = with_index(result, "knn", "10-NN overlap (batches of 16)", other)
+    drawn = dict(plots.figures(both))
+    pairs = ["vit_s", "deit_s", "vit_s_deit_s"]
+    heatmaps = [f"{index}_{pair}" for index in ("cka", "knn") for pair in pairs]
+    assert list(drawn) == ["curves", "curves_knn", *heatmaps, "against", "against_knn"]
+    image = drawn["knn_vit_s"].axes[0].images[0]
+    np.testing.assert_array_equal(image.get_array(), other.cka("vit_s"))
+
+
+@pytest.mark.parametrize("batches", [1, 40])
+def test_nothing_is_cut_at_the_edge_of_a_figure(batches):
+    """One column is narrow: long names, formulas, captions and labels of layers."""
+    names = {"vit_small_patch16_224.augreg_in21k": LEAVES, "resnet50": RESNET, "vit_s": 12}
+    result = synthetic_result(
+        names, batches=batches, references=["labels", "pixels"], constant=[("vit_s", 3)]
+    )
+    result = with_index(result, "knn", "10-NN overlap (batches of 16)", result)
+    first, _, last = names
+    figures = [
+        *(figure for _, figure in plots.figures(result)),
+        *(figure_of(plots.curves(result, index=index)) for index in result.indices),
+        figure_of(plots.curves(result, normalize="none")),
+        figure_of(plots.contrast(result, first, last, index="knn")),
+        figure_of(plots.heatmap(result)),
+        figure_of(plots.heatmap(result, last, given="labels")),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        width, height = figure.get_size_inches()
+        ink = figure.get_tightbbox()
+        # The lower and left edges of text boxes hold no ink: a hundredth of an inch is no cut.
+        assert min(ink.x0, ink.y0, width - ink.x1, height - ink.y1) > -0.01
+
+
 @pytest.mark.parametrize("name", plots.PLOTS)
 def test_every_plot_can_be_drawn_by_name(name):
     groups = {"groups": {"both": ["vit_s", "deit_s"]}}
-    result = with_smoothing(synthetic_result({"vit_s": 12, "deit_s": 12}, provenance=groups))
+    result = with_smoothing(
+        synthetic_result({"vit_s": 12, "deit_s": 12}, provenance=groups, references=["labels"])
+    )
     taken = plots.PLOTS[name].models
     models = ["vit_s", "deit_s"][: 2 if taken is None else taken[1]]
     models = ["both"] if name == "ceiling" else models
@@ -83,7 +125,12 @@ def test_every_plot_can_be_drawn_by_name(name):
         ("pie", [], {}, "choose one of compare, curves, contrast, heatmap"),
         ("contrast", ["vit_s"], {}, "takes 2 models, not 1"),
         ("heatmap", ["vit_s"] * 3, {}, "takes 0 to 2 models, not 3"),
-        ("heatmap", ["vit_s"], {"normalize": "none"}, "takes no normalisation"),
+        ("heatmap", ["vit_s"], {"normalize": "none"}, "no option 'normalize'"),
+        ("smoothing", [], {"index": "cka"}, "no option 'index'"),
+        ("curves", [], {"index": "cca"}, "'cca' was not measured"),
+        ("heatmap", [], {"given": "labels"}, "of one model or of two"),
+        ("heatmap", ["vit_s"], {"given": "labels"}, "no reference 'labels'"),
+        ("against", [], {}, "analyse again with --against"),
         ("curves", ["vit_x"], {}, "no model 'vit_x'"),
         ("curves", [], {"normalize": "best"}, "unknown normalisation 'best'"),
         ("compare", [], {"tokens": "cls"}, "no readout 'cls'"),

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from matplotlib.collections import PolyCollection
 
 from refiner_cka import plots
 from refiner_cka.errors import ResultError
-from tests.plots.drawn import data_lines, end_labels, figure_of, overlapping, text_boxes
+from tests.plots.drawn import (
+    bands,
+    caption_of,
+    corners,
+    data_lines,
+    end_labels,
+    figure_of,
+    note_of,
+    overlapping,
+    text_boxes,
+)
 from tests.synthetic import synthetic_result, with_smoothing
 
 GROUPS = {"ViT-S": ["v0", "v1", "v2"], "DeiT-S": ["d0", "d1"]}
@@ -26,14 +35,6 @@ def thin_lines(ax):
     return [line for line in ax.lines if line.get_marker() == "None"]
 
 
-def bands(ax):
-    return [each for each in ax.collections if isinstance(each, PolyCollection)]
-
-
-def corners(band):
-    return {tuple(point) for point in band.get_paths()[0].vertices}
-
-
 def test_a_group_is_drawn_as_mean_spread_and_each_training(result):
     ax = plots.curves(result, normalize="none")
     assert [text.get_text() for text in end_labels(ax).texts] == sorted(
@@ -46,27 +47,34 @@ def test_a_group_is_drawn_as_mean_spread_and_each_training(result):
         np.testing.assert_array_equal(
             line.get_ydata(), result.curve(model, normalize="none").values
         )
-    vit, deit, resnet = bands(ax)
+    grey, light, vit, deit, resnet = bands(ax)
     for band, name in ((vit, "ViT-S"), (deit, "DeiT-S")):
         curve = result.curve(name, normalize="none")
         assert corners(band) >= set(zip(curve.depth, curve.values - curve.spread, strict=True))
         assert corners(band) >= set(zip(curve.depth, curve.values + curve.spread, strict=True))
     curve = result.curve("resnet", normalize="none")
     assert corners(resnet) >= set(zip(curve.depth, curve.upper, strict=True))
+    whole = result.curve("resnet", normalize="none", band="simultaneous")
+    assert corners(light) >= set(zip(whole.depth, whole.upper, strict=True))
+    everywhere = [result.null(model).quantile(0.975)[:, -1].max() for model in result.models]
+    assert max(value for _, value in corners(grey)) == max(everywhere)
     # An outline is over trainings, a filled band over images.
     assert [band.get_linewidth()[0] > 0 for band in (vit, deit, resnet)] == [True, True, False]
-    assert ax.get_title(loc="left") == "outlined: SD over 2 or 3 trainings"
+    assert ax.get_title(loc="left").splitlines() == [
+        "outlined: SD over 2 or 3 trainings",
+        "grey: where unrelated images lie (95 %)",
+    ]
 
 
 @pytest.mark.parametrize("draw", [plots.compare, plots.smoothing, plots.attention])
 def test_the_caption_says_what_each_band_is_over(result, draw):
-    both = draw(result).get_supxlabel()
+    both = caption_of(draw(result))
     assert "95 % bands" in both
-    assert both.endswith("; outlined: SD over 2 or 3 trainings")
-    groups = draw(result, models=["ViT-S"]).get_supxlabel()
-    assert "95 %" not in groups
-    assert groups.endswith("; outlined: SD over 3 trainings")
-    assert "outlined" not in draw(result, models=["v0", "resnet"]).get_supxlabel()
+    assert "outlined: SD over 2 or 3 trainings" in both
+    groups = caption_of(draw(result, models=["ViT-S"]))
+    assert "95 % bands" not in groups
+    assert "outlined: SD over 3 trainings" in groups
+    assert "outlined" not in caption_of(draw(result, models=["v0", "resnet"]))
 
 
 def test_measures_of_groups_are_means_over_trainings(result):
@@ -86,20 +94,24 @@ def test_a_contrast_of_groups_has_its_interval_over_trainings(result):
     (band,) = bands(ax)
     assert corners(band) >= set(zip(difference.depth, difference.upper, strict=True))
     assert band.get_linewidth()[0] > 0
-    assert ax.get_title(loc="left") == ("ViT-S minus DeiT-S; outlined: 95 % over 5 trainings")
+    assert note_of(ax) == "ViT-S minus DeiT-S; outlined: 95 % over 5 trainings"
 
 
 def test_the_ceiling_is_drawn_with_errors_over_images_and_each_pair(result):
     ax = plots.ceiling(result)
-    for group, line, band in zip(GROUPS, data_lines(ax), bands(ax), strict=True):
+    light, dark = bands(ax)[:2], bands(ax)[2:]
+    for group, line, outer, band in zip(GROUPS, data_lines(ax), light, dark, strict=True):
         found = result.ceiling(group)
         np.testing.assert_array_equal(line.get_ydata(), found.values)
         assert corners(band) >= set(zip(found.depth, found.upper, strict=True))
         assert band.get_linewidth()[0] == 0
+        whole = result.ceiling(group, band="simultaneous")
+        assert corners(outer) >= set(zip(whole.depth, whole.upper, strict=True))
     pairs = [("v0", "v1"), ("v0", "v2"), ("v1", "v2")]
     for pair, line in zip(pairs, thin_lines(ax), strict=True):
         np.testing.assert_array_equal(line.get_ydata(), np.diagonal(result.cka(*pair)))
-    assert ax.get_title(loc="left") == "thin: pairs of trainings; 95 % bands over images"
+    assert ax.get_title(loc="left") == "thin: pairs of trainings"
+    assert "95 % bands, jackknife over 20 folds of images: dark" in caption_of(ax)
     assert overlapping(text_boxes(figure_of(ax), end_labels(ax).texts)) == 0
 
 

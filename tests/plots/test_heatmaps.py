@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from refiner_cka import plots
 from refiner_cka.plots.heatmaps import common_path, thinned
-from tests.plots.drawn import LEAVES, RESNET, figure_of, overlapping
-from tests.synthetic import synthetic_result
+from tests.plots.drawn import LEAVES, RESNET, figure_of, note_of, overlapping
+from tests.synthetic import synthetic_result, with_index
 
 
 def test_heatmap_holds_the_matrix_with_the_first_layers_at_the_lower_left():
@@ -34,6 +35,88 @@ def test_heatmap_of_all_models_marks_their_borders():
     assert [
         line.get_ydata()[0] for line in ax.lines if line.get_xdata()[0] != line.get_xdata()[1]
     ] == [11.5]
+
+
+@pytest.fixture(scope="module")
+def few():
+    """So few images that a first layer of its own is within chance of all others."""
+    models = {"vit_s": 6, "deit_s": 4}
+    return synthetic_result(models, batches=2, references=["labels"], unresolved=["vit_s"])
+
+
+@pytest.mark.parametrize("shown", [("vit_s",), ("vit_s", "deit_s"), ()])
+def test_dots_mark_pairs_within_chance(few, shown):
+    ax = plots.heatmap(few, *shown)
+    within = few.p_values(*shown, tokens="all") >= 0.05
+    assert 0 < within.sum() < within.size
+    (dots,) = ax.collections
+    assert {tuple(dot) for dot in dots.get_offsets()} == {
+        (column, row) for row, column in np.argwhere(within)
+    }
+    assert "dots: within chance" in note_of(ax)
+    figure_of(ax).draw_without_rendering()
+    cell = ax.bbox.height / within.shape[0] / figure_of(ax).dpi * 72
+    assert np.sqrt(dots.get_sizes()[0]) < 0.6 * cell
+
+
+def test_no_dots_where_all_pairs_are_above_chance_or_undefined():
+    ax = plots.heatmap(synthetic_result(constant=[("vit_s", 3)]), "vit_s")
+    assert not ax.collections
+    assert note_of(ax) == "hatched: undefined"
+
+
+def test_approximate_chance_is_said_where_it_decides(few):
+    def said(fourth):
+        rough = replace(few, sums={**few.sums, "similarity/cka/fourth": fourth})
+        return note_of(plots.heatmap(rough, "vit_s"))
+
+    fourth = np.zeros_like(few.sums["similarity/cka/fourth"])
+    assert "dots: within chance;" in said(fourth)
+    clear, within = np.argwhere(few.p_values(tokens="all")[:6, :6] >= 0.05)[0], (4, 5)
+    for pair, expected in ((clear, True), (within, False)):
+        one = fourth.copy()
+        one[tuple(pair)] = one[tuple(pair[::-1])] = few.sums["similarity/cka/variance"].max() ** 2
+        assert ("(approximate)" in said(one)) == expected
+
+
+def test_values_clearly_below_the_scale_are_said(few):
+    least = few.cka("vit_s").min()
+    assert least < -0.05
+    ax = plots.heatmap(few, "vit_s")
+    assert f"least \N{MINUS SIGN}{-least:.2f}" in note_of(ax)
+    assert ax.images[0].colorbar.extend == "min"
+    # Unrelated images lie on both sides of 0, which says nothing.
+    within = plots.heatmap(synthetic_result({"a": 3}), "a")
+    assert within.images[0].colorbar.extend == "neither"
+    assert note_of(within) == ""
+
+
+def test_what_layers_share_beyond_a_reference():
+    result = synthetic_result({"vit_s": 6, "deit_s": 4}, references=["labels", "pixels"])
+    for shown in (("vit_s",), ("vit_s", "deit_s")):
+        ax = plots.heatmap(result, *shown, given="pixels")
+        expected = result.partial(*shown, given="pixels").values
+        np.testing.assert_array_equal(ax.images[0].get_array(), expected)
+        assert note_of(ax).startswith("given pixels")
+        assert ax.images[0].colorbar.ax.get_ylabel() == "Partial CKA"
+        assert not ax.collections
+
+
+def test_references_are_no_rows_of_a_heatmap_but_may_be_asked_for():
+    result = synthetic_result({"vit_s": 6, "deit_s": 4}, references=["labels"])
+    assert plots.heatmap(result).images[0].get_array().shape == (10, 10)
+    ax = plots.heatmap(result, "vit_s", "labels")
+    np.testing.assert_array_equal(ax.images[0].get_array(), result.cka("vit_s", "labels"))
+    assert ax.get_xlabel() == "labels"
+
+
+def test_another_index_names_the_colours():
+    result = with_index(
+        synthetic_result({"a": 3}), "rsa", "RSA", synthetic_result({"a": 3}, seed=1)
+    )
+    ax = plots.heatmap(result, "a", index="rsa")
+    np.testing.assert_array_equal(ax.images[0].get_array(), result.similarity("rsa", "a").values)
+    assert ax.images[0].colorbar.ax.get_ylabel() == "RSA"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,87 @@
+"""Similarity of each layer to what is no model: the labels, the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from matplotlib.figure import Figure
+
+from ..results import trainings
+from ..results.estimate import Estimate
+from ..results.result import Result
+from . import captions
+from .bands import Chance, Curve
+from .labels import EndLabels
+from .lines import HEIGHT, draw_curves, labels, limits
+from .style import COLUMN, PAGE, NothingToDraw, checked_names, new_figure, palette, paper
+
+
+def against(
+    result: Result,
+    *,
+    models: Sequence[str] | None = None,
+    tokens: str | None = None,
+    index: str = "cka",
+) -> Figure:
+    """Draw the similarity of each layer to the references over relative depth, a panel for each of them.
+
+    With the labels it says at which depth class information arises. Lines, bands and the grey of chance are those
+    of raw curves in `curves`, but that there is no band for the whole curve.
+
+    Args:
+        result: what was measured.
+        models: the models and groups to draw; see `curves`.
+        tokens: readout; the first of the run if none is named.
+        index: one of the similarity indices of the result.
+
+    Raises:
+        ResultError: no such model, readout or index; no references in this result.
+    """
+    if not result.references:
+        raise NothingToDraw("no references in this result: analyse again with --against labels")
+    names = checked_names(result, models, tokens)
+    columns = min(2, len(result.references))
+    rows = -(-len(result.references) // columns)
+    looks, remarks = palette(result, names), dict[str, None]()
+    with paper():
+        figure = new_figure(PAGE if columns == 2 else COLUMN, HEIGHT * rows)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax in axes[len(result.references) :]:
+            ax.set_axis_off()
+        for place, (ax, reference) in enumerate(zip(axes, result.references, strict=False)):
+            drawn = [_curve(result, name, reference, tokens, index) for name in names]
+            chance = _chance(result, names, reference, tokens, index)
+            lines, grey = draw_curves(ax, drawn, looks, limits(drawn), chance)
+            ax.set_ylabel(f"{captions.named(result, index)}($l$, {reference})")
+            estimates = [curve.each for curve in drawn]
+            remarks |= dict.fromkeys([captions.outlined(estimates), grey])
+            if place % columns == columns - 1 or reference == result.references[-1]:
+                EndLabels(ax, lines, labels(names, estimates, 18))
+        rests = captions.of_similarity(result, index, drawn)
+        captions.write(axes[0], [rests, captions.joined(*remarks)])
+    return figure
+
+
+def _curve(result: Result, name: str, reference: str, tokens: str | None, index: str) -> Curve:
+    each = tuple(
+        _column(result.similarity(index, model, reference, tokens=tokens))
+        for model in result.trainings(name)
+    )
+    return Curve(trainings.mean(each), thin=each) if name in result.groups else Curve(each[0])
+
+
+def _column(found: Estimate) -> Estimate:
+    """Return similarities with one row `(L, 1)` as a curve `(L,)`."""
+    ends = {name: getattr(found, name)[:, 0] for name in ("values", "se", "lower", "upper")}
+    return replace(found, **ends)
+
+
+def _chance(
+    result: Result, names: Sequence[str], reference: str, tokens: str | None, index: str
+) -> Chance | None:
+    return Chance.around(
+        result.null(model, reference, tokens=tokens, index=index)
+        for name in names
+        for model in result.trainings(name)
+    )
