@@ -14,8 +14,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import ResultError
-from ..results.chance import corrected
-from ..results.jackknife import CONFIDENCE
+from ..results.chance import ALPHA
 from ..results.result import Result
 from ..sums import Array, Layer
 from .style import COLUMN, SMALL, new_figure, note, paper, shortened
@@ -113,7 +112,7 @@ def _mark_chance(
 ) -> str:
     """Mark the cells that are within chance by dots, and return what to say of them; nothing if there are none."""
     null = result.null(model, other, tokens=tokens, index=index)
-    within = corrected(null.p_values(), "holm") >= 1 - CONFIDENCE
+    within = null.p_values("holm") >= ALPHA
     if not within.any():
         return ""
     rows, columns = np.nonzero(within)

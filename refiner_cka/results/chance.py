@@ -22,6 +22,9 @@ Correction = Literal["holm", "none"]
 ROUGH = 0.3
 """Share of fourth powers, that is of few images, in the variance, from which on p-values are approximate."""
 
+ALPHA = 0.05
+"""What a p-value has to be below for a similarity, or a difference, to be called one."""
+
 _NORMAL = 1e-4
 """Skewness below which the distribution is normal to within rounding."""
 
@@ -35,21 +38,31 @@ class Null:
         sd: the same shape, standard deviation by chance; the mean is 0.
         skewness: the same shape.
         rough: the same shape, whether so few images carry it that p-values are approximate.
+        same: whether rows and columns are the same layers.
     """
 
     values: Array
     sd: Array
     skewness: Array
     rough: npt.NDArray[np.bool_]
+    same: bool = False
 
     @classmethod
-    def of(cls, values: Array, own: tuple[Array, Array], moments: Sequence[Array]) -> Null:
+    def of(
+        cls,
+        values: Array,
+        own: tuple[Array, Array],
+        moments: Sequence[Array],
+        *,
+        same: bool = False,
+    ) -> Null:
         """Make it of summed moments.
 
         Args:
             values: `(L, L')`, the similarity found.
             own: `(L,)` and `(L',)`, products of layers with themselves.
             moments: variance, third moment and fourth powers of the products, `(L, L')` each.
+            same: whether rows and columns are the same layers.
         """
         variance, third, fourth = moments
         # Products of features near the ends of float32 have moments beyond float64: nothing is known of those.
@@ -64,10 +77,28 @@ class Null:
             # One factor at a time: the powers of large or small features leave the range of float64 sooner.
             third / positive / np.sqrt(positive),
             fourth / positive / positive > ROUGH,
+            same,
         )
 
-    def p_values(self) -> Array:
-        """Return the probability that unrelated images are at least as similar, one-sided."""
+    def p_values(self, correct: Correction = "none") -> Array:
+        """Return the probability that unrelated images are at least as similar, one-sided.
+
+        Args:
+            correct: `holm` corrects for the number of pairs. Of the same layers in rows and columns each pair
+                counts once, and a layer with itself, which is NaN, not at all.
+
+        Raises:
+            ResultError: no such correction.
+        """
+        found = self._p_values()
+        if not self.same or correct == "none":
+            return corrected(found, correct)
+        below = np.tril_indices(len(found), -1)
+        result = np.full_like(found, np.nan)
+        result[below] = result.T[below] = corrected(found[below], correct)
+        return result
+
+    def _p_values(self) -> Array:
         from scipy.special import gammainc, gammaincc, ndtr
 
         z, gamma = self.values / self.sd, self.skewness

@@ -70,6 +70,11 @@ class Estimate:
         }
         return replace(self, **arrays)
 
+    def block(self, pairs: Any, depth: Array) -> Estimate:
+        """Return the estimate of some pairs of layers, indexed as an array is, of rows at these depths."""
+        names = ("values", "se", "lower", "upper")
+        return replace(self, depth=depth, **{name: getattr(self, name)[pairs] for name in names})
+
     def as_dict(self) -> dict[str, Any]:
         """Return JSON types; numbers that are undefined are None."""
         return {name: as_json(value) for name, value in vars(self).items() if value is not None}

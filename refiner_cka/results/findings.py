@@ -14,16 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..sums import LAYERS
-from .chance import corrected
+from .chance import ALPHA, corrected
 from .estimate import Estimate
 from .jackknife import t_p_value
 from .result import Result
 
 SIMILAR = 0.9
 """CKA with the last layer from which on a layer is called similar to it."""
-
-ALPHA = 0.05
-"""What a p-value has to be below for a difference, or a similarity, to be called one."""
 
 
 @dataclass(frozen=True)
@@ -244,13 +241,13 @@ def within_chance(result: Result) -> tuple[WithinChance, ...]:
         names = dict.fromkeys(layer.model for layer in result.layers if layer.tokens == tokens)
         for model, other in itertools.combinations_with_replacement(names, 2):
             null = result.null(model, other, tokens=tokens)
-            counted = np.ones(null.values.shape, bool)
-            counted = np.tril(counted, -1) if model == other else counted
-            p_values = corrected(null.p_values()[counted], "holm")
-            pairs = int(np.isfinite(p_values).sum())
-            chance = p_values >= ALPHA
-            rough = bool(null.rough[counted][chance].any())
-            found.append(WithinChance(model, other, tokens, int(chance.sum()), pairs, rough))
+            p_values = null.p_values("holm")
+            # Of one model each pair is there twice.
+            times = 2 if model == other else 1
+            chance, pairs = p_values >= ALPHA, int(np.isfinite(p_values).sum()) // times
+            rough = bool(null.rough[chance].any())
+            count = int(chance.sum()) // times
+            found.append(WithinChance(model, other, tokens, count, pairs, rough))
     return tuple(found)
 
 

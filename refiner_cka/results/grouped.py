@@ -1,4 +1,4 @@
-"""What a result says of groups, the trainings of one recipe, beside what it says of each model."""
+"""Curves along depth: of a model, or of a group, the trainings of one recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .statistics import Normalize
 
 
 class Grouped(Similarities):
-    """The part of a result that answers for a group of trainings where a model's name is asked for."""
+    """The part of a result that is about curves, of a model or of a group of trainings."""
 
     def curve(
         self,
@@ -36,7 +36,7 @@ class Grouped(Similarities):
         """
         if group := trainings.of(self.groups, model, band):
             return trainings.mean(self._curves(group, normalize, tokens, index))
-        return super().curve(model, normalize=normalize, tokens=tokens, index=index, band=band)
+        return statistics.curve(self._products(model, tokens, index), normalize, band)
 
     def contrast(
         self,
@@ -59,9 +59,8 @@ class Grouped(Similarities):
             return trainings.contrast(
                 *(self._curves(group, normalize, tokens, index) for group in groups)
             )
-        return super().contrast(
-            model, other, normalize=normalize, tokens=tokens, index=index, band=band
-        )
+        first, second = (self._products(each, tokens, index) for each in (model, other))
+        return statistics.contrast(first, second, normalize, band)
 
     def ceiling(
         self,

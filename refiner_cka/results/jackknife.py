@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ResultError
 from ..sums import Array
 
 MIN_FOLDS = 12
@@ -130,10 +131,15 @@ def critical(replicates: Array, band: Band) -> float:
     Args:
         replicates: `(g, K)`, leaving out one fold each.
         band: pointwise or simultaneous.
+
+    Raises:
+        ResultError: no such band.
     """
     from scipy.optimize import brentq
     from scipy.special import chdtr, stdtrit
 
+    if band not in BANDS:
+        raise ResultError(f"unknown band {band!r}; choose {' or '.join(BANDS)}")
     folds = len(replicates)
     pointwise = float(t_quantile(folds))
     if band == "pointwise" or folds < 2:

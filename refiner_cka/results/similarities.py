@@ -13,8 +13,7 @@ from . import chance, statistics
 from .chance import Correction, Match, Null
 from .contents import Contents
 from .estimate import Estimate
-from .jackknife import Band, Products
-from .statistics import Normalize
+from .jackknife import Products
 
 SAME = 1e-6
 """CKA so near 1 is 1: a float32 Gram matrix is right to a few roundings of 1.2e-7."""
@@ -108,11 +107,8 @@ class Similarities(Contents):
         Returns:
             `(L, L')`; NaN in the row and column of a degenerate layer. Errors are NaN with fewer than 12 images.
         """
-        rows, depth = self._places(index, model, tokens)
-        columns = rows if other is None else self._places(index, other, tokens)[0]
-        block, of = np.ix_(rows, columns), self._estimate(index)
-        ends = of.values[block], of.se[block], of.lower[block], of.upper[block]
-        return Estimate(*ends, depth, of.folds)
+        rows, columns, depth = self._sides(index, model, other, tokens)
+        return self._estimate(index).block(np.ix_(rows, columns), depth)
 
     def cka(
         self, model: str | None = None, other: str | None = None, *, tokens: str | None = None
@@ -158,10 +154,10 @@ class Similarities(Contents):
             other: see `similarity`.
             tokens: see `similarity`.
             index: see `similarity`.
-            correct: `holm` corrects for the number of pairs; `none` leaves each on its own.
+            correct: `holm` corrects for the number of pairs, of which those of the same layers count once, and a
+                layer with itself, which is NaN, not at all; `none` leaves each on its own.
         """
-        null = self.null(model, other, tokens=tokens, index=index)
-        return chance.corrected(null.p_values(), correct)
+        return self.null(model, other, tokens=tokens, index=index).p_values(correct)
 
     def best_match(
         self, model: str, other: str, *, tokens: str | None = None, index: str = "cka"
@@ -174,7 +170,7 @@ class Similarities(Contents):
         null = self.null(model, other, tokens=tokens, index=index)
         p_values = null.p_values()
         paths, others = (
-            [self.layers[row].path for row in self._places(index, name, tokens)[0]]
+            [self.stack[row].path for row in self._places(index, name, tokens)[0]]
             for name in (model, other)
         )
         matches = []
@@ -217,13 +213,10 @@ class Similarities(Contents):
             raise ResultError(
                 f"no reference {given!r} in this result, which has {known}: analyse again with --against {given}"
             )
-        rows, depth = self._places(index, model, tokens)
-        columns = rows if other is None else self._places(index, other, tokens)[0]
+        rows, columns, depth = self._sides(index, model, other, tokens)
         wanted = np.concatenate([rows, columns, self.rows(given)])
         of = statistics.similarity(self._all_products(index).of(wanted), statistics.partial_values)
-        block = slice(len(rows)), slice(len(rows), None)
-        ends = of.values[block], of.se[block], of.lower[block], of.upper[block]
-        return Estimate(*ends, depth, of.folds)
+        return of.block((slice(len(rows)), slice(len(rows), None)), depth)
 
     def null(
         self,
@@ -234,45 +227,11 @@ class Similarities(Contents):
         index: str = "cka",
     ) -> Null:
         """Return the distribution of the similarity of unrelated images; for the arguments see `similarity`."""
-        rows, _ = self._places(index, model, tokens)
-        columns = rows if other is None else self._places(index, other, tokens)[0]
+        rows, columns, _ = self._sides(index, model, other, tokens)
         block, own = np.ix_(rows, columns), np.diagonal(self._sum(index, "products"))
         moments = [self._sum(index, part)[block] for part in ("variance", "third", "fourth")]
-        return Null.of(self._values(index)[block], (own[rows], own[columns]), moments)
-
-    def curve(
-        self,
-        model: str,
-        *,
-        normalize: Normalize = "first-last",
-        tokens: str | None = None,
-        index: str = "cka",
-        band: Band = "pointwise",
-    ) -> Estimate:
-        """Return the similarity of each layer to the last along one model's depth, with errors.
-
-        Args:
-            model: name of the model.
-            normalize: `first-last` s(l) = CKA(l, last) / CKA(first, last); `min-max`; `none`.
-            tokens: readout; the first of the run if none is named.
-            index: one of `indices`.
-            band: `pointwise` intervals, or `simultaneous` ones, within which the whole curve lies with 95 %.
-        """
-        return statistics.curve(self._products(model, tokens, index), normalize, band)
-
-    def contrast(
-        self,
-        model: str,
-        other: str,
-        *,
-        normalize: Normalize = "none",
-        tokens: str | None = None,
-        index: str = "cka",
-        band: Band = "pointwise",
-    ) -> Estimate:
-        """Return the curve of `model` minus that of `other` over relative depth, with its paired error."""
-        first, second = (self._products(each, tokens, index) for each in (model, other))
-        return statistics.contrast(first, second, normalize, band)
+        same = np.array_equal(rows, columns)
+        return Null.of(self._values(index)[block], (own[rows], own[columns]), moments, same=same)
 
     def degenerate(self) -> tuple[Layer, ...]:
         """Return the rows whose CKA is undefined: constant or non-finite features."""
@@ -347,6 +306,13 @@ class Similarities(Contents):
 
     def _products(self, model: str, tokens: str | None, index: str = "cka") -> Products:
         return self._all_products(index).of(self.rows(model, tokens=tokens))
+
+    def _sides(
+        self, index: str, model: str | None, other: str | None, tokens: str | None
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Array]:
+        """Return rows and columns that a question about pairs is of, and the depth of the rows."""
+        rows, depth = self._places(index, model, tokens)
+        return rows, rows if other is None else self._places(index, other, tokens)[0], depth
 
     def _places(
         self, name: str, model: str | None, tokens: str | None, maps: str | None = None

@@ -13,9 +13,9 @@ import numpy as np
 from ..errors import some
 from ..sums import MIN_BATCH
 from . import findings
+from .chance import ALPHA
 from .estimate import Estimate, as_json
 from .findings import (
-    ALPHA,
     SIMILAR,
     Beyond,
     Comparison,

@@ -123,3 +123,14 @@ def test_the_best_match_is_the_most_similar_layer_corrected_for_the_search():
         # The greatest of two has the smaller p-value, if both have the same width of chance.
         assert match.p == corrected(p_values[row], "holm")[column]
         assert match.lower < match.similarity < match.upper
+
+
+def test_of_one_model_each_pair_counts_once():
+    """Of the same layers in rows and columns the matrix holds each pair twice, and each layer with itself."""
+    result = synthetic_result({"a": 4}, unresolved=["a"], batches=4)
+    raw, found = result.p_values("a", correct="none"), result.p_values("a")
+    below = np.tril_indices(4, -1)
+    np.testing.assert_array_equal(found[below], corrected(raw[below], "holm"))
+    np.testing.assert_array_equal(found, found.T)
+    assert np.isnan(np.diagonal(found)).all()
+    np.testing.assert_array_equal(found, result.p_values("a", "a"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from refiner_cka.errors import ResultError
 from refiner_cka.results.jackknife import (
     CONFIDENCE,
     MIN_FOLDS,
@@ -112,3 +113,8 @@ def test_layers_that_do_not_vary_or_are_undefined_widen_no_band():
         assert critical(nothing, "simultaneous") == critical(nothing, "pointwise")
     assert np.isnan(errors(more)[2])
     assert errors(more)[0] == pytest.approx(0, abs=1e-13)
+
+
+def test_an_unknown_band_is_refused_by_name():
+    with pytest.raises(ResultError, match="unknown band 'wide'; choose pointwise or simultaneous"):
+        critical(np.ones((20, 2)), "wide")
