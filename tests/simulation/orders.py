@@ -29,7 +29,7 @@ def runs(scheme: str, images: int, seeds: Seeds) -> dict[str, Array]:
     population, found = two_models("in turn"), []
     for seed in seeds:
         features = population.features(np.random.default_rng(seed), images)
-        products = product.products(batches(features), SCHEMES[scheme])
+        products = product.products(batches(features), fold=SCHEMES[scheme])
         pairs = np.triu_indices(len(products.total), 1)
         found.append(product.as_array(statistics.similarity(products))[:, *pairs])
     return {"pair": np.stack(found)}
