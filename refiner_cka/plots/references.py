@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from matplotlib.figure import Figure
 
 from ..results import trainings
-from ..results.estimate import Estimate
 from ..results.result import Result
 from . import captions
 from .bands import Chance, Curve
@@ -64,17 +62,12 @@ def against(
 
 
 def _curve(result: Result, name: str, reference: str, tokens: str | None, index: str) -> Curve:
-    each = tuple(
-        _column(result.similarity(index, model, reference, tokens=tokens))
+    pairs = [
+        result.similarity(index, model, reference, tokens=tokens)
         for model in result.trainings(name)
-    )
+    ]
+    each = tuple(found.block((slice(None), 0), found.depth) for found in pairs)
     return Curve(trainings.mean(each), thin=each) if name in result.groups else Curve(each[0])
-
-
-def _column(found: Estimate) -> Estimate:
-    """Return similarities with one row `(L, 1)` as a curve `(L,)`."""
-    ends = {name: getattr(found, name)[:, 0] for name in ("values", "se", "lower", "upper")}
-    return replace(found, **ends)
 
 
 def _chance(
