@@ -47,17 +47,22 @@ PRODUCTS = "similarity/cka/products"
 ANALYZE = ["analyze", "--model", "interrupting:build,label=mine", "--layers", "*", *SMALL]
 
 
+def ignoring_nothing():
+    """Heed the signals that a process inherits as ignored: Ctrl-C in the background, SIGHUP under nohup."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def run(how, *arguments):
     """Run the command line in a process of its own, which ends in the fifth of six batches."""
     Path("interrupting.py").write_text(INTERRUPTED)
-    # What a shell starts in the background ignores Ctrl-C, and so would what it starts.
     return subprocess.run(
         [sys.executable, "-m", "cli.app", *ANALYZE, *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "HOW": how},
         check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=ignoring_nothing,
     )
 
 
@@ -145,7 +150,7 @@ with Interrupting() as interrupting:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=ignoring_nothing,
     )
     assert done.stdout == "saving 143\nsaved 143\n"
     assert done.returncode == -signal.SIGINT
