@@ -123,7 +123,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
     meters = tuple(meter for make in METERS.values() if (meter := make(setting)) is not None)
     reads = _most([meter.reads for meter in meters], readouts)
     subjects = _subjects(models, options)
-    check_groups(subjects)
+    check_groups(subjects, [name for meter in meters for name in meter.reserved])
     lines = [line for each in subjects if (line := each.assumption(source.input_shape))]
     found: list[Model] = []
     for subject in subjects:
