@@ -113,8 +113,6 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         source, batch_size=options.batch_size, images=options.images, seed=options.seed
     )
     part, parts = options.shard
-    if not 1 <= part <= parts:
-        raise DataError(f"--shard {part}/{parts}: the first number must be from 1 to the second")
     if part > len(plan.batches):
         raise DataError(
             f"--shard {part}/{parts} would be empty: the run has {len(plan.batches)} batches"

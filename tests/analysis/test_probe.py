@@ -216,7 +216,8 @@ def test_attention_that_is_not_called_once_for_some_images_is_refused(times):
     )
     analysed = subject(module, ["norm"], preprocessing=sized(32))
     with pytest.raises(
-        rc.LayerError, match=f"blocks.0.attn.attn_drop was called {times} times .*measure without it"
+        rc.LayerError,
+        match=f"blocks.0.attn.attn_drop was called {times} times .*measure without it",
     ):
         run(analysed, data, batch_size=8, attention=True)
 

@@ -55,8 +55,8 @@ def test_a_model_that_does_not_take_the_images_is_refused_in_one_line():
         ({"tokens": "everything"}, rc.LayerError, "unknown --tokens 'everything'"),
         ({"index": "cca"}, rc.LayerError, "unknown --index 'cca'; choose from cka, cka-cosine"),
         ({"index": "knn", "batch_size": 19}, rc.DataError, "knn takes batches of at least 20"),
-        ({"batch_size": 3}, rc.DataError, "batch size of 3 is too small"),
-        ({"images": 2}, rc.DataError, "number of images of 2 is too small"),
+        ({"batch_size": 3}, rc.DataError, "--batch-size 3: it takes at least 4"),
+        ({"images": 2}, rc.DataError, "--images 2: it takes at least 4"),
         ({"shard": (3, 2)}, rc.DataError, "--shard 3/2"),
     ],
 )

@@ -91,7 +91,9 @@ def test_what_cannot_be_compared_with_is_refused(pictures):
 
 def test_a_group_that_is_called_as_a_reference_is_refused_before_any_forward_pass(pictures):
     trainings = [
-        rc.Subject.from_module(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), "0", name=name, group="labels")
+        rc.Subject.from_module(
+            torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), "0", name=name, group="labels"
+        )
         for name in ("one", "two")
     ]
     for each in trainings:
