@@ -22,7 +22,6 @@ import refiner_cka as rc
 
 from . import console
 
-
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a system answers whose file system has no locks, such as NFS without its daemon for them."""
 

@@ -54,7 +54,7 @@ def test_a_number_that_cannot_work_is_refused_before_anything_is_looked_at(optio
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("-inf")])
 def test_no_time_between_two_saves_is_refused_before_anything_is_looked_at(seconds):
-    with pytest.raises(rc.DataError, match="--save-every .*: it takes seconds, 0 or more"):
+    with pytest.raises(rc.DataError, match=r"--save-every .*: it takes seconds, 0 or more"):
         rc.analyze("no model", "no images", save_every=seconds)
     with pytest.raises(rc.DataError, match="--save-every"):
         rc.measure(None, save_every=seconds)

@@ -101,8 +101,8 @@ def measure(
 
     Raises:
         Interrupted: Ctrl-C; carries what this process measured.
-        DataError: no time to save; fewer than 4 images were readable; `resume` is of another analysis or of other images,
-            or one of several processes is.
+        DataError: no time to save; fewer than 4 images were readable; `resume` is of another analysis or of
+            other images, or one of several processes is.
         DeviceError: not even one image at a time fits the device's memory.
         ProcessError: another process of the run ended before its time.
     """

@@ -1,9 +1,11 @@
 """Loading in other processes."""
 
+import errno
 import os
 import pickle
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from torch.utils.data._utils import signal_handling
 
 from refiner_cka.errors import DataError
-from refiner_cka.images import load_batches, open_source, plan_batches
+from refiner_cka.images import UnreadableImage, batches, load_batches, open_source, plan_batches
 from tests.images.examples import (
     IMAGES,
     PICTURES,
@@ -100,3 +102,71 @@ def test_workers_leave_ctrl_c_to_the_main_process():
         return scene()
 
     assert [batch.images for batch in batches_of(Source(8, interrupted), workers=2)] == [4, 4]
+
+
+def test_batches_need_no_shared_memory(monkeypatch):
+    """Where /dev/shm is full torch fails in a thread of the loading process, and the batch never comes."""
+
+    def full(*_args, **_kwargs):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_filename_cpu_", full)
+    monkeypatch.setattr(batches, "PATIENCE", 2.0)
+    assert [batch.images for batch in batches_of(Source(8, lambda _: scene()), workers=2)] == [4, 4]
+
+
+def test_tensors_that_are_shared_stay_so_on_their_way():
+    source = Source(4, lambda _: scene())
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+    same = replace(SMALL, mean=(0.1, 0.2, 0.3))
+    (batch,) = load_batches(source, plan, [0], [SMALL, same], workers=1)
+    assert batch.inputs[SMALL] is batch.inputs[same]
+    assert not batch.inputs[SMALL].is_shared()
+
+
+def test_loading_processes_that_hang_end_in_one_line(monkeypatch):
+    monkeypatch.setattr(batches, "PATIENCE", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(
+        DataError, match=r"no image came from any of 2 loading .*--workers 0"
+    ) as caught:
+        batches_of(Source(8, lambda _: signal.pause()), workers=2)
+    assert "\n" not in str(caught.value)
+    assert 0.5 <= time.monotonic() - begun < 8
+
+
+def test_a_source_that_is_slow_but_alive_is_waited_for(monkeypatch):
+    """A batch takes three times as long as an image may."""
+    monkeypatch.setattr(batches, "PATIENCE", 0.6)
+
+    def slow(index):
+        time.sleep(0.45)
+        if index % 2:
+            raise UnreadableImage("broken")
+        return scene()
+
+    loaded = batches_of(Source(4, slow), workers=1)
+    assert [batch.images + len(batch.unreadable) for batch in loaded] == [4]
+
+
+def test_a_run_that_takes_long_over_a_batch_does_not_take_its_loaders_for_stalled(monkeypatch):
+    monkeypatch.setattr(batches, "PATIENCE", 0.3)
+    source = Source(16, lambda _: scene())
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+    for batch in load_batches(source, plan, range(4), [SMALL], workers=1):
+        time.sleep(0.4)
+        assert batch.images == 4
+
+
+def test_processes_that_cannot_be_started_are_refused_in_one_line(monkeypatch):
+    """With /dev/shm full there is no room for a semaphore either."""
+
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    with pytest.raises(
+        DataError, match=r"cannot start 1 loading processes: No space left .*0: none"
+    ):
+        batches_of(Source(4, lambda _: scene()), workers=1)

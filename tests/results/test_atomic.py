@@ -102,7 +102,7 @@ def test_places_that_cannot_be_written(tmp_path):
     "place", ["x" * 300 + "/run.h5", "a/b/" + "x" * 300 + "/run.h5", "x/" * 3000 + "run.h5"]
 )
 def test_a_name_that_is_too_long_is_refused_beforehand(tmp_path, place):
-    with pytest.raises(ResultFileError, match="File name too long in .*; name another --out"):
+    with pytest.raises(ResultFileError, match=r"File name too long in .*; name another --out"):
         check_writable(tmp_path / place)
     assert os.listdir(tmp_path) == []
     check_writable(tmp_path / "a" / "b" / "run.h5")
