@@ -169,7 +169,8 @@ def _plan(analysis: rc.Analysis, target: output.Target) -> None:
     measures = ", ".join(quantity.name for quantity in analysis.quantities)
     console.say(f"measured: {measures}; along {axes}")
     state = "replaced" if target.path.exists() else "written"
-    console.say(f"{target.path} would be {state}; nothing is, after --dry-run")
+    figures = " and the figures beside it" if analysis.options.shard == (1, 1) else ""
+    console.say(f"{target.path}{figures} would be {state}; nothing is, after --dry-run")
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -37,6 +37,9 @@ from .source import ImageSource, UnreadableImage
 PATIENCE = 50.0
 """Seconds without any image after which loading processes count as stalled."""
 
+AHEAD = 2
+"""Batches that each loading process holds ready."""
+
 _LOOKS = 10
 """How often they are looked at in that time."""
 
@@ -139,7 +142,7 @@ def load_batches(
         plan: their batches.
         wanted: positions in `plan.batches`.
         preprocessings: of all models.
-        workers: processes that load ahead, two batches each; 0 loads in this process. The batches
+        workers: processes that load ahead, `AHEAD` batches each; 0 loads in this process. The batches
             are the same whatever the number.
         pin_memory: put tensors into page-locked memory, for faster copies to a GPU.
 
@@ -158,6 +161,7 @@ def load_batches(
         num_workers=processes,
         pin_memory=pin_memory,
         timeout=PATIENCE / _LOOKS if processes else 0,
+        prefetch_factor=AHEAD if processes else None,
         worker_init_fn=_ignore_interrupt,
         generator=torch.Generator(),  # else it draws from the global one, and so changes it
     )
