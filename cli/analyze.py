@@ -189,7 +189,9 @@ def _introduce(analysis: rc.Analysis) -> None:
         loaded = origin.get("loading") or f"{origin.get('weights', 'given')} weights"
         console.note(f"{model.name}: {len(model.rows_by_layer())} layers, {loaded}")
     count = sum(len(batch) for batch in analysis.plan.batches)
+    least = rc.results.MIN_FOLDS
+    few = "" if count >= least else f"; too few for errors, which take at least {least} images"
     console.note(
         f"{count} images of {analysis.source.description} in {len(analysis.plan.batches)} batches of "
-        f"{analysis.plan.batch_size}, on {analysis.provenance['device']}"
+        f"{analysis.plan.batch_size}, on {analysis.provenance['device']}{few}"
     )

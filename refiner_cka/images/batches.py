@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import numpy.typing as npt
@@ -166,8 +167,10 @@ def load_batches(
         generator=torch.Generator(),  # else it draws from the global one, and so changes it
     )
     try:
+        others = multiprocessing.active_children()
         loaded = _started(loader)
-        while (item := _next(loaded, batches, processes)) is not None:
+        own = [child for child in multiprocessing.active_children() if child not in others]
+        while (item := _next(loaded, batches, own)) is not None:
             if isinstance(item, DataError):
                 raise item
             yield item
@@ -282,7 +285,9 @@ def _stack(
 
 
 def _next(
-    loaded: Iterator[Batch | DataError | _Sent], batches: _Batches, processes: int
+    loaded: Iterator[Batch | DataError | _Sent],
+    batches: _Batches,
+    processes: Sequence[BaseProcess],
 ) -> Batch | DataError | None:
     """Return the next batch, or why there is none; `None` after the last.
 
@@ -298,9 +303,11 @@ def _next(
                 raise
             if time.monotonic() - max(waiting_since, batches.alive.value) < PATIENCE:
                 continue
+            for process in processes:
+                process.kill()  # else each is waited for again at the end
             raise DataError(
-                f"no image came from any of {processes} loading processes for {PATIENCE:.0f} s: the place of the "
-                "images does not answer, or the processes hang; go on with --workers 0, which loads in this "
+                f"no image came from any of {len(processes)} loading processes for {PATIENCE:.0f} s: the place of "
+                "the images does not answer, or the processes hang; go on with --workers 0, which loads in this "
                 "process, however long it takes"
             ) from None
         return item.item() if isinstance(item, _Sent) else item

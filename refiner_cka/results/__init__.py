@@ -2,6 +2,7 @@
 
 from .atomic import check_writable as check_writable
 from .estimate import Estimate as Estimate
+from .jackknife import MIN_FOLDS as MIN_FOLDS
 from .merging import differences as differences
 from .result import Result
 from .statistics import Normalize as Normalize

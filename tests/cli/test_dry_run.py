@@ -95,3 +95,8 @@ def test_a_batch_that_can_never_fit_is_refused_with_the_largest_that_does(monkey
         rc.DataError, match=r"the attention maps take .* no batch fits: .*no --attention"
     ):
         prepared(8, attention=True)
+
+
+def test_too_few_images_for_an_error_are_said_beforehand():
+    few = ["--model", "vit_nano", "--data", "digits", "--images", "11", "--dry-run"]
+    assert "too few for errors, which take at least 12 images" in succeed("analyze", *few).stderr
