@@ -92,8 +92,8 @@ def escaped(text: str) -> str:
 def number(value: float, error: float) -> str:
     """Return a value with its standard error as siunitx reads it: `0.512(13)` for 0.512 +- 0.013.
 
-    The error has two significant digits, or fewer where that takes more than `MOST_DECIMALS` decimals. It is
-    never shown as 0: without an error, or with one of exactly 0, the value stands alone.
+    The error has one or two significant digits by the rule of the Particle Data Group, of at most `MOST_DECIMALS`
+    decimals. It is never shown as 0: without an error, or with one of exactly 0, the value stands alone.
     """
     if not math.isfinite(value):
         return "{--}"
@@ -106,9 +106,13 @@ def number(value: float, error: float) -> str:
 
 
 def _decimals(error: float) -> int:
-    """Return how many decimals show an error with two significant digits."""
-    exponent = int(f"{error:.1e}".partition("e")[2])
-    return min(max(1 - exponent, 0), MOST_DECIMALS)
+    """Return how many decimals show an error.
+
+    Its first three digits decide: up to 354 it has two, up to 949 one, and from there on it is rounded to 1000
+    and has two (Particle Data Group, Review of Particle Physics, introduction, on rounding).
+    """
+    digits, _, exponent = f"{error:.2e}".partition("e")
+    return min(max((float(digits) <= 3.54) - int(exponent), 0), MOST_DECIMALS)
 
 
 def _format(cells: Sequence[str]) -> str:

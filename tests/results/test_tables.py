@@ -271,7 +271,7 @@ def test_latex_has_one_line_per_model_and_is_well_formed(tmp_path):
     cells = [cell.strip() for cell in body[1].removesuffix("\\\\").split("&")]
     assert cells[:2] == ["vit\\_s", "5"]
     for cell, value, error in zip(cells[2:6], raw.values, raw.se, strict=False):
-        assert as_siunitx(cell) == pytest.approx((value, error), abs=0.05 * error)
+        assert as_siunitx(cell) == pytest.approx((value, error), abs=0.15 * error)
     assert cells[6].startswith(f"${result.curve('vit_s').values[-1]:.2f}$ $[")
     assert cells[7] == f"{100 * result.top1('vit_s'):.1f}"
     assert body[2].startswith("a\\&b\\_\\{50\\%\\}")
@@ -295,7 +295,11 @@ def test_latex_says_unresolved_and_undefined(tmp_path):
     [
         (0.51234, 0.0134, "0.512(13)"),
         (0.51234, 0.0996, "0.51(10)"),
+        (0.51234, 0.0354, "0.512(35)"),
+        (0.51234, 0.0355, "0.51(4)"),
         (0.51234, 0.00346, "0.5123(35)"),
+        (0.51234, 0.0069, "0.512(7)"),
+        (0.51234, 0.0095, "0.512(10)"),
         (0.51234, 0.000346, "0.5123(3)"),
         (0.51234, 1e-9, "0.5123(1)"),
         (1.0, 0.0, "1"),
@@ -303,7 +307,7 @@ def test_latex_says_unresolved_and_undefined(tmp_path):
         (0.51234, math.nan, "0.512"),
         (math.nan, math.nan, "{--}"),
         (-0.00021, 0.0123, "-0.000(12)"),
-        (12.345, 5.31, "12.3(53)"),
+        (12.345, 5.31, "12(5)"),
         (1234.5, 123.0, "1234(123)"),
         (5.5e-30, 1e-200, "0.0000(1)"),
     ],
@@ -324,7 +328,7 @@ def test_latex_tells_over_smoothing_and_aligns_numbers(everything, tmp_path):
     for cell, end in ((cells[1][at], 0), (cells[1][at + 1], -1)):
         told = as_siunitx(cell)
         error = float(centred.se[end])
-        assert told == pytest.approx((float(centred.values[end]), error), abs=0.05 * error)
+        assert told == pytest.approx((float(centred.values[end]), error), abs=0.15 * error)
     for place, column in enumerate(columns):
         if not column.startswith("S["):
             continue
