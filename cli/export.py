@@ -18,8 +18,8 @@ def export(
         Path,
         typer.Argument(
             metavar="OUT",
-            help="What to write: .csv, every number along depth; .pairs.csv, every pair of layers; .json and "
-            ".npz, everything; .tex, a table for a paper.",
+            help="What to write: .csv, every number along depth; .pairs.csv, every pair of layers; .json, "
+            "everything but the sums; .npz, the arrays; .tex, a table for a paper.",
         ),
     ],
 ) -> None:
