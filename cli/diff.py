@@ -16,7 +16,17 @@ from . import console, options, output
 DIFFERENT = 3
 """Exit code where the results differ."""
 
-_SHOWN = 20
+_SHOWN = 6
+"""So many places of each quantity are printed."""
+
+_HEADS = [
+    "Quantity",
+    "Numbers",
+    "Largest difference",
+    "In SE over images",
+    "Beyond 0.1",
+    "Different",
+]
 
 
 def diff(
@@ -39,51 +49,41 @@ def diff(
 
 
 def _print(found: rc.results.Diff) -> None:
-    heads = [
-        "Quantity",
-        "Numbers",
-        "Largest difference",
-        "in its errors",
-        "Beyond 0.1",
-        "Different",
-    ]
-    console.table(
-        heads,
-        [
-            [
-                each.label,
-                str(each.count),
-                _number(each.largest),
-                _number(each.in_errors),
-                str(each.beyond),
-                str(each.different),
-            ]
-            for each in found.compared
-        ],
-    )
+    identical = [each.label for each in found.compared if each.largest == 0 and not each.different]
+    if rows := [_row(each) for each in found.compared if each.label not in identical]:
+        console.table(_HEADS, rows)
+    if rows and identical:
+        console.say(f"Identical to the last bit: {', '.join(identical)}.")
     if found.differences:
         _print_differences(found)
-    console.say(found.verdict)
-    for line in found.sentences:
+    for line in (found.verdict, *found.sentences):
         console.say(line)
 
 
+def _row(each: rc.results.Compared) -> list[str]:
+    numbers = [_number(each.largest), _number(each.in_errors)]
+    return [each.label, str(each.count), *numbers, str(each.beyond), str(each.different)]
+
+
 def _print_differences(found: rc.results.Diff) -> None:
-    labels = {each.quantity: each.label for each in found.compared}
-    heads = ["What differs", "First", "Second", "In SE of the difference", "p"]
-    rows = [
-        [
-            f"{_named(labels[each.quantity], each)}",
-            f"{each.first:.4f}",
-            f"{each.second:.4f}",
-            f"{each.errors:+.1f}" if math.isfinite(each.errors) else "-",
-            "-" if math.isnan(each.p) else "< 0.001" if each.p < 0.001 else f"{each.p:.3f}",
-        ]
-        for each in found.differences[:_SHOWN]
-    ]
-    console.table(heads, rows)
-    if len(found.differences) > _SHOWN:
-        console.say(f"... and {len(found.differences) - _SHOWN} more, which --json prints.")
+    """Print where each quantity differs most clearly."""
+    rows, left_out = list[list[str]](), 0
+    for of in found.compared:
+        places = [each for each in found.differences if each.quantity == of.quantity]
+        rows += [_place(of.label, each) for each in places[:_SHOWN]]
+        left_out += len(places[_SHOWN:])
+    console.table(["What differs", "First", "Second", "In SE of the difference", "p"], rows)
+    if left_out:
+        console.say(f"{left_out} more places differ, which --json prints.")
+
+
+def _place(label: str, each: rc.results.Difference) -> list[str]:
+    p = "-" if math.isnan(each.p) else "< 0.001" if each.p < 0.001 else f"{each.p:.3f}"
+    first, second = (
+        "undefined" if math.isnan(value) else f"{value:.4f}" for value in (each.first, each.second)
+    )
+    errors = f"{each.errors:+.1f}" if math.isfinite(each.errors) else "-"
+    return [_named(label, each), first, second, errors, p]
 
 
 def _named(label: str, each: rc.results.Difference) -> str:

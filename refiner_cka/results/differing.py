@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import ResultError, printable
 from ..sums import Array
@@ -19,8 +20,11 @@ from .numbers import TOLERANCE, Numbers, numbers
 from .pairing import Common, Place
 from .result import Result
 
-_OF_A_PART = ("identity", "command", "started", "shard")
-"""Entries of the provenance that say nothing of how a number came about, or that others say."""
+_ASIDE = {"identity", "command", "started", "shard", "smoothing", "attention", "indices", "against"}
+"""Entries of the provenance that say nothing of how a number came about, or what the options say too."""
+
+_LONG = 40
+"""Characters of what differs that are told."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,8 @@ class Diff:
 
     def _changed(self) -> Iterator[str]:
         for each in self.changes:
-            yield f"{each.what}: {_shortened(each.first)} / {_shortened(each.second)}"
+            here, there = (_shortened(text) for text in (each.first, each.second))
+            yield f"{each.what}: {'not the same' if here == there else f'{here} / {there}'}"
         if self.other_inputs:
             yield f"pixels, inputs or labels given to {', '.join(self.other_inputs)}: others, of the same images"
 
@@ -230,10 +235,12 @@ def diff(first: Result, second: Result) -> Diff:
     )
 
 
-def _different(of: Numbers, p_values: Array) -> Array:
+def _different(of: Numbers, p_values: Array) -> npt.NDArray[np.bool_]:
     """Return which numbers differ; without an error those that do by more than rounding."""
     significant = (p_values < ALPHA) | (np.isnan(of.se) & of.paired)
-    result: Array = ~np.isnan(of.difference) & ~of.negligible & significant | of.lost
+    result: npt.NDArray[np.bool_] = (
+        ~np.isnan(of.difference) & ~of.negligible & significant | of.lost
+    )
     return result
 
 
@@ -291,15 +298,13 @@ def _changes(common: Common) -> Iterator[Change]:
     whats = {what for what, _, _ in found}
     for what, here, there in found:
         # Some options are recorded among what determines the numbers, too.
-        if (
-            what.removesuffix(" of options") == what
-            or what.removesuffix(" of options") not in whats
-        ):
+        again = what.endswith(" of options") and what.removesuffix(" of options") in whats
+        if not (again or what.startswith("tensors_")):  # `loading` says these in words
             yield Change(what, here, there)
 
 
 def _told(provenance: Mapping[str, Any]) -> Iterator[str]:
-    return (key for key in provenance if key not in _OF_A_PART)
+    return (key for key in provenance if key not in _ASIDE)
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:
@@ -312,4 +317,4 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:12]}..."
+    return text if len(text) <= _LONG else f"{text[:12]}..."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,7 @@ class Numbers:
     """
 
     quantity: Quantity
-    places: list[tuple[Place, ...]]
+    places: Sequence[tuple[Place, ...]]
     here: Array
     there: Array
     own: Array

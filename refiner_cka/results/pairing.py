@@ -66,7 +66,8 @@ class Common:
         """
         here, there = self._named(self.first, axis), self._named(self.second, other)
         both = [place for place in here if place in there]
-        return both, *(np.array([of[place] for place in both], np.intp) for of in (here, there))
+        first, second = (np.array([of[place] for place in both], np.intp) for of in (here, there))
+        return both, first, second
 
     def quantities(self) -> Iterator[tuple[Quantity, Quantity]]:
         """Yield the quantities that both hold and that are of one kind, as each says of them."""
@@ -122,7 +123,7 @@ class Common:
         return len(np.intersect1d(_placed(self.first)[1], _placed(self.second)[1]))
 
     def other_inputs(self) -> list[str]:
-        """Return the models that were given other pixels, inputs or labels where batches are of the same images."""
+        """Return the models that were given other pixels or labels where batches are of the same images."""
         sizes = [of.image_digests.shape[1] for of in (self.first, self.second)]
         if not self.same_images() or sizes[0] != sizes[1]:
             return []
