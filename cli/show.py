@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -39,4 +40,5 @@ def show(
         console.lines(answer, indent="  ")
     console.say("")
     console.say(f"fingerprint: {result.fingerprint}")
-    console.say(f"Everything recorded: refiner-cka export {file} record.json")
+    again = shlex.join(["refiner-cka", "export", str(file), "record.json"])
+    console.say(f"everything recorded: {again}")

@@ -180,7 +180,7 @@ class Diff:
             some = f", of which {self.shared} are the same" if self.shared else ""
             yield (
                 f"They saw different images, {here} and {there}{some}: errors of differences are those of "
-                "independent images" + (", larger than they are." if self.shared else ".")
+                "independent images" + (", which overstates them." if self.shared else ".")
             )
 
     def _changed(self) -> Iterator[str]:
