@@ -117,9 +117,8 @@ def test_image_j_of_the_names_is_that_of_place_j(lost):
 
     result = rc.load(path)
     way = result.provenance["models"][0]["preprocessing"]
-    from refiner_cka import Preprocessing
 
-    made = Preprocessing(
+    made = rc.Preprocessing(
         **{key: tuple(of) if isinstance(of, list) else of for key, of in way.items()}
     )
     for number in (4, 7):
@@ -192,6 +191,21 @@ def test_the_tag_of_pretrained_weights_is_not_that_of_others(model, weights, exp
         {"a": 3}, batches=2, provenance={"models": [{"name": "a", "origin": origin}]}
     )
     assert told(result)["Which weights?"].startswith(f"a: {expected}; ")
+
+
+def test_what_was_assumed_or_not_loaded_is_said():
+    origin = {"model": "vit", "weights": "a.pth", "tensors_loaded": [150, 152]}
+    way = {"input_size": [3, 8, 8], "inputs": "floating, fed as they are"}
+    model = {"name": "a", "origin": origin, "preprocessing": way}
+    provenance = {"models": [model], "preprocessing_assumed": ["a"]}
+    result = synthetic_result({"a": 3}, batches=2, provenance=provenance)
+    text = paragraph(result)
+    assert "a (vit, weights of the file a.pth, 150 of 152 tensors loaded, 3 layers)" in text
+    assert (
+        "Preprocessing: inputs of 3 x 8 x 8 (floating, fed as they are). That of a was assumed."
+        in text
+    )
+    assert "that of ImageNet was assumed" in told(result)["Which transform?"]
 
 
 def test_groups_are_told_apart_from_models():
