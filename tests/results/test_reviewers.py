@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -101,6 +102,14 @@ def test_twelve_questions_are_answered_from_a_file_that_has_lost_its_machine(los
     line = f"Ours (all)    blocks.0 to blocks.5: {cka[0, 1]:.3f} {cka[1, 2]:.3f}"
     assert line in found["Which neighbouring layers are nearly the same?"]
     assert f"torch {result.provenance['versions']['torch']}" in found["Made with what?"]
+
+
+def test_everything_recorded_is_exported_with_the_names(lost, tmp_path):
+    result = rc.load(lost[0])
+    rc.results.export(result, tmp_path / "record.json")
+    document = json.loads((tmp_path / "record.json").read_text())
+    assert document["image_names"] == list(result.image_names)
+    assert document["provenance"] == result.provenance
 
 
 def test_image_j_of_the_names_is_that_of_place_j(lost):
