@@ -332,6 +332,7 @@ class Measurement:
             warnings=tuple(dict.fromkeys((*analysis.warnings, *self._remarks()))),
             provenance=analysis.provenance,
             fingerprint=analysis.fingerprint,
+            image_names=analysis.image_names,
         )
 
 

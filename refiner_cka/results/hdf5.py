@@ -62,6 +62,7 @@ def save(contents: Contents, derived: Mapping[str, Array], path: str | Path) -> 
             file[name] = values
         for name in BATCHES:
             file[name] = getattr(contents, name)
+        write_texts(file, "image_names", contents.image_names)
         write_texts(file, "unreadable/image", (entry.image for entry in contents.unreadable))
         write_texts(file, "unreadable/reason", (entry.reason for entry in contents.unreadable))
         write_texts(file, "warnings", contents.warnings)
@@ -158,6 +159,7 @@ def _read(file: Store) -> dict[str, Any]:
         },
         **{name: file.numbers(name, dtype) for name, dtype in BATCHES.items()},
         "total_batches": file.attribute("total_batches", int),
+        "image_names": file.texts("image_names") if file.contains("image_names") else (),
         "unreadable": tuple(map(Unreadable, images, reasons)),
         "warnings": file.texts("warnings"),
         "provenance": file.attributes("provenance"),

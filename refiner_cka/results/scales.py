@@ -28,6 +28,7 @@ _FIXED = {
     **dict.fromkeys(("batches", "batch_planned", "batch_images"), ("batches",)),
     "batch_digests": ("batches", "model_name", "digest_byte"),
     "image_digests": ("batches", "place"),
+    "image_names": ("image_names",),
     "warnings": ("warnings",),
     "unreadable/image": ("unreadable/image",),
     "unreadable/reason": ("unreadable/image",),

@@ -77,6 +77,7 @@ def document_json(result: Result) -> bytes:
         **_matrices(result),
         "measures": {name: result.smoothing(name) for name in result.measures},
         "unreadable": [asdict(entry) for entry in result.unreadable],
+        "image_names": list(result.image_names),
         "warnings": list(result.warnings),
         "provenance": dict(result.provenance),
         "fingerprint": result.fingerprint,
