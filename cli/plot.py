@@ -15,7 +15,12 @@ from . import console, options, output
 def plot(
     file: options.ResultFile,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the figures; the file's own by default.")
+        Path | None,
+        typer.Option(
+            parser=options.folder,
+            metavar="FOLDER",
+            help="Folder for the figures; the file's own by default.",
+        ),
     ] = None,
     only: Annotated[
         str | None,

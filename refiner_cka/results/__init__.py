@@ -5,6 +5,7 @@ from .differing import Compared as Compared
 from .differing import Diff as Diff
 from .differing import Difference as Difference
 from .estimate import Estimate as Estimate
+from .jackknife import MIN_FOLDS as MIN_FOLDS
 from .merging import differences as differences
 from .methods import answers as answers
 from .methods import bibtex as bibtex
