@@ -67,3 +67,32 @@ def test_what_is_no_reference_is_refused_by_name(result):
         result.against("vit_s", "views")
     with pytest.raises(rc.ResultError, match="no model 'x'"):
         result.against("x", "labels")
+
+
+def test_the_summary_has_a_row_for_each_model(result):
+    summary = rc.summarize(result)
+    table = summary.tables[-1]
+    ends = "first / highest / last"
+    assert table.headers == ["CKA with", f"labels: {ends}", "at", f"pixels: {ends}", "at"]
+    for model, row in zip(result.models, table.rows, strict=True):
+        expected = [model]
+        for reference in result.references:
+            values = result.cka(model, reference)[:, 0]
+            told = " / ".join(f"{value:.2f}" for value in (values[0], values.max(), values[-1]))
+            expected += [told, f"blocks.{values.argmax()}"]
+        assert row == expected
+    whole = result.similarity("cka", "vit_s", "deit_s").at(-1, -1)
+    assert f"CKA of the last layers of two models: {whole.values:.3f} +-" in " ".join(
+        summary.sentences
+    )
+
+
+def test_the_summary_leaves_out_what_is_undefined():
+    undefined = [("vit_s", place) for place in range(3)]
+    models = {"vit_s": 3, "deit_s": 3, "cait_s": 3}
+    result = synthetic_result(models, references=["labels"], constant=undefined, batches=5)
+    summary = rc.summarize(result)
+    assert [row[0] for row in summary.tables[-1].rows] == ["deit_s", "cait_s"]
+    (line,) = [line for line in summary.sentences if "of two models" in line]
+    rest = result.partial("deit_s", "cait_s", given="labels").at(-1, -1)
+    assert line.endswith(f"{rest.values:.3f} +- {rest.se:.3f} beyond the labels.")
