@@ -44,18 +44,16 @@ def of_similarity(result: Result, index: str, drawn: Sequence[Curve]) -> str:
     return joined(plural(result.images, "image"), _batches(result, index), bands)
 
 
-def of_means(result: Result, drawn: Sequence[Estimate]) -> str:
+def of_means(result: Result, drawn: Sequence[Curve]) -> str:
     """Return what means over images rest on, and what their bands are."""
     folds, least = result.folds, means.MIN_FOLDS
-    curves = [Curve(estimate) for estimate in drawn]
-    bands = (
-        _bands(curves, folds) if folds >= least else f"no error bands: fewer than {least} images"
-    )
-    if not any(estimate.over == "images" for estimate in drawn):
+    bands = _bands(drawn, folds) if folds >= least else f"no error bands: fewer than {least} images"
+    estimates = [curve.each for curve in drawn]
+    if not any(estimate.over == "images" for estimate in estimates):
         bands = ""
     size = result.provenance.get("batch_size")
     batches = f"batches of {size}" if size else ""
-    return joined(plural(result.images, "image"), batches, bands, outlined(drawn))
+    return joined(plural(result.images, "image"), batches, bands, outlined(estimates))
 
 
 def _batches(result: Result, index: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from matplotlib.figure import Figure
 
-from ..results import trainings
 from ..results.result import Result
 from . import captions
-from .bands import Chance, Curve
+from .bands import Chance, curve_of
 from .labels import EndLabels
 from .lines import HEIGHT, draw_curves, labels, limits
 from .style import COLUMN, PAGE, NothingToDraw, checked_names, new_figure, palette, paper
@@ -25,7 +25,7 @@ def against(
     """Draw the similarity of each layer to the references over relative depth, a panel for each of them.
 
     With the labels it says at which depth class information arises. Lines, bands and the grey of chance are those
-    of raw curves in `curves`, but that there is no band for the whole curve.
+    of raw curves in `curves`.
 
     Args:
         result: what was measured.
@@ -48,7 +48,8 @@ def against(
         for ax in axes[len(result.references) :]:
             ax.set_axis_off()
         for place, (ax, reference) in enumerate(zip(axes, result.references, strict=False)):
-            drawn = [_curve(result, name, reference, tokens, index) for name in names]
+            ask = partial(result.against, reference=reference, tokens=tokens, index=index)
+            drawn = [curve_of(result, name, ask) for name in names]
             chance = _chance(result, names, reference, tokens, index)
             lines, grey = draw_curves(ax, drawn, looks, limits(drawn), chance)
             ax.set_ylabel(f"{captions.named(result, index)}($l$, {reference})")
@@ -59,15 +60,6 @@ def against(
         rests = captions.of_similarity(result, index, drawn)
         captions.write(axes[0], [rests, captions.joined(*remarks)])
     return figure
-
-
-def _curve(result: Result, name: str, reference: str, tokens: str | None, index: str) -> Curve:
-    pairs = [
-        result.similarity(index, model, reference, tokens=tokens)
-        for model in result.trainings(name)
-    ]
-    each = tuple(found.block((slice(None), 0), found.depth) for found in pairs)
-    return Curve(trainings.mean(each), thin=each) if name in result.groups else Curve(each[0])
 
 
 def _chance(

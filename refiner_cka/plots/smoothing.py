@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results.estimate import Estimate
 from ..results.maps import TokenMaps
 from ..results.result import Result
 from ..sums import LAYERS, Quantity
 from . import captions
+from .bands import Curve, curve_of
 from .heatmaps import COLOUR_MAP, SQUARE, draw_cells, name_layers
-from .lines import depth_axis, draw_line
+from .lines import depth_axis, draw_curve
 from .style import (
     COLUMN,
     GREY,
@@ -41,6 +42,8 @@ def smoothing(
 ) -> Figure:
     """Draw the token measures over relative depth, a panel each, with 95 % bands over images.
 
+    They are dark for each layer, and light for the whole curve.
+
     Args:
         result: what was measured.
         models: the models and groups to draw; if none are named all, groups in the place of their trainings, with
@@ -52,7 +55,10 @@ def smoothing(
     """
     names = checked_names(result, models, tokens)
     panels = {
-        quantity: {name: result.smoothing(quantity.name, name, tokens=tokens) for name in names}
+        quantity: {
+            name: curve_of(result, name, partial(result.smoothing, quantity.name, tokens=tokens))
+            for name in names
+        }
         for quantity in measured(result, LAYERS)
     }
     return _small_multiples(result, panels, palette(result, names))
@@ -61,7 +67,7 @@ def smoothing(
 def attention(
     result: Result, *, models: Sequence[str] | None = None, tokens: str | None = None
 ) -> Figure:
-    """Draw the attention measures over relative depth, a panel each, with 95 % bands over images.
+    """Draw the attention measures over relative depth, a panel each, with bands as in `smoothing`.
 
     Refiner's refined maps are lines of their own.
 
@@ -84,8 +90,8 @@ def attention(
         raise NothingToDraw(f"no attention maps of {', '.join(names)} to draw in this result")
     panels = {
         quantity: {
-            model if maps == "softmax" else f"{model} ({maps})": result.smoothing(
-                quantity.name, model, maps=maps
+            model if maps == "softmax" else f"{model} ({maps})": curve_of(
+                result, model, partial(result.smoothing, quantity.name, maps=maps)
             )
             for model, maps in lines
         }
@@ -191,13 +197,13 @@ def _mark(ax: Axes, maps: TokenMaps) -> None:
 
 def _small_multiples(
     result: Result,
-    panels: Mapping[Quantity, Mapping[str, Estimate]],
+    panels: Mapping[Quantity, Mapping[str, Curve]],
     looks: Sequence[dict[str, Any]],
 ) -> Figure:
     drawn = {
         quantity: lines
         for quantity, lines in panels.items()
-        if any(np.isfinite(means.values).any() for means in lines.values())
+        if any(np.isfinite(curve.each.values).any() for curve in lines.values())
     }
     if not drawn:
         raise NothingToDraw("no over-smoothing measures to draw in this result")
@@ -229,16 +235,18 @@ def _small_multiples(
 
 
 def _panel(
-    ax: Axes, quantity: Quantity, lines: Sequence[Estimate], looks: Sequence[dict[str, Any]]
+    ax: Axes, quantity: Quantity, lines: Sequence[Curve], looks: Sequence[dict[str, Any]]
 ) -> None:
-    for number, (means, look) in enumerate(zip(lines, looks, strict=True)):
-        draw_line(ax, means, look, number, len(lines))
+    for number, (curve, look) in enumerate(zip(lines, looks, strict=True)):
+        # Panels this small have no room for a line of each training.
+        draw_curve(ax, curve._replace(thin=()), look, number, len(lines))
     depth_axis(ax)
     span = 0.1 if quantity.range == (-1.0, 1.0) else 0.05 * max(map(abs, ax.get_ylim()))
     _widen(ax, span, quantity.range[1])
     label = quantity.label
     if quantity.few:
-        counts = [m.images[np.isfinite(m.values)] for m in lines if m.images is not None]
+        means = [curve.each for curve in lines]
+        counts = [m.images[np.isfinite(m.values)] for m in means if m.images is not None]
         most = int(np.concatenate(counts).max())  # where features are not finite, all images count
         label += f"\n({plural(most, 'image')})"
     ax.set_ylabel(label)

@@ -257,11 +257,11 @@ def references(result: Measured) -> tuple[Reference, ...]:
     for reference, (model, tokens) in itertools.product(
         result.references, dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
     ):
-        along = result.similarity("cka", model, reference, tokens=tokens)
+        along = result.against(model, reference, tokens=tokens)
         paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
         if np.isfinite(along.values).any():
             highest = int(np.nanargmax(along.values))
-            ends = along.at(0, 0), along.at(highest, 0), along.at(-1, 0)
+            ends = along.at(0), along.at(highest), along.at(-1)
             found.append(Reference(model, tokens, reference, *ends, paths[highest]))
     return tuple(found)
 

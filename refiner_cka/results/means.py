@@ -12,13 +12,14 @@ MIN_FOLDS = 2
 """A mean of few images has an honest error: with one image a fold it is the usual one."""
 
 
-def means(total: Array, images: Array, depth: Array) -> Estimate:
+def means(total: Array, images: Array, depth: Array, band: Band = "pointwise") -> Estimate:
     """Return means over images with their jackknife errors, NaN where fewer than two folds have a value.
 
     Args:
         total: `(g, ...)`, sums of the values over the images of each fold.
         images: the same shape, how many images these are.
         depth: `(L,)`, relative depth.
+        band: whether intervals hold for each place, or for all at once.
     """
     found = leave_one_out(total, images)
     has, folds = images > 0, (images > 0).sum(0)
@@ -27,11 +28,14 @@ def means(total: Array, images: Array, depth: Array) -> Estimate:
     centre = np.where(has, found[1:], 0.0).sum(0) / several
     spread = np.where(has, (found[1:] - centre) ** 2, 0.0).sum(0)
     se = np.sqrt((several - 1) / several * spread)
-    margin = t_quantile(folds) * se
+    flat, filled = found[1:].reshape(len(has), -1), has.reshape(len(has), -1).any(1)
+    reach = critical(flat[filled], band)
+    # Where fewer folds have images than elsewhere the quantile of one place alone is larger.
+    margin = np.maximum(t_quantile(folds), reach) * se
     values = found[0]
     most = int(folds.max(initial=0))
-    counts = images.sum(0)
-    return Estimate(values, se, values - margin, values + margin, depth, most, images=counts)
+    counts, ends = images.sum(0), (values - margin, values + margin)
+    return Estimate(values, se, *ends, depth, most, images=counts, band=band)
 
 
 def mean_contrast(

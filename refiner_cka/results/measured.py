@@ -22,6 +22,7 @@ class Measured(Grouped):
         *,
         tokens: str | None = None,
         maps: str = "softmax",
+        band: Band = "pointwise",
     ) -> Estimate:
         """Return an over-smoothing measure along one model's depth, with errors.
 
@@ -31,16 +32,17 @@ class Measured(Grouped):
                 maps) of the result if none is named.
             tokens: of a token measure: readout whose layers are meant. The measure does not depend on it.
             maps: of an attention measure: `softmax` or `refined`.
+            band: see `curve`.
 
         Raises:
-            ResultError: not measured; no such model, readout or maps.
+            ResultError: not measured; no such model, readout, maps or band.
         """
-        if group := trainings.of(self.groups, model):
+        if group := trainings.of(self.groups, model, band):
             return trainings.mean(self._each_smoothing(group, measure, tokens, maps))
         positions, depth = self._places(measure, model, tokens, maps)
         block = np.ix_(np.arange(FOLDS), *[positions] * len(self.quantity(measure).axes))
         total, images = (self._sum(measure, part)[block] for part in ("total", "images"))
-        return means.means(total, images, depth)
+        return means.means(total, images, depth, band)
 
     def smoothing_contrast(
         self,

@@ -124,3 +124,17 @@ def test_a_file_that_is_no_result_is_refused(name, content, expected):
             file.attrs.update(content)
     assert expected in refused("show", name)
     assert expected in refused("plot", name)
+
+
+def test_the_tables_of_four_models_fit_a_terminal_of_100_columns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["vit_nano", "deit_nano", "resnet_nano", "refiner_nano"]
+    of_four = synthetic_result(dict.fromkeys(names, 12), references=["labels", "pixels"], batches=5)
+    with_smoothing(of_four).save("four.h5")
+    lines = succeed("show", "four.h5").stdout.splitlines()
+    rules = [place for place, line in enumerate(lines) if line.startswith("───")]
+    # Heads of two lines, a rule, and a line for each model or pair of them.
+    assert rules == [2, 10, 20]
+    assert [lines[place] for place in (7, 17, 25)] == [""] * 3
+    assert max(map(len, lines[:25])) <= 100
+    assert lines[21].split()[0] == "vit_nano"
