@@ -1,0 +1,70 @@
+"""Words and numbers as the page's figures take them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import printable
+from ..sums import Array
+
+BREAK = "<br>"
+"""Between the lines of a text in a figure."""
+
+DIGITS = 4
+"""Decimals of the numbers that the page's figures hold."""
+
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
+def plain(text: str) -> str:
+    """Return text that a figure shows as it is.
+
+    plotly.js reads tags (`<b>`, `<a href>`) and entities in every text it draws. It looks for tags before it
+    decodes entities, so that what is escaped here is never one.
+    """
+    return printable(text).translate(_MARKUP)
+
+
+def lines(*parts: str) -> str:
+    """Return texts that are `plain` already on lines of their own, empty ones left out."""
+    return BREAK.join(filter(None, parts))
+
+
+def number(value: float | Array) -> str:
+    """Return a number as people read it: three decimals, fewer of large ones, digits of small ones."""
+    size = abs(float(value))
+    if not np.isfinite(size):
+        return "undefined"
+    if 0.0 < size < 0.0005:
+        text = f"{float(value):.1g}"
+    else:
+        text = f"{float(value):.{3 if size < 10 else 2 if size < 100 else 1}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def with_error(value: float | Array, error: float | Array) -> str:
+    """Return a number with its standard error."""
+    return number(value) + (f" ± {number(error)}" if np.isfinite(error) else "")
+
+
+def between(low: float | Array, high: float | Array) -> str:
+    """Return an interval, or nothing where one of its ends is unknown."""
+    known = np.isfinite(low) and np.isfinite(high)
+    return f"{number(low)} to {number(high)}" if known else ""
+
+
+def rounded(values: Array) -> list[Any]:
+    """Return an array as JSON: few decimals, small numbers by their digits, and None where undefined."""
+    flat = [_rounded(value) for value in values.ravel().tolist()]
+    if values.ndim < 2:
+        return flat
+    width = values.shape[1]
+    return [flat[start : start + width] for start in range(0, len(flat), width)]
+
+
+def _rounded(value: float) -> float | None:
+    if not np.isfinite(value):
+        return None
+    return round(value, DIGITS) if abs(value) >= 0.01 else float(f"{value:.3g}")
