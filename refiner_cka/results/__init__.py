@@ -3,6 +3,9 @@
 from .atomic import check_writable as check_writable
 from .estimate import Estimate as Estimate
 from .merging import differences as differences
+from .methods import answers as answers
+from .methods import bibtex as bibtex
+from .methods import paragraph as paragraph
 from .result import Result
 from .statistics import Normalize as Normalize
 from .tables import WRITERS as WRITERS

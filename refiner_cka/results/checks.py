@@ -16,8 +16,8 @@ AGREEMENT = 1e-9
 
 
 TAKEN = (
-    "batches batch_digests batch_images batch_planned cka cka_se folds groups image_digests images models "
-    "provenance unreadable warnings"
+    "batches batch_digests batch_images batch_planned cka cka_se folds groups image_digests image_names images "
+    "models provenance unreadable warnings"
 )
 """What lies in the file of every result."""
 

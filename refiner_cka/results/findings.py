@@ -277,6 +277,12 @@ def beyond(result: Result) -> tuple[Beyond, ...]:
     return tuple(found)
 
 
+def too_small(result: Result) -> int:
+    """Return how many readable images were in batches too small for the estimator; 0 while a run is incomplete."""
+    planned = int(result.batch_planned.sum()) + int(result.provenance.get("left_out", 0))
+    return planned - len(result.unreadable) - result.images if result.complete else 0
+
+
 def _finding(result: Result, model: str, tokens: str) -> Finding:
     raw = result.curve(model, normalize="none", tokens=tokens)
     rows = result.rows(result.trainings(model)[0], tokens=tokens)

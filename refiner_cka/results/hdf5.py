@@ -61,6 +61,7 @@ def save(contents: Contents, derived: Mapping[str, Array], path: str | Path) -> 
             file[name] = values
         for name in BATCHES:
             file[name] = getattr(contents, name)
+        file["image_names"] = encoded(contents.image_names)
         file["unreadable/image"] = encoded(entry.image for entry in contents.unreadable)
         file["unreadable/reason"] = encoded(entry.reason for entry in contents.unreadable)
         file["warnings"] = encoded(contents.warnings)
@@ -133,6 +134,7 @@ def _read(file: Store) -> dict[str, Any]:
         },
         **{name: file.numbers(name, dtype) for name, dtype in BATCHES.items()},
         "total_batches": file.attribute("total_batches", int),
+        "image_names": file.texts("image_names") if file.contains("image_names") else (),
         "unreadable": tuple(map(Unreadable, images, reasons)),
         "warnings": file.texts("warnings"),
         "provenance": file.attributes("provenance"),

@@ -36,6 +36,7 @@ def merge(results: Sequence[Result]) -> Result:
         first,
         sums={name: np.sum([r.sums[name] for r in results], axis=0) for name in first.sums},
         **joined,
+        image_names=next((r.image_names for r in results if r.image_names), ()),
         unreadable=unique_images(image for r in results for image in r.unreadable),
         provenance={
             **first.provenance,

@@ -73,6 +73,10 @@ class Store:
         """Return whether the root has an attribute."""
         return attribute in self._file.attrs
 
+    def contains(self, path: str) -> bool:
+        """Return whether there is a group or dataset of this path."""
+        return path in self._file
+
     def marked(self, attribute: str) -> list[str]:
         """Return the paths of the groups and datasets that have an attribute, in ascending order."""
         paths: list[str] = []

@@ -181,9 +181,7 @@ class Summary:
     @property
     def too_small(self) -> int:
         """Readable images whose batches were too small for the estimator; 0 while a run is incomplete."""
-        result = self.result
-        planned = int(result.batch_planned.sum()) + int(result.provenance.get("left_out", 0))
-        return planned - len(result.unreadable) - result.images if result.complete else 0
+        return findings.too_small(self.result)
 
     @property
     def _headline(self) -> str:
