@@ -23,7 +23,6 @@ from .looks import Look, looks
 from .panels import Line, Panel, panel
 from .texts import between
 
-
 Legend = Sequence[tuple[str, Look]]
 """Name and look of each line."""
 
@@ -59,7 +58,7 @@ def similarity(result: Result) -> Iterator[Figure]:
     for tokens, index, title in kinds(result):
         legend, label = _legend(result, tokens), captions.named(result, index)
         raw = f"{label}(l, last)"
-        shown: dict[Normalize, str] = {"none": raw, "first-last": f"s(l) = {raw} / {label}(first, last)"}
+        shown: dict[Normalize, str] = {"none": raw, "first-last": "s(l)"}
         panels = []
         for normalize, what in shown.items():
             ask = partial(result.curve, normalize=normalize, tokens=tokens, index=index)
@@ -158,7 +157,11 @@ def _means(
     panels, rests = [], ""
     for quantity in (result.quantity(name) for name in result.measures):
         # Row sums and negative shares of softmax maps are 1 and 0.
-        idle = axes != (LAYERS,) and not quantity.smoother and {kind for _, kind in lines} <= {"softmax"}
+        idle = (
+            axes != (LAYERS,)
+            and not quantity.smoother
+            and {kind for _, kind in lines} <= {"softmax"}
+        )
         if quantity.axes != axes or idle:
             continue
         drawn = [
@@ -172,11 +175,23 @@ def _means(
                 Line(*of, _paths(result, quantity, name, kind), curve)
                 for (name, kind), of, curve in named
             ]
-            smoother = f" ({quantity.smoother}: smoother)" if quantity.smoother else ""
-            panels.append(panel((quantity.label or quantity.name) + smoother, own))
+            panels.append(_of_measure(quantity, own))
             rests = rests or captions.of_means(result, each)
     if panels:
         yield Figure(title, panels, sentences("Means over images", rests), legend)
+
+
+def _of_measure(quantity: Quantity, lines: Sequence[Line]) -> Panel:
+    """Return a panel on a scale that does not make much of little."""
+    least, most = quantity.range
+    span = limits([line.curve for line in lines]) if most == 1.0 else None
+    return panel(
+        quantity.label or quantity.name,
+        lines,
+        remark=f"{quantity.smoother}: smoother" if quantity.smoother else "",
+        span=span,
+        from_zero=least is not None,
+    )
 
 
 def _legend(result: Result, tokens: str) -> Legend:
@@ -195,7 +210,7 @@ def _lines(
     cka = result.quantity("cka")
     return [
         Line(*of, _paths(result, cka, of[0], tokens), curve, _chance(null))
-        for of, curve, null in itertools.zip_longest(legend, drawn, nulls, fillvalue=())
+        for of, curve, null in zip(legend, drawn, nulls or [()] * len(legend), strict=True)
     ]
 
 

@@ -16,8 +16,8 @@ from ..sums import Array
 DARK = "#15171c"
 """The dark ground."""
 
-CONTRAST = 3.0
-"""Least contrast of a line with the dark ground, which WCAG 2.2 asks of graphics (1.4.11)."""
+CONTRAST = 4.5
+"""Least contrast of a line with the dark ground; WCAG 2.2 asks for 3 of graphics (1.4.11), and lines are thin."""
 
 SYMBOLS = {
     "o": ("circle", "●"),

@@ -23,6 +23,10 @@ LARGEST = 600
 """With more rows a map holds the values alone, to two decimals: a page has to stay small enough to be sent."""
 
 
+LEAST = 0.001
+"""Below it a p-value is only said to be so."""
+
+
 class View(NamedTuple):
     """A part of a map: rows and columns from one position up to another."""
 
@@ -44,8 +48,8 @@ def similarity(result: Result) -> Iterator[Figure]:
         caption = sentences(
             f"{label} of every two layers, the first layers at the lower left",
             rests,
-            f"dots: no more similar than unrelated images may be (p of at least {ALPHA}, corrected by Holm for the "
-            "pairs of the two models)",
+            f"dots: no more similar than unrelated images may be (p of at least {ALPHA}, corrected by Holm for "
+            "the pairs of the two models)",
         )
         if len(layers) > LARGEST:
             beside = {}
@@ -93,15 +97,13 @@ def _panel(
         across: whether there are numbers of entries of two models.
     """
     views = [*_views(entries, across=across)]
-    numbers = {
-        name: _lower(matrix)
-        for name, matrix in {"value": values, **beside}.items()
-    }
+    numbers = {name: _lower(matrix) for name, matrix in {"value": values, **beside}.items()}
     spec: dict[str, Any] = {
         "map": {
             "label": plain(label),
             "colours": scale(COLOUR_MAP),
             "alpha": ALPHA,
+            "least": LEAST,
             "models": [plain(entry.model) for entry in entries],
             "paths": [plain(entry.path) for entry in entries],
             "views": [
@@ -111,12 +113,14 @@ def _panel(
             **numbers,
         }
     }
-    return Panel(label, spec, "square", tuple(view.label for view in views))
+    return Panel(label, spec, "square", views=tuple(view.label for view in views))
 
 
 def _views(entries: Sequence[Layer], *, across: bool) -> Iterator[View]:
     """Yield the whole where there are several models, each model, and each two."""
-    models = [(name, len([*of])) for name, of in itertools.groupby(entry.model for entry in entries)]
+    models = [
+        (name, len([*of])) for name, of in itertools.groupby(entry.model for entry in entries)
+    ]
     ends = [0, *itertools.accumulate(count for _, count in models)]
     sides = [(name, span) for (name, _), span in zip(models, itertools.pairwise(ends), strict=True)]
     if across and len(models) > 1:
@@ -148,9 +152,7 @@ def _ticks(entries: Sequence[Layer]) -> dict[str, Any]:
     }
 
 
-def _p_values(
-    result: Result, layers: Sequence[Layer], tokens: str, index: str
-) -> Array:
+def _p_values(result: Result, layers: Sequence[Layer], tokens: str, index: str) -> Array:
     """Return the p-values of all pairs, corrected for the pairs of the same two models."""
     models = np.array([layer.model for layer in layers])
     found = np.full((len(layers), len(layers)), np.nan)
@@ -159,7 +161,8 @@ def _p_values(
         rows, columns = (np.flatnonzero(models == name) for name in (one, two))
         found[np.ix_(rows, columns)] = block
         found[np.ix_(columns, rows)] = block.T
-    return found
+    # So small ones are told from one another by nobody.
+    return np.where(found < LEAST, 0.0, found)
 
 
 def _blocks(matrices: Sequence[Array]) -> Array:
@@ -173,6 +176,5 @@ def _blocks(matrices: Sequence[Array]) -> Array:
 
 def _lower(matrix: Array) -> list[list[float | None]]:
     """Return the lower triangle of a symmetric matrix, row by row."""
-    digits = 2 if len(matrix) > LARGEST else None
-    shown = matrix if digits is None else matrix.round(digits)
-    return [row[: number + 1] for number, row in enumerate(rounded(shown))]
+    digits = 2 if len(matrix) > LARGEST else 3
+    return [rounded(row[: number + 1], digits) for number, row in enumerate(matrix)]

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ..errors import ResultFileError, printable
+from ..results import methods
 from ..results.atomic import check_writable, write_whole
 from ..results.result import Result
 from ..results.summary import summarize
@@ -60,9 +61,9 @@ def save(result: Result, path: str | Path) -> None:
     Raises:
         ResultFileError: another suffix; the file cannot be written.
     """
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise ResultFileError(f"the report is a page for a browser: give {path} the suffix .html")
     check_writable(path)
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ResultFileError(f"a report is a page for a browser: give {path} the suffix .html")
     write_whole(path, html(result).encode())
 
 
@@ -83,6 +84,9 @@ def html(result: Result) -> str:
         title=", ".join(result.models),
         result=result,
         summary=summarize(result),
+        paragraph=methods.paragraph(result),
+        answers=methods.answers(result),
+        bibtex=methods.bibtex(result),
         sections=sections,
         skipped=result.unreadable[:SKIPPED],
         started=result.provenance.get("started", ""),
@@ -97,19 +101,24 @@ def html(result: Result) -> str:
 
 def _sections(result: Result) -> list[Section]:
     """Return what the page holds, in its order."""
-    sections = [
+    return [
         Section("summary", "Summary"),
         *([Section("warnings", "Warnings")] if result.warnings else []),
         *_drawn("curves", "Similarity to the last layer", curves.similarity(result)),
-        *_drawn("references", "Similarity to what is no model", curves.references(result)),
+        *_drawn(
+            "references",
+            f"Similarity to the {' and the '.join(result.references)}",
+            curves.references(result),
+        ),
         *_drawn("trainings", "Between trainings of one recipe", curves.ceilings(result)),
         *_drawn("maps", "Similarity of every two layers", matrices.similarity(result)),
         *_drawn("smoothing", "Over-smoothing", curves.smoothing(result)),
         *_drawn("attention", "Attention", [*curves.attention(result), *matrices.attention(result)]),
         *([Section("skipped", "Skipped images")] if result.unreadable else []),
+        Section("methods", "Text for a methods section"),
+        Section("answers", "What reviewers ask"),
         Section("provenance", "How it was made"),
     ]
-    return sections
 
 
 def _drawn(anchor: str, title: str, figures: Iterable[Figure]) -> list[Section]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..plots.bands import Chance, Curve, is_bounded, with_spread
 from ..results.estimate import Estimate
-from ..sums import Array
 from .looks import Look
 from .texts import between, lines, number, plain, rounded, with_error
 
@@ -52,12 +52,14 @@ class Panel:
         title: what is drawn upwards.
         spec: the figure.
         shape: `line` or `square`, for which the page leaves room.
+        remark: what one has to know to read it.
         views: what a reader can choose to see of it.
     """
 
     title: str
     spec: Spec
     shape: str = "line"
+    remark: str = ""
     views: tuple[str, ...] = ()
 
 
@@ -65,7 +67,9 @@ def panel(
     title: str,
     drawn: Sequence[Line],
     *,
+    remark: str = "",
     span: tuple[float, float] | None = None,
+    from_zero: bool = False,
     chance: Chance | None = None,
 ) -> Panel:
     """Return a panel of lines.
@@ -73,13 +77,15 @@ def panel(
     Args:
         title: what they are.
         drawn: the lines.
+        remark: what one has to know to read it.
         span: limits of the vertical axis; what the lines need by default.
+        from_zero: whether the vertical axis begins at 0, where it has no `span`.
         chance: behind them, where unrelated images would lie.
     """
     data = [_grey(chance)] if chance is not None else []
     for line in drawn:
         data += _traces(title, line, len(drawn))
-    vertical: Spec = {"title": {"text": plain(title)}}
+    vertical: Spec = {"rangemode": "tozero" if from_zero else "normal"}
     if span is not None:
         low = min(span[0], float(chance.lower.min())) if chance is not None else span[0]
         vertical["range"] = [low, span[1]]
@@ -88,7 +94,9 @@ def panel(
         "range": [-0.03, 1.03],
         "tickvals": [0, 0.25, 0.5, 0.75, 1],
     }
-    return Panel(title, {"data": data, "layout": {"xaxis": horizontal, "yaxis": vertical}})
+    return Panel(
+        title, {"data": data, "layout": {"xaxis": horizontal, "yaxis": vertical}}, remark=remark
+    )
 
 
 def _traces(title: str, line: Line, of: int) -> Iterator[Spec]:
@@ -133,7 +141,9 @@ def _band(estimate: Estimate, name: str, colour: str, opacity: float) -> Iterato
         )
         for run in runs
     ]
-    x, y = (np.array([*itertools.chain.from_iterable(part)])[:-1] for part in zip(*ends, strict=True))
+    x, y = (
+        np.array([*itertools.chain.from_iterable(part)])[:-1] for part in zip(*ends, strict=True)
+    )
     outlined = estimate.over == "trainings"
     yield {
         **_trace(name, "lines"),
@@ -147,10 +157,10 @@ def _band(estimate: Estimate, name: str, colour: str, opacity: float) -> Iterato
     }
 
 
-def _runs(bounded: Array | Any) -> Iterator[Array]:
-    """Yield the positions of each run of places with a band."""
+def _runs(bounded: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.intp]]:
+    """Return the positions of each run of places with a band."""
     places = np.flatnonzero(bounded)
-    yield from np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    return np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
 
 
 def _grey(chance: Chance) -> Spec:

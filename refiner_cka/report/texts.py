@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import printable
@@ -11,9 +9,6 @@ from ..sums import Array
 
 BREAK = "<br>"
 """Between the lines of a text in a figure."""
-
-DIGITS = 4
-"""Decimals of the numbers that the page's figures hold."""
 
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
@@ -55,16 +50,12 @@ def between(low: float | Array, high: float | Array) -> str:
     return f"{number(low)} to {number(high)}" if known else ""
 
 
-def rounded(values: Array) -> list[Any]:
-    """Return an array as JSON: few decimals, small numbers by their digits, and None where undefined."""
-    flat = [_rounded(value) for value in values.ravel().tolist()]
-    if values.ndim < 2:
-        return flat
-    width = values.shape[1]
-    return [flat[start : start + width] for start in range(0, len(flat), width)]
+def rounded(values: Array, digits: int = 4) -> list[float | None]:
+    """Return `(n,)` numbers as JSON: few decimals, of small numbers three digits, and None where undefined."""
+    return [_rounded(value, digits) for value in values.tolist()]
 
 
-def _rounded(value: float) -> float | None:
+def _rounded(value: float, digits: int) -> float | None:
     if not np.isfinite(value):
         return None
-    return round(value, DIGITS) if abs(value) >= 0.01 else float(f"{value:.3g}")
+    return round(value, digits) if abs(value) >= 0.01 else float(f"{value:.2g}")

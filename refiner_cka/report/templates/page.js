@@ -23,8 +23,7 @@
     return found;
   }
 
-  const signed = value => String(value).replace("-", "\u2212");
-  const told = value => value === null ? "undefined" : signed(value);
+  const told = value => value === null ? "undefined" : String(value).replace("-", "\u2212");
 
   function cellText(map, above, beside) {
     const [high, low] = above >= beside ? [above, beside] : [beside, above];
@@ -35,12 +34,15 @@
       `<b>${map.label} ${told(at("value"))}</b>` + (at("error") === null ? "" : ` ± ${at("error")}`),
     ];
     if (at("chance") !== null) parts.push(`unrelated images: 0 ± ${at("chance")}`);
-    if (at("p") !== null) parts.push(`p = ${at("p")} (Holm)` + (at("p") >= map.alpha ? ": within chance" : ""));
+    if (at("p") !== null) {
+      const p = at("p") < map.least ? `< ${map.least}` : `= ${at("p")}`;
+      parts.push(`p ${p} (Holm)` + (at("p") >= map.alpha ? ": within chance" : ""));
+    }
     return parts.join("<br>");
   }
 
   // A part of a map as a figure; the first layers at the lower left.
-  function view(map, chosen, ink, ground) {
+  function view(map, chosen) {
     const { rows, columns, ticks } = map.views[chosen];
     const z = [], hovertext = [], dots = { x: [], y: [] };
     for (let above = rows[0]; above < rows[1]; above++) {
@@ -57,11 +59,11 @@
       z.push(numbers);
       hovertext.push(texts);
     }
-    const side = (tick, room) => {
+    const side = (tick, [start, end], room) => {
       const step = Math.ceil(tick.places.length / room), kept = (_, place) => place % step === 0;
       return {
         title: { text: tick.title }, tickvals: tick.places.filter(kept), ticktext: tick.texts.filter(kept),
-        showgrid: false, zeroline: false, constrain: "domain",
+        range: [-0.5, end - start - 0.5], showgrid: false, zeroline: false, constrain: "domain",
       };
     };
     const border = (at, along) => ({
@@ -74,15 +76,16 @@
       data: [{
         type: "heatmap", z, hovertext, hoverinfo: "text", zmin: 0, zmax: 1, colorscale: map.colours,
         colorbar: {
-          title: { text: map.label, side: "right" }, thickness: 12, tickvals: [0, 0.5, 1], outlinewidth: 0,
+          title: { text: map.label, side: "top" }, orientation: "h", y: 1.01, yanchor: "bottom", thickness: 10,
+          tickvals: [0, 0.25, 0.5, 0.75, 1], outlinewidth: 0,
         },
       }, {
         type: "scatter", mode: "markers", ...dots, hoverinfo: "skip", showlegend: false,
         marker: { color: "#ffffff", size: 4, line: { color: "#000000", width: 0.5 } },
       }],
       layout: {
-        xaxis: side(ticks[1], 14),
-        yaxis: { ...side(ticks[0], 20), scaleanchor: "x", scaleratio: 1 },
+        xaxis: side(ticks[1], columns, 14),
+        yaxis: { ...side(ticks[0], rows, 20), scaleanchor: "x", scaleratio: 1 },
         shapes: [...ticks[1].borders.map(at => border(at, "x")), ...ticks[0].borders.map(at => border(at, "y"))],
       },
     };
@@ -93,23 +96,25 @@
     const style = getComputedStyle(root), read = name => style.getPropertyValue(name).trim();
     const [ink, grid, ground] = ["--ink", "--line", "--ground"].map(read);
     const chosen = place.parentElement.querySelector("select");
-    const figure = spec.map ? view(spec.map, Number(chosen?.value ?? 0), ink, ground) : onGround(spec, dark);
+    const figure = spec.map ? view(spec.map, Number(chosen?.value ?? 0)) : onGround(spec, dark);
     for (const trace of figure.data) if (hidden.has(trace.meta)) trace.visible = false;
     const axis = { gridcolor: grid, linecolor: grid, zerolinecolor: grid, automargin: true, ticks: "outside", tickcolor: grid };
     const square = place.dataset.shape === "square";
-    const width = printing ? (square ? 480 : 330) : undefined;
+    const width = printing ? (square ? 460 : 330) : undefined;
     const layout = {
       ...figure.layout,
       xaxis: { ...axis, ...figure.layout.xaxis },
       yaxis: { ...axis, ...figure.layout.yaxis },
       font: { family: "system-ui, sans-serif", size: 12, color: ink },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 10, r: 10, t: 12, b: 10 }, hovermode: "closest", autosize: !printing, width,
-      height: printing ? (square ? 400 : 260) : place.clientHeight,
+      margin: { l: 10, r: 10, t: 8, b: 10 }, hovermode: "closest", autosize: !printing, width,
+      height: printing ? (square ? 500 : 240) : place.clientHeight,
       hoverlabel: { bgcolor: ground, bordercolor: ink, font: { color: ink }, align: "left" },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: grid, activecolor: ink },
       uirevision: chosen?.value ?? "same", dragmode: "zoom",
     };
-    const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+    const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
+    const config = { displaylogo: false, responsive: true, modeBarButtons: buttons };
     return Plotly.react(place, figure.data, layout, config);
   }
 
