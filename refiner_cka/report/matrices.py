@@ -19,12 +19,21 @@ from .looks import scale
 from .panels import Panel
 from .texts import plain, rounded
 
-LARGEST = 600
-"""With more rows a map holds the values alone, to two decimals: a page has to stay small enough to be sent."""
+DETAILED = 150_000
+"""With more pairs of layers on a page its maps hold the values alone, to two decimals: a page has to stay small
+enough to be sent."""
 
+MOST = 1_500_000
+"""With more there are no maps."""
 
 LEAST = 0.001
 """Below it a p-value is only said to be so."""
+
+
+DOTS = (
+    f"dots: no more similar than unrelated images may be (p of at least {ALPHA}, corrected by Holm for the pairs "
+    "of the two models)"
+)
 
 
 class View(NamedTuple):
@@ -37,24 +46,22 @@ class View(NamedTuple):
 
 def similarity(result: Result) -> Iterator[Figure]:
     """Yield the maps of each readout and index."""
+    counts = [len(result.rows(tokens=tokens)) for tokens, _, _ in kinds(result)]
+    pairs = sum(count * (count + 1) // 2 for count in counts)
     for tokens, index, title in kinds(result):
-        found = result.similarity(index, tokens=tokens)
-        layers = [result.layers[row] for row in result.rows(tokens=tokens)]
-        null = result.null(tokens=tokens, index=index)
-        p_values = _p_values(result, layers, tokens, index)
-        beside = {"error": found.se, "chance": null.sd, "p": p_values}
         label = captions.named(result, index)
-        rests = captions.of_similarity(result, index, ())
+        if pairs > MOST:
+            yield Figure(title, [], f"{pairs:,} pairs of layers are too many for a page: use plot.")
+            continue
+        layers = [result.layers[row] for row in result.rows(tokens=tokens)]
+        found = result.similarity(index, tokens=tokens)
+        beside = {} if pairs > DETAILED else _beside(result, layers, tokens, index)
         caption = sentences(
             f"{label} of every two layers, the first layers at the lower left",
-            rests,
-            f"dots: no more similar than unrelated images may be (p of at least {ALPHA}, corrected by Holm for "
-            "the pairs of the two models)",
+            captions.of_similarity(result, index, ()),
+            DOTS if beside else "errors and chance of so many pairs are in the file",
         )
-        if len(layers) > LARGEST:
-            beside = {}
-            caption += " Errors and chance of so many layers are in the file."
-        yield Figure(title, [_panel(label, layers, found.values, beside)], caption)
+        yield Figure(title, [panel(label, layers, found.values, beside)], caption)
 
 
 def attention(result: Result) -> Iterator[Figure]:
@@ -74,12 +81,12 @@ def attention(result: Result) -> Iterator[Figure]:
             _blocks([getattr(each, part) for each in own]) for part in ("values", "se")
         )
         label = quantity.label or quantity.name
-        panel = _panel(label, blocks, values, {"error": errors}, across=False)
+        drawn = panel(label, blocks, values, {"error": errors}, across=False)
         caption = sentences(f"{label}: {quantity.about}" if quantity.about else label)
-        yield Figure(f"Blocks, {maps} maps", [panel], caption)
+        yield Figure(f"Blocks, {maps} maps", [drawn], caption)
 
 
-def _panel(
+def panel(
     label: str,
     entries: Sequence[Layer],
     values: Array,
@@ -97,7 +104,8 @@ def _panel(
         across: whether there are numbers of entries of two models.
     """
     views = [*_views(entries, across=across)]
-    numbers = {name: _lower(matrix) for name, matrix in {"value": values, **beside}.items()}
+    digits = 3 if beside else 2
+    numbers = {name: _lower(matrix, digits) for name, matrix in {"value": values, **beside}.items()}
     spec: dict[str, Any] = {
         "map": {
             "label": plain(label),
@@ -107,7 +115,11 @@ def _panel(
             "models": [plain(entry.model) for entry in entries],
             "paths": [plain(entry.path) for entry in entries],
             "views": [
-                {**view._asdict(), "ticks": [_ticks(entries[slice(*side)]) for side in view[1:]]}
+                {
+                    "rows": view.rows,
+                    "columns": view.columns,
+                    "ticks": [_ticks(entries[slice(*side)]) for side in (view.rows, view.columns)],
+                }
                 for view in views
             ],
             **numbers,
@@ -152,17 +164,18 @@ def _ticks(entries: Sequence[Layer]) -> dict[str, Any]:
     }
 
 
-def _p_values(result: Result, layers: Sequence[Layer], tokens: str, index: str) -> Array:
-    """Return the p-values of all pairs, corrected for the pairs of the same two models."""
-    models = np.array([layer.model for layer in layers])
-    found = np.full((len(layers), len(layers)), np.nan)
+def _beside(result: Result, layers: Sequence[Layer], tokens: str, index: str) -> dict[str, Array]:
+    """Return errors, chance and p-values of all pairs of layers."""
+    errors = result.similarity(index, tokens=tokens).se
+    chance = result.null(tokens=tokens, index=index).sd
+    models, p_values = np.array([layer.model for layer in layers]), np.full_like(errors, np.nan)
     for one, two in itertools.combinations_with_replacement(dict.fromkeys(models.tolist()), 2):
         block = result.null(one, two, tokens=tokens, index=index).p_values("holm")
         rows, columns = (np.flatnonzero(models == name) for name in (one, two))
-        found[np.ix_(rows, columns)] = block
-        found[np.ix_(columns, rows)] = block.T
-    # So small ones are told from one another by nobody.
-    return np.where(found < LEAST, 0.0, found)
+        p_values[np.ix_(rows, columns)] = block
+        p_values[np.ix_(columns, rows)] = block.T
+    # Small ones are not told apart.
+    return {"error": errors, "chance": chance, "p": np.where(p_values < LEAST, 0.0, p_values)}
 
 
 def _blocks(matrices: Sequence[Array]) -> Array:
@@ -174,7 +187,6 @@ def _blocks(matrices: Sequence[Array]) -> Array:
     return whole
 
 
-def _lower(matrix: Array) -> list[list[float | None]]:
+def _lower(matrix: Array, digits: int) -> list[list[float | None]]:
     """Return the lower triangle of a symmetric matrix, row by row."""
-    digits = 2 if len(matrix) > LARGEST else 3
     return [rounded(row[: number + 1], digits) for number, row in enumerate(matrix)]

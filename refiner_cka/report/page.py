@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import hashlib
 import json
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -78,8 +79,8 @@ def html(result: Result) -> str:
     panels = [panel for each in sections for figure in each.figures for panel in figure.panels]
     numbers = json.dumps([panel.spec for panel in panels], allow_nan=False, separators=(",", ":"))
     places = {id(panel): place for place, panel in enumerate(panels)}
-    environment = _environment(places)
-    script, plotly = _TEMPLATES.joinpath("page.js").read_text("utf-8"), get_plotlyjs()
+    environment, library = _environment(places), _library()
+    script = _TEMPLATES.joinpath("page.js").read_text("utf-8")
     return environment.get_template("page.html").render(
         title=", ".join(result.models),
         result=result,
@@ -91,12 +92,25 @@ def html(result: Result) -> str:
         skipped=result.unreadable[:SKIPPED],
         started=result.provenance.get("started", ""),
         made_by=_version(),
-        hashes=" ".join(map(_source, (plotly, script))),
+        hashes=f"{library.source} {_source(script)}",
         style=Markup(environment.get_template("page.css").render(dark=DARK)),
-        plotly=_packed(plotly),
+        plotly=library.packed,
         numbers=_packed(numbers),
         script=Markup(script),
     )
+
+
+class Library(NamedTuple):
+    """The plotting library as the page holds it, and by what its security policy lets it run."""
+
+    packed: Markup
+    source: str
+
+
+@functools.cache
+def _library() -> Library:
+    script = get_plotlyjs()
+    return Library(_packed(script), _source(script))
 
 
 def _sections(result: Result) -> list[Section]:
