@@ -10,14 +10,14 @@ from ..sums import Array
 BREAK = "<br>"
 """Between the lines of a text in a figure."""
 
-_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})
 
 
 def plain(text: str) -> str:
     """Return text that a figure shows as it is.
 
-    plotly.js reads tags (`<b>`, `<a href>`) and entities in every text it draws. It looks for tags before it
-    decodes entities, so that what is escaped here is never one.
+    plotly.js reads tags (`<b>`, `<a href>`), formulas between dollars and entities in every text it draws. Entities
+    are decoded last, so that what is escaped here is never one of the others.
     """
     return printable(text).translate(_MARKUP)
 

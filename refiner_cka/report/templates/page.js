@@ -114,7 +114,8 @@
       uirevision: chosen?.value ?? "same", dragmode: "zoom",
     };
     const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
-    const config = { displaylogo: false, responsive: true, modeBarButtons: buttons };
+    const picture = { format: "svg", filename: "figure" };
+    const config = { displaylogo: false, responsive: true, modeBarButtons: buttons, toImageButtonOptions: picture };
     return Plotly.react(place, figure.data, layout, config);
   }
 
