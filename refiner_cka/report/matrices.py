@@ -17,7 +17,7 @@ from ..sums import Array, Layer
 from .curves import Figure, kinds, sentences
 from .looks import scale
 from .panels import Panel
-from .texts import plain, rounded
+from .texts import broken, plain, rounded
 
 DETAILED = 150_000
 """With more pairs of layers on a page its maps hold the values alone, to two decimals: a page has to stay small
@@ -112,8 +112,8 @@ def panel(
             "colours": scale(COLOUR_MAP),
             "alpha": ALPHA,
             "least": LEAST,
-            "models": [plain(entry.model) for entry in entries],
-            "paths": [plain(entry.path) for entry in entries],
+            "models": [broken(entry.model) for entry in entries],
+            "paths": [broken(entry.path) for entry in entries],
             "views": [
                 {
                     "rows": view.rows,

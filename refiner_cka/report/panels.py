@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..plots.bands import Chance, Curve, is_bounded, with_spread
 from ..results.estimate import Estimate
 from .looks import Look
-from .texts import between, lines, number, plain, rounded, with_error
+from .texts import between, broken, lines, number, plain, rounded, with_error
 
 Spec = dict[str, Any]
 """A figure in plotly's JSON. A colour is two, for a light and a dark ground, with a bar between."""
@@ -182,8 +182,8 @@ def _told(title: str, line: Line, place: int) -> str:
     over = f" over {at.trainings} trainings" if at.over == "trainings" else ""
     spread = number(at.spread) if over and at.spread is not None else ""
     return lines(
-        f"<b>{plain(line.name)}</b>",
-        f"{plain(line.paths[place])}, depth {float(at.depth):.2f}",
+        f"<b>{broken(line.name)}</b>",
+        f"{broken(line.paths[place])}, depth {float(at.depth):.2f}",
         f"{plain(title)}: {with_error(at.values, at.se)}{over}",
         _labelled("95 %", between(at.lower, at.upper)),
         _labelled("95 % for the whole curve", between(whole.lower, whole.upper) if whole else ""),

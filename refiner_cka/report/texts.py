@@ -10,16 +10,24 @@ from ..sums import Array
 BREAK = "<br>"
 """Between the lines of a text in a figure."""
 
+WIDEST = 60
+"""Characters of a name on a line."""
+
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})
 
 
 def plain(text: str) -> str:
     """Return text that a figure shows as it is.
 
-    plotly.js reads tags (`<b>`, `<a href>`), formulas between dollars and entities in every text it draws. Entities
-    are decoded last, so that what is escaped here is never one of the others.
+    plotly.js reads tags (`<b>`, `<a href>`), formulas between dollars and entities in every text it draws. It
+    decodes entities last, so that what is escaped here is never one of the others.
     """
     return printable(text).translate(_MARKUP)
+
+
+def broken(text: str) -> str:
+    """Return a name as `plain` text on as many lines as it takes to be seen whole."""
+    return BREAK.join(plain(text[at : at + WIDEST]) for at in range(0, len(text), WIDEST))
 
 
 def lines(*parts: str) -> str:
