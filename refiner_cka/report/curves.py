@@ -26,8 +26,6 @@ from .texts import between
 Legend = Sequence[tuple[str, Look]]
 """Name and look of each line."""
 
-GREY = "grey: where unrelated images lie (95 %)"
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -59,20 +57,21 @@ def similarity(result: Result) -> Iterator[Figure]:
         legend, label = _legend(result, tokens), captions.named(result, index)
         raw = f"{label}(l, last)"
         shown: dict[Normalize, str] = {"none": raw, "first-last": "s(l)"}
-        panels = []
+        panels, grey = [], ""
         for normalize, what in shown.items():
             ask = partial(result.curve, normalize=normalize, tokens=tokens, index=index)
             drawn = [curve_of(result, name, ask) for name, _ in legend]
             nulls = _nulls(result, legend, tokens, index) if normalize == "none" else []
-            lines = _lines(result, legend, tokens, drawn, nulls)
-            panels.append(panel(what, lines, span=limits(drawn, normalize), chance=_around(nulls)))
+            lines, chance = _lines(result, legend, tokens, drawn, nulls), _around(nulls)
+            panels.append(panel(what, lines, span=limits(drawn, normalize), chance=chance))
+            grey = grey or _grey(chance)
         each = [curve.each for curve in drawn]
         caption = sentences(
             f"Similarity of each layer to the last, over relative depth: {raw}, and s(l), which divides it by "
             f"{label}(first, last)",
             captions.of_similarity(result, index, drawn),
             captions.outlined(each),
-            GREY,
+            grey,
             captions.unresolved(result, index, each),
         )
         yield Figure(title, panels, caption, legend)
@@ -81,18 +80,19 @@ def similarity(result: Result) -> Iterator[Figure]:
 def references(result: Result) -> Iterator[Figure]:
     """Yield how similar layers are to the labels and the pixels, for each readout and index."""
     for tokens, index, title in kinds(result) if result.references else ():
-        legend, panels = _legend(result, tokens), []
+        legend, panels, grey = _legend(result, tokens), [], ""
         for reference in result.references:
             drawn = [_against(result, name, reference, tokens, index) for name, _ in legend]
             nulls = _nulls(result, legend, tokens, index, reference)
-            lines = _lines(result, legend, tokens, drawn, nulls)
+            lines, chance = _lines(result, legend, tokens, drawn, nulls), _around(nulls)
             what = f"{captions.named(result, index)}(l, {reference})"
-            panels.append(panel(what, lines, span=limits(drawn), chance=_around(nulls)))
+            panels.append(panel(what, lines, span=limits(drawn), chance=chance))
+            grey = grey or _grey(chance)
         caption = sentences(
             f"Similarity of each layer to the {' and to the '.join(result.references)}",
             captions.of_similarity(result, index, drawn),
             captions.outlined([curve.each for curve in drawn]),
-            GREY,
+            grey,
         )
         yield Figure(title, panels, caption, legend)
 
@@ -236,6 +236,13 @@ def _nulls(
 
 def _around(nulls: Sequence[Sequence[Null]]) -> Chance | None:
     return Chance.around(itertools.chain.from_iterable(nulls))
+
+
+def _grey(chance: Chance | None) -> str:
+    """Return what a caption says of chance."""
+    if chance is None:
+        return ""
+    return f"grey: where unrelated images lie (95 %{', approximate' if chance.rough else ''})"
 
 
 def _chance(nulls: Sequence[Null]) -> list[str]:

@@ -60,6 +60,7 @@ def similarity(result: Result) -> Iterator[Figure]:
             f"{label} of every two layers, the first layers at the lower left",
             captions.of_similarity(result, index, ()),
             DOTS if beside else "errors and chance of so many pairs are in the file",
+            "blank: undefined" if np.isnan(found.values).any() else "",
         )
         yield Figure(title, [panel(label, layers, found.values, beside)], caption)
 

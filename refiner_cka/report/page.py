@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ..errors import ResultFileError, printable
+from ..errors import ResultFileError, printable, some
+from ..plots.style import entries
 from ..results import methods
 from ..results.atomic import check_writable, write_whole
 from ..results.result import Result
@@ -31,7 +32,13 @@ from .texts import plain
 
 _TEMPLATES = files(__package__) / "templates"
 
+_LEVEL = 6
+"""Of compression: the highest takes several times as long, for a hundredth."""
+
 SUFFIXES = (".html", ".htm")
+
+NAMED = 6
+"""So many models are named in the title."""
 
 SKIPPED = 200
 """So many skipped images are named."""
@@ -82,7 +89,8 @@ def html(result: Result) -> str:
     environment, library = _environment(places), _library()
     script = _TEMPLATES.joinpath("page.js").read_text("utf-8")
     return environment.get_template("page.html").render(
-        title=", ".join(result.models),
+        title=some(entries(result, result.models), NAMED),
+        data=result.provenance.get("data", ""),
         result=result,
         summary=summarize(result),
         paragraph=methods.paragraph(result),
@@ -182,7 +190,7 @@ def _as_json(value: Any) -> str:
 
 def _packed(text: str) -> Markup:
     """Return text compressed, in letters that mean nothing to a browser."""
-    return Markup(base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode())
+    return Markup(base64.b64encode(gzip.compress(text.encode(), _LEVEL, mtime=0)).decode())
 
 
 def _source(script: str) -> str:

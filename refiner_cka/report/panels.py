@@ -24,6 +24,9 @@ GREY = "#d8d8d8|#3a3d44"
 _OPACITY = 0.2
 """Of a band for each layer, where there are few."""
 
+_MARKED = 16
+"""About how many layers of a deep model carry a marker; all of them say what they are."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -117,7 +120,12 @@ def _traces(title: str, line: Line, of: int) -> Iterator[Spec]:
         "x": rounded(curve.each.depth),
         "y": rounded(curve.each.values),
         "line": {"color": colour, "width": 1.8, "dash": dash},
-        "marker": {"symbol": line.look.symbol, "size": 6, "color": colour},
+        "marker": {
+            "symbol": line.look.symbol,
+            "size": 6,
+            "color": colour,
+            "maxdisplayed": _MARKED,
+        },
         "hovertext": [_told(title, line, place) for place in range(len(curve.each.values))],
         "hoverinfo": "text",
     }
@@ -144,17 +152,17 @@ def _band(estimate: Estimate, name: str, colour: str, opacity: float) -> Iterato
     x, y = (
         np.array([*itertools.chain.from_iterable(part)])[:-1] for part in zip(*ends, strict=True)
     )
-    outlined = estimate.over == "trainings"
+    band = {**_trace(name, "lines"), "x": rounded(x), "y": rounded(y), "hoverinfo": "skip"}
+    over_trainings = estimate.over == "trainings"
     yield {
-        **_trace(name, "lines"),
-        "x": rounded(x),
-        "y": rounded(y),
+        **band,
         "fill": "toself",
         "fillcolor": colour,
-        "line": {"color": colour, "width": 2 if outlined else 0, "dash": "dot"},
-        "opacity": opacity,
-        "hoverinfo": "skip",
+        "line": {"color": colour, "width": 0},
+        "opacity": opacity / 3 if over_trainings else opacity,
     }
+    if over_trainings:
+        yield {**band, "line": {"color": colour, "width": 1, "dash": "dot"}}
 
 
 def _runs(bounded: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.intp]]:

@@ -59,11 +59,8 @@ def between(low: float | Array, high: float | Array) -> str:
 
 
 def rounded(values: Array, digits: int = 4) -> list[float | None]:
-    """Return `(n,)` numbers as JSON: few decimals, of small numbers three digits, and None where undefined."""
-    return [_rounded(value, digits) for value in values.tolist()]
-
-
-def _rounded(value: float, digits: int) -> float | None:
-    if not np.isfinite(value):
-        return None
-    return round(value, digits) if abs(value) >= 0.01 else float(f"{value:.2g}")
+    """Return `(n,)` numbers as JSON: few decimals, of small numbers two digits, and None where undefined."""
+    found: list[float | None] = values.round(digits).tolist()
+    for place in np.flatnonzero(~(np.abs(values) >= 0.01)):
+        found[place] = float(f"{values[place]:.2g}") if np.isfinite(values[place]) else None
+    return found

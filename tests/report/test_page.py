@@ -159,11 +159,19 @@ def test_groups_have_their_trainings_and_a_ceiling():
     np.testing.assert_allclose(mean["y"], result.curve("Ours", normalize="none").values, atol=6e-5)
     spread = result.curve("Ours", normalize="none").spread[0]
     assert f"SD over trainings: {spread:.3f}" in mean["hovertext"][0]
-    thin = [trace for trace in raw["data"] if trace["meta"] == "Ours" and "fill" not in trace]
+    thin = [trace for trace in raw["data"] if trace["meta"] == "Ours" and len(trace["x"]) == 3]
     for name, trace in zip("abc", thin, strict=False):
         np.testing.assert_allclose(
             trace["y"], result.curve(name, normalize="none").values, atol=6e-5
         )
+    band, outline = [
+        trace for trace in raw["data"] if len(trace["x"]) == 6 and trace["meta"] == "Ours"
+    ]
+    curve = result.curve("Ours", normalize="none")
+    for trace in (band, outline):
+        assert trace["y"][0] == pytest.approx(curve.values[0] + curve.spread[0], abs=6e-5)
+        assert trace["y"][-1] == pytest.approx(curve.values[0] - curve.spread[0], abs=6e-5)
+    assert outline["line"]["dash"] == "dot"
     np.testing.assert_allclose(lines(ceiling)[0]["y"], result.ceiling("Ours").values, atol=6e-5)
 
 
@@ -202,6 +210,17 @@ def test_an_unfinished_run_says_so_and_one_without_batches_has_a_page():
     assert "Unfinished: this page is of 2 of 5 batches." in page.texts
     empty = synthetic_result({"a": 3}, batches=0, total_batches=5)
     assert "Unfinished: this page is of 0 of 5 batches." in Page(html(empty)).texts
+
+
+def test_what_is_undefined_is_said_and_left_blank():
+    result = synthetic_result({"a": 3}, batches=4, constant=[("a", 1)])
+    page = Page(html(result))
+    (found,) = [spec["map"] for spec in page.specs if "map" in spec]
+    assert [[value is None for value in row] for row in found["value"]] == [[0], [1, 1], [0, 1, 0]]
+    assert any("Blank: undefined." in text for text in page.texts)
+    assert lines(page.specs[0])[0]["y"][1] is None
+    nothing = synthetic_result({"a": 2}, batches=4, constant=[("a", 0), ("a", 1)])
+    assert not any("Grey:" in text for text in Page(html(nothing)).texts)
 
 
 def test_equal_results_give_equal_pages(result):

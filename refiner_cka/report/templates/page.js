@@ -61,9 +61,10 @@
     }
     const side = (tick, [start, end], room) => {
       const step = Math.ceil(tick.places.length / room), kept = (_, place) => place % step === 0;
+      const long = tick.texts.some(text => text.length > 9);
       return {
         title: { text: tick.title }, tickvals: tick.places.filter(kept), ticktext: tick.texts.filter(kept),
-        range: [-0.5, end - start - 0.5], showgrid: false, zeroline: false, constrain: "domain",
+        tickangle: long && room < 20 ? -90 : 0, range: [-0.5, end - start - 0.5], showgrid: false, zeroline: false, constrain: "domain",
       };
     };
     const border = (at, along) => ({
@@ -111,12 +112,13 @@
       height: printing ? (square ? 500 : 240) : place.clientHeight,
       hoverlabel: { bgcolor: ground, bordercolor: ink, font: { color: ink }, align: "left" },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: grid, activecolor: ink },
-      uirevision: chosen?.value ?? "same", dragmode: "zoom",
+      uirevision: "same", dragmode: "zoom",
     };
     const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
     const picture = { format: "svg", filename: "figure" };
     const config = { displaylogo: false, responsive: true, modeBarButtons: buttons, toImageButtonOptions: picture };
-    return Plotly.react(place, figure.data, layout, config);
+    // `react` would keep the room that another part of a map took.
+    return (spec.map ? Plotly.newPlot : Plotly.react)(place, figure.data, layout, config);
   }
 
   let specs;
