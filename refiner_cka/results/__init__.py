@@ -1,6 +1,9 @@
 """What came out: results, their files, and tables that other programs read."""
 
 from .atomic import check_writable as check_writable
+from .differing import Compared as Compared
+from .differing import Diff as Diff
+from .differing import Difference as Difference
 from .estimate import Estimate as Estimate
 from .merging import differences as differences
 from .methods import answers as answers

@@ -47,7 +47,7 @@ def _models(result: Result, record: Record) -> Iterator[str]:
 def _model(result: Result, record: Record, model: str) -> str:
     readouts = [layer.tokens for layer in result.layers if layer.model == model]
     count = readouts.count(readouts[0])
-    parts = [text(record.origin(model).get("model"), ""), reviewers.weights_of(record, model)]
+    parts = [record.architecture(model, ""), reviewers.weights_of(record, model)]
     parameters = record.origin(model).get("parameters")
     parts += [f"{parameters:,} parameters"] if isinstance(parameters, int) else []
     parts += [f"{count} {'layer' if count == 1 else 'layers'}"]
@@ -145,7 +145,7 @@ def _chance(result: Result) -> Iterator[str]:
     if not math.isnan(sd):
         yield (
             "The level of chance follows from shuffling the images within each batch, with exact moments: mean 0 "
-            f"a standard deviation of at most {sd:.2g} for any two layers; its p-values are corrected for the "
+            f"and a standard deviation of at most {sd:.2g} for any two layers; its p-values are corrected for the "
             "pairs of layers (Holm, 1979)."
         )
 

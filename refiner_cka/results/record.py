@@ -50,6 +50,13 @@ class Record:
         """Return what is known of a model's weights."""
         return dictionary(self._models.get(model, {}).get("origin"))
 
+    def architecture(self, model: str, default: str = UNKNOWN) -> str:
+        """Return the name of a model's architecture, with timm's tag only where the weights are of that tag."""
+        name, weights = (text(self.origin(model).get(key), "") for key in ("model", "weights"))
+        # Classes have capitals, factories a colon, and dots that are no tags.
+        is_tagged = name == name.lower() and ":" not in name and weights != "pretrained"
+        return (name.partition(".")[0] if is_tagged else name) or default
+
     def preprocessing(self, model: str) -> Mapping[str, Any]:
         """Return what becomes of an image before a model is given it."""
         return dictionary(self._models.get(model, {}).get("preprocessing"))
@@ -66,7 +73,7 @@ class Record:
 
     def is_refiner(self, model: str) -> bool:
         """Whether a model is a Refiner by the name of its architecture."""
-        return text(self.origin(model).get("model")).startswith("refiner_")
+        return self.architecture(model).startswith("refiner_")
 
 
 def text(value: Any, default: str = UNKNOWN) -> str:

@@ -139,7 +139,7 @@ def _weights(result: Result, record: Record) -> Iterator[str]:
     for model in result.models:
         origin = record.origin(model)
         parameters, sha256 = origin.get("parameters"), text(origin.get("sha256"), "")
-        parts = [f"{text(origin.get('model'), 'architecture not recorded')}"]
+        parts = [record.architecture(model, "architecture not recorded")]
         parts += [weights_of(record, model)]
         parts += [f"{parameters:,} parameters"] if isinstance(parameters, int) else []
         parts += [text(origin["loading"])] if origin.get("loading") else []
@@ -256,8 +256,8 @@ def _errors(result: Result) -> Iterator[str]:
         return
     yield (
         f"Over images: standard errors by the jackknife, one of {result.folds} folds of images left out at a "
-        f"Intervals are of 95 %, by Student's t with {result.folds - 1} degrees of freedom: of CKA on the scale "
-        "of artanh, of s(l) by Fieller's method, of differences between models paired over the same images."
+        f"time. Intervals are of 95 %, by Student's t with {result.folds - 1} degrees of freedom: of CKA on the "
+        "scale of artanh, of s(l) by Fieller's method, of differences between models paired over the same images."
     )
     if result.groups:
         yield (
