@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from ..plots import captions
-from ..plots.bands import Chance, Curve, curve_of
+from ..plots.bands import Chance, Curve
 from ..plots.lines import limits
-from ..plots.style import checked_names, entries
-from ..results import trainings
+from ..results import jackknife, means, trainings
 from ..results.chance import Null
+from ..results.estimate import Estimate
 from ..results.jackknife import CONFIDENCE
 from ..results.result import Result
 from ..results.statistics import Normalize
 from ..sums import LAYERS, Quantity
-from .looks import Look, looks
+from . import captions
+from .captions import sentences
+from .looks import Look, checked_names, entries, looks
 from .panels import Line, Panel, panel
 from .texts import between
 
@@ -54,25 +55,24 @@ def kinds(result: Result) -> Iterator[tuple[str, str, str]]:
 def similarity(result: Result) -> Iterator[Figure]:
     """Yield the curves of each readout and index: the raw ones and, beside them, the normalised ones."""
     for tokens, index, title in kinds(result):
-        legend, label = _legend(result, tokens), captions.named(result, index)
+        legend, label = _legend(result, tokens), captions.name_of(result, index)
         raw = f"{label}(l, last)"
         shown: dict[Normalize, str] = {"none": raw, "first-last": "s(l)"}
         panels, grey = [], ""
         for normalize, what in shown.items():
             ask = partial(result.curve, normalize=normalize, tokens=tokens, index=index)
-            drawn = [curve_of(result, name, ask) for name, _ in legend]
+            drawn = [_curve(result, name, ask) for name, _ in legend]
             nulls = _nulls(result, legend, tokens, index) if normalize == "none" else []
             lines, chance = _lines(result, legend, tokens, drawn, nulls), _around(nulls)
             panels.append(panel(what, lines, span=limits(drawn, normalize), chance=chance))
-            grey = grey or _grey(chance)
-        each = [curve.each for curve in drawn]
+            grey = grey or captions.grey(chance)
         caption = sentences(
             f"Similarity of each layer to the last, over relative depth: {raw}, and s(l), which divides it by "
             f"{label}(first, last)",
-            captions.of_similarity(result, index, drawn),
-            captions.outlined(each),
+            captions.rests(result),
+            captions.bands(result, drawn, jackknife.MIN_FOLDS),
             grey,
-            captions.unresolved(result, index, each),
+            captions.unresolved(result, label, [curve.each for curve in drawn]),
         )
         yield Figure(title, panels, caption, legend)
 
@@ -85,13 +85,13 @@ def references(result: Result) -> Iterator[Figure]:
             drawn = [_against(result, name, reference, tokens, index) for name, _ in legend]
             nulls = _nulls(result, legend, tokens, index, reference)
             lines, chance = _lines(result, legend, tokens, drawn, nulls), _around(nulls)
-            what = f"{captions.named(result, index)}(l, {reference})"
+            what = f"{captions.name_of(result, index)}(l, {reference})"
             panels.append(panel(what, lines, span=limits(drawn), chance=chance))
-            grey = grey or _grey(chance)
+            grey = grey or captions.grey(chance)
         caption = sentences(
             f"Similarity of each layer to the {' and to the '.join(result.references)}",
-            captions.of_similarity(result, index, drawn),
-            captions.outlined([curve.each for curve in drawn]),
+            captions.rests(result),
+            captions.bands(result, drawn, jackknife.MIN_FOLDS),
             grey,
         )
         yield Figure(title, panels, caption, legend)
@@ -105,10 +105,11 @@ def ceilings(result: Result) -> Iterator[Figure]:
             continue
         drawn = [_ceiling(result, group, tokens, index) for group, _ in legend]
         lines = _lines(result, legend, tokens, drawn)
-        what = f"{captions.named(result, index)} between trainings"
+        what = f"{captions.name_of(result, index)} between trainings"
         caption = sentences(
             "The ceiling: similarity of the same layer in two trainings of one recipe",
-            captions.of_similarity(result, index, drawn),
+            captions.rests(result),
+            captions.bands(result, drawn, jackknife.MIN_FOLDS),
         )
         yield Figure(title, [panel(what, lines, span=limits(drawn))], caption, legend)
 
@@ -133,11 +134,6 @@ def attention(result: Result) -> Iterator[Figure]:
     yield from _means(result, "Attention maps", ("attention",), lines, legend)
 
 
-def sentences(*parts: str) -> str:
-    """Return what is not empty as sentences."""
-    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts if part)
-
-
 def _means(
     result: Result,
     title: str,
@@ -154,7 +150,7 @@ def _means(
         lines: name, and readout or kind of maps, of each line.
         legend: of each line.
     """
-    panels, rests = [], ""
+    panels, every = [], list[Curve]()
     for quantity in (result.quantity(name) for name in result.measures):
         # Row sums and negative shares of softmax maps are 1 and 0.
         idle = (
@@ -168,30 +164,45 @@ def _means(
             Curve(result.smoothing(quantity.name, name, tokens=kind, maps=kind))
             for name, kind in lines
         ]
-        each = [curve.each for curve in drawn]
-        if any(np.isfinite(estimate.values).any() for estimate in each):
+        if any(np.isfinite(curve.each.values).any() for curve in drawn):
             named = zip(lines, legend, drawn, strict=True)
             own = [
                 Line(*of, _paths(result, quantity, name, kind), curve)
                 for (name, kind), of, curve in named
             ]
             panels.append(_of_measure(quantity, own))
-            rests = rests or captions.of_means(result, each)
+            every += drawn
     if panels:
-        yield Figure(title, panels, sentences("Means over images", rests), legend)
+        bands = captions.bands(result, every, means.MIN_FOLDS)
+        yield Figure(
+            title, panels, sentences(f"means over {captions.rests(result)}", bands), legend
+        )
 
 
 def _of_measure(quantity: Quantity, lines: Sequence[Line]) -> Panel:
     """Return a panel on a scale that does not make much of little."""
     least, most = quantity.range
+    remarks = [f"{quantity.smoother}: smoother"] if quantity.smoother else []
+    if quantity.few:
+        remarks.append(f"on {_images(lines)} images")
     span = limits([line.curve for line in lines]) if most == 1.0 else None
     return panel(
         quantity.label or quantity.name,
         lines,
-        remark=f"{quantity.smoother}: smoother" if quantity.smoother else "",
+        remark=", ".join(remarks),
         span=span,
         from_zero=least is not None,
     )
+
+
+def _images(lines: Sequence[Line]) -> int:
+    """Return on how many images means rest; where features are not finite, all of the run count."""
+    known = [
+        line.curve.each.images[np.isfinite(line.curve.each.values)]
+        for line in lines
+        if line.curve.each.images is not None
+    ]
+    return int(np.concatenate(known).max(initial=0))
 
 
 def _legend(result: Result, tokens: str) -> Legend:
@@ -238,13 +249,6 @@ def _around(nulls: Sequence[Sequence[Null]]) -> Chance | None:
     return Chance.around(itertools.chain.from_iterable(nulls))
 
 
-def _grey(chance: Chance | None) -> str:
-    """Return what a caption says of chance."""
-    if chance is None:
-        return ""
-    return f"grey: where unrelated images lie (95 %{', approximate' if chance.rough else ''})"
-
-
 def _chance(nulls: Sequence[Null]) -> list[str]:
     """Return between what a model's layers would lie by chance; of the mean over trainings it is not known."""
     if len(nulls) != 1:
@@ -252,6 +256,13 @@ def _chance(nulls: Sequence[Null]) -> list[str]:
     tail = (1 - CONFIDENCE) / 2
     ends = (nulls[0].quantile(share)[:, -1] for share in (tail, 1 - tail))
     return [between(low, high) for low, high in zip(*ends, strict=True)]
+
+
+def _curve(result: Result, name: str, ask: Callable[..., Estimate]) -> Curve:
+    """Return the curve of a model with both of its bands, or that of a group with its trainings."""
+    if group := result.groups.get(name, ()):
+        return Curve(ask(name), thin=tuple(map(ask, group)))
+    return Curve(ask(name), ask(name, band="simultaneous"))
 
 
 def _against(result: Result, name: str, reference: str, tokens: str, index: str) -> Curve:

@@ -9,6 +9,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import colors
 
+from ..plots.style import checked_names as checked_names
+from ..plots.style import entries as entries
 from ..plots.style import palette
 from ..results.result import Result
 from ..sums import Array

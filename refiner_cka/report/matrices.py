@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..plots import captions
-from ..plots.heatmaps import COLOUR_MAP, common_path
+from ..plots.heatmaps import common_path
 from ..plots.style import shortened
 from ..results.chance import ALPHA
 from ..results.result import Result
 from ..sums import Array, Layer
-from .curves import Figure, kinds, sentences
+from . import captions
+from .captions import sentences
+from .curves import Figure, kinds
 from .looks import scale
 from .panels import Panel
 from .texts import broken, plain, rounded
@@ -25,6 +26,9 @@ enough to be sent."""
 
 MOST = 1_500_000
 """With more there are no maps."""
+
+COLOUR_MAP = "magma"
+"""Perceptually uniform, and monotone in lightness: it survives grey print."""
 
 LEAST = 0.001
 """Below it a p-value is only said to be so."""
@@ -49,7 +53,7 @@ def similarity(result: Result) -> Iterator[Figure]:
     counts = [len(result.rows(tokens=tokens)) for tokens, _, _ in kinds(result)]
     pairs = sum(count * (count + 1) // 2 for count in counts)
     for tokens, index, title in kinds(result):
-        label = captions.named(result, index)
+        label = captions.name_of(result, index)
         if pairs > MOST:
             yield Figure(title, [], f"{pairs:,} pairs of layers are too many for a page: use plot.")
             continue
@@ -58,9 +62,9 @@ def similarity(result: Result) -> Iterator[Figure]:
         beside = {} if pairs > DETAILED else _beside(result, layers, tokens, index)
         caption = sentences(
             f"{label} of every two layers, the first layers at the lower left",
-            captions.of_similarity(result, index, ()),
+            captions.rests(result),
             DOTS if beside else "errors and chance of so many pairs are in the file",
-            "blank: undefined" if np.isnan(found.values).any() else "",
+            *captions.scale(found.values),
         )
         yield Figure(title, [panel(label, layers, found.values, beside)], caption)
 
@@ -83,7 +87,9 @@ def attention(result: Result) -> Iterator[Figure]:
         )
         label = quantity.label or quantity.name
         drawn = panel(label, blocks, values, {"error": errors}, across=False)
-        caption = sentences(f"{label}: {quantity.about}" if quantity.about else label)
+        about = f"{label}: {quantity.about}" if quantity.about else label
+        least = captions.scale(np.concatenate([each.values.ravel() for each in own]))
+        caption = sentences(about, *least)
         yield Figure(f"Blocks, {maps} maps", [drawn], caption)
 
 

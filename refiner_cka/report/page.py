@@ -19,14 +19,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ..errors import ResultFileError, printable, some
-from ..plots.style import entries
 from ..results import methods
 from ..results.atomic import check_writable, write_whole
 from ..results.result import Result
 from ..results.summary import summarize
 from . import curves, matrices
 from .curves import Figure
-from .looks import DARK
+from .looks import DARK, entries
 from .panels import Panel
 from .texts import plain
 

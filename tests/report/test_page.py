@@ -58,7 +58,9 @@ def test_it_holds_what_the_summary_says_and_what_a_paper_needs(result, page):
         assert set(filter(None, map(str.strip, answer.splitlines()))) <= set(page.texts)
     assert result.fingerprint in page.texts
     assert "plain.png" in text
-    assert "jackknife over 20 folds of images: dark for each layer" in text
+    bands = "Bands: 95 % intervals, dark of each layer, light of the whole curve, by a jackknife over 20 folds"
+    assert f"64 images in batches of 16. {bands} of images. Grey: where unrelated" in text
+    assert "Dashed: unresolved, for CKA(first, last) is not 5 standard errors above 0." in text
 
 
 def test_curves_are_those_of_the_result(result, page):
@@ -131,7 +133,7 @@ def test_every_measure_and_reference_has_a_panel(result, page):
     assert {"CKA(l, labels)", "CKA(l, pixels)"} <= set(page.texts)
     titled = dict(zip(page.texts, page.texts[1:], strict=False))
     assert titled["Patch cosine"] == "higher: smoother"
-    assert titled["Rank-collapse residual"] == "lower: smoother"
+    assert titled["Effective rank"] == "lower: smoother, on 64 images"
 
 
 def test_figures_are_what_plotly_knows(page):
@@ -159,6 +161,9 @@ def test_groups_have_their_trainings_and_a_ceiling():
     np.testing.assert_allclose(mean["y"], result.curve("Ours", normalize="none").values, atol=6e-5)
     spread = result.curve("Ours", normalize="none").spread[0]
     assert f"SD over trainings: {spread:.3f}" in mean["hovertext"][0]
+    assert any(
+        "dotted bands: one standard deviation over 3 trainings" in text for text in page.texts
+    )
     thin = [trace for trace in raw["data"] if trace["meta"] == "Ours" and len(trace["x"]) == 3]
     for name, trace in zip("abc", thin, strict=False):
         np.testing.assert_allclose(
@@ -221,6 +226,16 @@ def test_what_is_undefined_is_said_and_left_blank():
     assert lines(page.specs[0])[0]["y"][1] is None
     nothing = synthetic_result({"a": 2}, batches=4, constant=[("a", 0), ("a", 1)])
     assert not any("Grey:" in text for text in Page(html(nothing)).texts)
+
+
+def test_too_few_images_for_errors_and_values_below_zero_are_said():
+    few = synthetic_result({"a": 3}, batches=1, batch_size=6, unresolved=["a"], seed=1)
+    text = " ".join(Page(html(few)).texts)
+    assert "No error bands, which take at least 12 images." in text
+    assert "Dashed: unresolved (fewer than 12 images, so no errors)." in text
+    least = few.cka().min()
+    assert least < -0.05
+    assert f"Least {MINUS}{-least:.3f}, in the colour of 0." in text
 
 
 def test_equal_results_give_equal_pages(result):
