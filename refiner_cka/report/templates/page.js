@@ -31,7 +31,7 @@
     const parts = [
       `${map.models[above]}: ${map.paths[above]}`,
       `${map.models[beside]}: ${map.paths[beside]}`,
-      `<b>${map.label} ${told(at("value"))}</b>` + (at("error") === null ? "" : ` ± ${at("error")}`),
+      `<b>${map.label} ${told(at("value"))}</b>` + (at("error") ? ` ± ${at("error")}` : ""),
     ];
     if (at("chance") !== null) parts.push(`unrelated images: 0 ± ${at("chance")}`);
     if (at("p") !== null) {
@@ -42,7 +42,7 @@
   }
 
   // A part of a map as a figure; the first layers at the lower left.
-  function view(map, chosen) {
+  function view(map, chosen, width) {
     const { rows, columns, ticks } = map.views[chosen];
     const z = [], hovertext = [], dots = { x: [], y: [] };
     for (let above = rows[0]; above < rows[1]; above++) {
@@ -59,14 +59,21 @@
       z.push(numbers);
       hovertext.push(texts);
     }
-    const side = (tick, [start, end], room) => {
-      const step = Math.ceil(tick.places.length / room), kept = (_, place) => place % step === 0;
-      const long = tick.texts.some(text => text.length > 9);
-      return {
-        title: { text: tick.title }, tickvals: tick.places.filter(kept), ticktext: tick.texts.filter(kept),
-        tickangle: long && room < 20 ? -90 : 0, range: [-0.5, end - start - 0.5], showgrid: false, zeroline: false, constrain: "domain",
-      };
+    // Room for labels is reckoned, and titles are placed by it: plotly.js places them before a map has its shape.
+    const kept = (tick, room) => {
+      const step = Math.ceil(tick.places.length / room), every = (_, place) => place % step === 0;
+      return { places: tick.places.filter(every), texts: tick.texts.filter(every), title: tick.title };
     };
+    const letters = tick => 7 * Math.max(...tick.texts.map(text => text.replace(/&[^;]*;/g, "x").length));
+    const upwards = kept(ticks[0], 20), across = kept(ticks[1], 16);
+    const left = 34 + letters(upwards);
+    const turned = (letters(across) + 7) * across.texts.length > width - left - 12;
+    const side = (tick, [start, end], toward) => ({
+      tickvals: tick.places, ticktext: tick.texts, automargin: false,
+      range: [-0.5, end - start - 0.5], showgrid: false, zeroline: false, constrain: "domain", constraintoward: toward,
+    });
+    const title = (text, more) => ({ text, showarrow: false, xref: "x domain", yref: "y domain", ...more });
+    const below = turned ? letters(across) : 14;
     const border = (at, along) => ({
       type: "line", line: { color: "#ffffff", width: 1 }, layer: "above",
       ...(along === "x"
@@ -85,8 +92,13 @@
         marker: { color: "#ffffff", size: 4, line: { color: "#000000", width: 0.5 } },
       }],
       layout: {
-        xaxis: side(ticks[1], columns, 14),
-        yaxis: { ...side(ticks[0], rows, 20), scaleanchor: "x", scaleratio: 1 },
+        margin: { l: left, r: 12, t: 56, b: 30 + below },
+        xaxis: { ...side(across, columns, "left"), tickangle: turned ? -90 : 0 },
+        yaxis: { ...side(upwards, rows, "top"), scaleanchor: "x", scaleratio: 1 },
+        annotations: [
+          title(across.title, { x: 0.5, y: 0, yanchor: "top", yshift: -8 - below }),
+          title(upwards.title, { x: 0, y: 0.5, xanchor: "right", xshift: -8 - letters(upwards), textangle: -90 }),
+        ],
         shapes: [...ticks[1].borders.map(at => border(at, "x")), ...ticks[0].borders.map(at => border(at, "y"))],
       },
     };
@@ -96,19 +108,20 @@
     const dark = !printing && matchMedia("(prefers-color-scheme: dark)").matches;
     const style = getComputedStyle(root), read = name => style.getPropertyValue(name).trim();
     const [ink, grid, ground] = ["--ink", "--line", "--ground"].map(read);
-    const chosen = place.parentElement.querySelector("select");
-    const figure = spec.map ? view(spec.map, Number(chosen?.value ?? 0)) : onGround(spec, dark);
-    for (const trace of figure.data) if (hidden.has(trace.meta)) trace.visible = false;
-    const axis = { gridcolor: grid, linecolor: grid, zerolinecolor: grid, automargin: true, ticks: "outside", tickcolor: grid };
     const square = place.dataset.shape === "square";
     const width = printing ? (square ? 460 : 330) : undefined;
+    const chosen = place.parentElement.querySelector("select");
+    const figure = spec.map ? view(spec.map, Number(chosen?.value ?? 0), width ?? place.clientWidth) : onGround(spec, dark);
+    for (const trace of figure.data) if (hidden.has(trace.meta)) trace.visible = false;
+    const axis = { gridcolor: grid, linecolor: grid, zerolinecolor: grid, automargin: true, ticks: "outside", tickcolor: grid };
     const layout = {
+      margin: { l: 10, r: 10, t: 8, b: 10 },
       ...figure.layout,
       xaxis: { ...axis, ...figure.layout.xaxis },
       yaxis: { ...axis, ...figure.layout.yaxis },
       font: { family: "system-ui, sans-serif", size: 12, color: ink },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 10, r: 10, t: 8, b: 10 }, hovermode: "closest", autosize: !printing, width,
+      hovermode: "closest", autosize: !printing, width,
       height: printing ? (square ? 500 : 240) : place.clientHeight,
       hoverlabel: { bgcolor: ground, bordercolor: ink, font: { color: ink }, align: "left" },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: grid, activecolor: ink },
