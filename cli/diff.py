@@ -66,15 +66,20 @@ def _row(each: rc.results.Compared) -> list[str]:
 
 
 def _print_differences(found: rc.results.Diff) -> None:
-    """Print where each quantity differs most clearly."""
+    """Print where each quantity differs most clearly; what is of two layers once."""
     rows, left_out = list[list[str]](), 0
     for of in found.compared:
-        places = [each for each in found.differences if each.quantity == of.quantity]
-        rows += [_place(of.label, each) for each in places[:_SHOWN]]
-        left_out += len(places[_SHOWN:])
+        places = {
+            frozenset([(each.model, each.path, each.tokens), each.beside]): each
+            for each in reversed(found.differences)
+            if each.quantity == of.quantity
+        }
+        clearest = [*places.values()][::-1]
+        rows += [_place(of.label, each) for each in clearest[:_SHOWN]]
+        left_out += len(clearest[_SHOWN:])
     console.table(["What differs", "First", "Second", "In SE of the difference", "p"], rows)
     if left_out:
-        console.say(f"{left_out} more places differ, which --json prints.")
+        console.say(f"Not shown: {left_out} more; --json prints all.")
 
 
 def _place(label: str, each: rc.results.Difference) -> list[str]:

@@ -19,6 +19,7 @@ from .merging import changes
 from .numbers import TOLERANCE, Numbers, numbers
 from .pairing import Common, Place
 from .result import Result
+from .similarities import SAME
 
 _ASIDE = {"identity", "command", "started", "shard", "smoothing", "attention", "indices", "against"}
 """Entries of the provenance that say nothing of how a number came about, or what the options say too."""
@@ -142,16 +143,16 @@ class Diff:
                 f"The same within error: of {count} numbers {beyond} differ by more than {TOLERANCE} of their "
                 f"standard error over images, none significantly (p < {ALPHA} after Holm)."
             )
-        largest = [each.largest for each in self.compared if np.isfinite(each.largest)]
-        if not any(largest):
+        largest = max((each.largest for each in self.compared), key=_size, default=0.0)
+        if _size(largest) == 0:
             return f"The same: all {count} numbers are identical to the last bit."
-        in_errors = [each.in_errors for each in self.compared if np.isfinite(each.in_errors)]
-        of = (
-            f", and at most {max(in_errors):.1g} of its standard error over images"
-            if in_errors
-            else ""
+        in_errors = max((each.in_errors for each in self.compared), key=_size)
+        apart = (
+            f", within {in_errors:.1g} of their standard error over images" if in_errors > 0 else ""
         )
-        return f"The same: {count} numbers, identical to {max(largest):.1g}{of}."
+        if largest <= SAME:
+            return f"The same: {count} numbers, identical to {largest:.1g}{apart}."
+        return f"The same: {count} numbers{apart}."
 
     @property
     def sentences(self) -> list[str]:
@@ -314,6 +315,10 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, list):
         return [_renamed(item, names) for item in value]
     return names.get(value, value) if isinstance(value, str) else value
+
+
+def _size(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
 
 
 def _shortened(text: str) -> str:

@@ -50,6 +50,10 @@ def _model(result: Result, record: Record, model: str) -> str:
     parts = [record.architecture(model, ""), reviewers.weights_of(record, model)]
     parameters = record.origin(model).get("parameters")
     parts += [f"{parameters:,} parameters"] if isinstance(parameters, int) else []
+    # Said where it is not what one expects: the rest is as it was before loading.
+    loaded = record.origin(model).get("tensors_loaded")
+    if isinstance(loaded, list) and len(loaded) == 2 and loaded[0] != loaded[1]:
+        parts += [f"{text(loaded[0])} of {text(loaded[1])} tensors loaded"]
     parts += [f"{count} {'layer' if count == 1 else 'layers'}"]
     return f"{model} ({', '.join(filter(None, parts))})"
 
@@ -68,6 +72,8 @@ def _images(result: Result, record: Record) -> Iterator[str]:
         if way != UNKNOWN:
             of = "" if len(ways) == 1 else f" for {listed(models)}"
             yield f"Preprocessing{of}: {way}."
+    if assumed := record.names("preprocessing_assumed"):
+        yield f"That of {listed(assumed)} was assumed."
     unreadable, too_small = len(result.unreadable), findings.too_small(result)
     if unreadable:
         yield f"{_counted(unreadable)} left out that could not be read."

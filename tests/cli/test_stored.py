@@ -84,6 +84,17 @@ def test_export_writes_a_table(result, tmp_path):
     assert ".csv" in refused("export", "run.h5", "table.xls")
 
 
+def test_export_names_every_suffix_and_refuses_in_one_line(result, tmp_path):
+    told = succeed("export", "--help").stdout
+    assert all(suffix in told for suffix in rc.results.WRITERS)
+    assert refused("export", "run.h5", "run.jsn").endswith("did you mean run.json?")
+    before = sorted(tmp_path.iterdir())
+    assert "run.h5 is a file, not a folder" in refused("export", "run.h5", "run.h5/table.csv")
+    (tmp_path / "folder.csv").mkdir()
+    assert "folder.csv is a folder" in refused("export", "run.h5", "folder.csv")
+    assert sorted({*tmp_path.iterdir()} - {tmp_path / "folder.csv"}) == before
+
+
 def test_merge_adds_parts(result):
     for number in range(2):
         batches = result.batches + 20 * number

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -65,7 +66,8 @@ def test_rounding_is_no_difference_however_systematic(run):
     }
     found = rc.diff(run, with_sum(run, **noisy))
     assert found.same
-    assert found.verdict.startswith("The same: 142 numbers, identical to ")
+    told = r"The same: 142 numbers, identical to \de-08, within \S+ of their standard error over images\."
+    assert re.fullmatch(told, found.verdict)
     largest = found_of(found, "cka")
     values = run.cka()[3, :3]
     assert largest.largest == pytest.approx(1e-7 * values.max(), rel=1e-4)
@@ -77,6 +79,8 @@ def test_a_shift_counts_by_the_error_over_images_though_its_own_error_is_nothing
     found = rc.diff(run, shifted(run, by))
     assert found.same is same
     assert found_of(found, "token_norm").in_errors == pytest.approx(by, rel=1e-6)
+    told = "The same: 142 numbers, within 0.05 of their standard error over images."
+    assert (found.verdict == told) is same
     places = [] if same else [("token_norm", layer.model, layer.path) for layer in run.layers]
     assert sorted((each.quantity, each.model, each.path) for each in found.differences) == places
     assert all(abs(each.errors) > 1e6 for each in found.differences)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -103,6 +104,14 @@ def test_twelve_questions_are_answered_from_a_file_that_has_lost_its_machine(los
     assert f"torch {result.provenance['versions']['torch']}" in found["Made with what?"]
 
 
+def test_everything_recorded_is_exported_with_the_names(lost, tmp_path):
+    result = rc.load(lost[0])
+    rc.results.export(result, tmp_path / "record.json")
+    document = json.loads((tmp_path / "record.json").read_text())
+    assert document["image_names"] == list(result.image_names)
+    assert document["provenance"] == result.provenance
+
+
 def test_image_j_of_the_names_is_that_of_place_j(lost):
     from PIL import Image
 
@@ -117,9 +126,8 @@ def test_image_j_of_the_names_is_that_of_place_j(lost):
 
     result = rc.load(path)
     way = result.provenance["models"][0]["preprocessing"]
-    from refiner_cka import Preprocessing
 
-    made = Preprocessing(
+    made = rc.Preprocessing(
         **{key: tuple(of) if isinstance(of, list) else of for key, of in way.items()}
     )
     for number in (4, 7):
@@ -192,6 +200,21 @@ def test_the_tag_of_pretrained_weights_is_not_that_of_others(model, weights, exp
         {"a": 3}, batches=2, provenance={"models": [{"name": "a", "origin": origin}]}
     )
     assert told(result)["Which weights?"].startswith(f"a: {expected}; ")
+
+
+def test_what_was_assumed_or_not_loaded_is_said():
+    origin = {"model": "vit", "weights": "a.pth", "tensors_loaded": [150, 152]}
+    way = {"input_size": [3, 8, 8], "inputs": "floating, fed as they are"}
+    model = {"name": "a", "origin": origin, "preprocessing": way}
+    provenance = {"models": [model], "preprocessing_assumed": ["a"]}
+    result = synthetic_result({"a": 3}, batches=2, provenance=provenance)
+    text = paragraph(result)
+    assert "a (vit, weights of the file a.pth, 150 of 152 tensors loaded, 3 layers)" in text
+    assert (
+        "Preprocessing: inputs of 3 x 8 x 8 (floating, fed as they are). That of a was assumed."
+        in text
+    )
+    assert "that of ImageNet was assumed" in told(result)["Which transform?"]
 
 
 def test_groups_are_told_apart_from_models():
