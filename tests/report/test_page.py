@@ -238,6 +238,16 @@ def test_too_few_images_for_errors_and_values_below_zero_are_said():
     assert f"Least {MINUS}{-least:.3f}, in the colour of 0." in text
 
 
+def test_provenance_may_be_deep_and_mixed():
+    deep = {"last": "seen", "mixed": [{"name": "a"}, 1]}
+    for level in range(300):
+        deep = {f"level {level}": deep, "mixed": [{"name": "a"}, "b", None]}
+    text = " ".join(Page(html(synthetic_result({"a": 2}, batches=4, provenance=deep))).texts)
+    assert "level 299" in text
+    assert '{"last": "seen", "mixed": [{"name": "a"}, 1]}' in text
+    assert '[{"name": "a"}, "b", null]' in text
+
+
 def test_equal_results_give_equal_pages(result):
     assert html(result) == html(replace(result))
 
