@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import refiner_cka as rc
 
-from . import analyze, console, diff, export, maps, merge, models, plot, processes, show
+from . import analyze, console, diff, export, maps, merge, models, plot, processes, report, show
 from .interrupting import Interrupting
 
 
@@ -89,6 +89,7 @@ for _command in (
     merge.merge,
     models.models,
     export.export,
+    report.report,
     maps.maps,
 ):
     app.command(cls=Command)(_command)

@@ -1,4 +1,5 @@
 from . import plots as plots
+from . import report as report
 from . import results as results
 from . import subjects as subjects
 from .analysis.maps import token_maps as token_maps
