@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ _BAND_PIXELS = 2**20
 
 CHANNELS = (1, 3, 4)
 """Grey, RGB and RGBA."""
+
+# Else what Pillow logs of a damaged file is printed, where nobody has set up logging.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # Only formats that are nothing but images: Pillow hands an .eps, whatever its name, to Ghostscript.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")

@@ -78,6 +78,19 @@ def test_a_terminated_command_leaves_no_unpacked_archive():
     assert not list(Path.cwd().glob("refiner-cka-*"))
 
 
+def test_a_signal_while_an_archive_is_unpacked_leaves_nothing_of_it(monkeypatch):
+    def terminated(_packed, target):
+        target.write(b"some of it")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    tar_of(Path("x.tgz"), PICTURES, "w:gz")
+    monkeypatch.setattr("tempfile.tempdir", str(Path.cwd()))
+    monkeypatch.setattr("shutil.copyfileobj", terminated)
+    line = refused("analyze", *MODEL, "--data", "x.tgz", code=128 + signal.SIGTERM)
+    assert line == "error: interrupted"
+    assert not list(Path.cwd().glob("refiner-cka-*"))
+
+
 def test_ctrl_c_while_figures_are_drawn_says_that_the_result_is_complete(monkeypatch):
     def interrupted(*_arguments):
         raise KeyboardInterrupt

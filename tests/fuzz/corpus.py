@@ -1,0 +1,126 @@
+"""Honest files, small, of every kind that is read: what the fuzzing starts from."""
+
+import argparse
+import gzip
+import io
+import pickle
+import tempfile
+from collections import OrderedDict
+from functools import cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save as save_tensors
+
+from refiner_cka.results.contents import Unreadable
+from tests.images.examples import IMAGES, PICTURES, scene, tar_of
+from tests.synthetic import synthetic_result, with_smoothing
+
+STATE = OrderedDict(
+    {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.tensor([1.0, -1.0])}
+)
+PICTURES_OF = {
+    ".jpg": [("JPEG", {}), ("JPEG", {"progressive": True, "exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"})],
+    ".png": [("PNG", {}), ("PNG", {"optimize": True})],
+    ".webp": [("WEBP", {"lossless": True}), ("WEBP", {"quality": 50})],
+    ".tif": [("TIFF", {}), *(("TIFF", {"compression": f"tiff_{how}"}) for how in ("lzw", "jpeg"))],
+    ".bmp": [("BMP", {})],
+    ".gif": [("GIF", {}), ("GIF", {"save_all": True, "append_images": [scene(seed=5)]})],
+    ".avif": [("AVIF", {})],
+    ".jp2": [("JPEG2000", {})],
+    ".ppm": [("PPM", {})],
+}
+
+
+def _written(write, suffix):
+    """Return the bytes of a file that a function writes to a path."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"file{suffix}")
+        write(path)
+        return path.read_bytes()
+
+
+def results():
+    small = synthetic_result(
+        {"a": 3, "b": 2},
+        batches=4,
+        unreadable=[Unreadable("x.png", "damaged")],
+        warnings=["of something"],
+        provenance={"batch_size": 16, "models": [{"name": "a"}, {"name": "b"}], "seed": None},
+    )
+    plain = synthetic_result({"a": 3}, references=("labels",), batches=3, total_batches=5)
+    return [_written(made.save, ".h5") for made in (with_smoothing(small), plain)]
+
+
+def _checkpoints():
+    return [
+        {"state_dict": STATE, "epoch": 3},
+        {"model": STATE, "args": argparse.Namespace(lr=0.1), "best": np.float64(0.5)},
+    ]
+
+
+def _saved(content, zipped):
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=zipped)
+    return stream.getvalue()
+
+
+def _picture(suffix):
+    pictures = []
+    for seed, (format_, options) in enumerate(PICTURES_OF[suffix]):
+        modes = {".png": "RGBA", ".gif": "P"}
+        image = scene(seed=seed)
+        stream = io.BytesIO()
+        image.convert(modes.get(suffix, "RGB")).save(stream, format_, **options)
+        pictures.append(stream.getvalue())
+    grey = io.BytesIO()
+    if suffix in (".png", ".tif"):
+        Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(grey, PICTURES_OF[suffix][0][0])
+        pictures.append(grey.getvalue())
+    return pictures
+
+
+def _hdf5(**options):
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file.create_dataset("images", data=IMAGES, **options)
+        file["labels"] = np.arange(6) % 2
+    return stream.getvalue()
+
+
+def _array(save, **arrays):
+    stream = io.BytesIO()
+    save(stream, **arrays) if arrays else save(stream)
+    return stream.getvalue()
+
+
+def _arrays(suffix):
+    floats = IMAGES.transpose(0, 3, 1, 2).astype(np.float32)
+    if suffix == ".npy":
+        return [_array(lambda stream, x=x: np.save(stream, x)) for x in (IMAGES, floats)]
+    labels = np.array(list("ababab"))
+    return [
+        _array(np.savez, images=IMAGES, labels=labels),
+        _array(np.savez_compressed, x=floats, y=np.arange(6)),
+    ]
+
+
+@cache
+def honest(kind):
+    """Return the bytes of the files of a kind, a row of `tests.fuzz.kinds.KINDS`."""
+    makers = {
+        "result": results,
+        "torch zip": lambda: [_saved(content, True) for content in _checkpoints()],
+        "legacy": lambda: [_saved(content, False) for content in _checkpoints()],
+        "pickle": lambda: [pickle.dumps(content, p) for p, content in enumerate(_checkpoints(), 2)],
+        "safetensors": lambda: [save_tensors(dict(STATE)), save_tensors({"fc.weight": torch.ones(2, 3)})],
+        "hdf5": lambda: [_hdf5(), _hdf5(chunks=(2, 5, 12, 3), compression="gzip")],
+        "tar": lambda: [_written(lambda path: tar_of(path, PICTURES), ".tar")],
+        "tgz": lambda: [gzip.compress(honest("tar")[0], mtime=0)],
+    }
+    if kind in makers:
+        return makers[kind]()
+    return _arrays(kind) if kind in (".npy", ".npz") else _picture(kind)
