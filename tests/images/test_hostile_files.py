@@ -173,3 +173,17 @@ def test_a_transparent_picture_is_laid_over_white_in_bands(mode, monkeypatch):
     whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     monkeypatch.setattr(decoding, "_BAND_PIXELS", 50)
     assert decoding.to_rgb(image).tobytes() == whole.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "I;16", "I;16B"])
+def test_a_picture_of_many_bits_becomes_bytes_in_bands(mode):
+    pixels = np.arange(3_000_000, dtype=np.int32).reshape(1500, 2000) // 50
+    pixels = pixels / pixels.max() if mode == "F" else pixels
+    types = {"F": "<f4", "I": "<i4", "I;16": "<u2", "I;16B": ">u2"}
+    image = Image.frombytes(mode, (2000, 1500), pixels.astype(types[mode]).tobytes())
+    tracemalloc.start()
+    made = decoding.to_rgb(image)
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    tracemalloc.stop()
+    wanted = np.rint(pixels.astype(np.float32) * 255) if mode == "F" else pixels >> 8
+    assert (np.asarray(made) == wanted[..., None]).all()
