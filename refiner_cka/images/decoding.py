@@ -81,7 +81,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _to_bytes(image: Image.Image) -> Image.Image:
-    """Return an image of floating or 16-bit pixels as one of 8 bits, made in bands: as a whole it takes four copies."""
+    """Return floating or 16-bit pixels as an image of 8 bits, made in bands: as a whole it takes four copies."""
     ends = [(band.min(), band.max()) for band in (np.asarray(band) for _, band in _bands(image))]
     low, high = np.min(ends), np.max(ends)  # NaN, where there is one
     to_byte = _unit_or_byte(low, high) if image.mode == "F" else _upper_byte(low, high)

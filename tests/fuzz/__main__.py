@@ -2,8 +2,9 @@
 
     python -m tests.fuzz [--cases 10000] [--seed 0] [--only NUMBER]
 
-It first shows that it would notice what it looks for. Every file is refused in one line of the tool's own words, left out and counted (pictures), or read; a result is
-read to the very numbers that were written; nothing in a file is executed. docs/reliability.md says what came out.
+It first shows that it would notice what it looks for. Every file is refused in one line of the tool's own words,
+left out and counted (pictures), or read; a result is read to the very numbers that were written; nothing in a file
+is executed. `docs/reliability.md` says what came out.
 """
 
 import argparse
@@ -23,7 +24,9 @@ from tests.fuzz.reading import READ, REFUSED, SKIPPED
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="one case; its file is kept")
@@ -52,11 +55,19 @@ def _report(cases, seconds):
     for kind in KINDS:
         outcomes = Counter(case.outcome for case in cases if case.kind == kind)
         counts = [outcomes.total(), outcomes[REFUSED], outcomes[SKIPPED], outcomes[READ]]
-        print(f"{kind:26}" + "".join(f"{count:>8} " for count in [*counts, counts[0] - sum(counts[1:])]))
+        print(
+            f"{kind:26}"
+            + "".join(f"{count:>8} " for count in [*counts, counts[0] - sum(counts[1:])])
+        )
     slowest, largest = max(case.seconds for case in cases), max(case.memory for case in cases)
     wrong = sum(not case.fine for case in cases)
-    print(f"{len(cases)} cases in {seconds:.0f} s of a core; at most {slowest:.1f} s and {largest / 2**20:.0f} MB for one")
-    print(f"{wrong} wrong" if wrong else "nothing was executed, and no result had other numbers than were written")
+    most = f"{slowest:.1f} s and {largest / 2**20:.0f} MB"
+    print(f"{len(cases)} cases in {seconds:.0f} s of a core; at most {most} for one")
+    print(
+        f"{wrong} wrong"
+        if wrong
+        else "nothing was executed; results have the numbers that were written"
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import gzip
 import io
 import pickle
+import re
 import tempfile
 from collections import OrderedDict
 from functools import cache
@@ -16,12 +17,13 @@ from PIL import Image
 from safetensors.torch import save as save_tensors
 
 from refiner_cka.results.contents import Unreadable
+from tests.fuzz.mutations import members, zipped
 from tests.images.examples import IMAGES, PICTURES, scene, tar_of
 from tests.synthetic import synthetic_result, with_smoothing
 
-STATE = OrderedDict(
-    {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.tensor([1.0, -1.0])}
-)
+_NUMBERS = torch.arange(8.0)
+# Views of one storage: of two the order in a file depends on where they lie in memory.
+STATE = OrderedDict({"fc.weight": _NUMBERS[:6].view(2, 3), "fc.bias": _NUMBERS[6:]})
 PICTURES_OF = {
     ".jpg": [("JPEG", {}), ("JPEG", {"progressive": True, "exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"})],
     ".png": [("PNG", {}), ("PNG", {"optimize": True})],
@@ -65,7 +67,13 @@ def _checkpoints():
 def _saved(content, zipped):
     stream = io.BytesIO()
     torch.save(content, stream, _use_new_zipfile_serialization=zipped)
-    return stream.getvalue()
+    # Where a storage lay in memory is its name in an old file.
+    return re.sub(rb"X.\0{3}\d{11,18}", b"X\x0f\0\0\0" + b"1" * 15, stream.getvalue())
+
+
+def _pickled():
+    state = {name: tensor.numpy() for name, tensor in STATE.items()}
+    return [pickle.dumps({"state_dict": state, "epoch": 3}, protocol) for protocol in (0, 2, 4)]
 
 
 def _picture(suffix):
@@ -78,7 +86,9 @@ def _picture(suffix):
         pictures.append(stream.getvalue())
     grey = io.BytesIO()
     if suffix in (".png", ".tif"):
-        Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(grey, PICTURES_OF[suffix][0][0])
+        Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(
+            grey, PICTURES_OF[suffix][0][0]
+        )
         pictures.append(grey.getvalue())
     return pictures
 
@@ -91,21 +101,21 @@ def _hdf5(**options):
     return stream.getvalue()
 
 
-def _array(save, **arrays):
+def _array(save, *values, **named):
     stream = io.BytesIO()
-    save(stream, **arrays) if arrays else save(stream)
+    save(stream, *values, **named)
     return stream.getvalue()
 
 
 def _arrays(suffix):
     floats = IMAGES.transpose(0, 3, 1, 2).astype(np.float32)
     if suffix == ".npy":
-        return [_array(lambda stream, x=x: np.save(stream, x)) for x in (IMAGES, floats)]
-    labels = np.array(list("ababab"))
-    return [
-        _array(np.savez, images=IMAGES, labels=labels),
+        return [_array(np.save, IMAGES), _array(np.save, floats)]
+    archives = [
+        _array(np.savez, images=IMAGES, labels=np.array(list("ababab"))),
         _array(np.savez_compressed, x=floats, y=np.arange(6)),
     ]
+    return [zipped(members(archive)) for archive in archives]  # without the time
 
 
 @cache
@@ -115,8 +125,11 @@ def honest(kind):
         "result": results,
         "torch zip": lambda: [_saved(content, True) for content in _checkpoints()],
         "legacy": lambda: [_saved(content, False) for content in _checkpoints()],
-        "pickle": lambda: [pickle.dumps(content, p) for p, content in enumerate(_checkpoints(), 2)],
-        "safetensors": lambda: [save_tensors(dict(STATE)), save_tensors({"fc.weight": torch.ones(2, 3)})],
+        "pickle": _pickled,
+        "safetensors": lambda: [
+            save_tensors({name: tensor.clone() for name, tensor in STATE.items()}),
+            save_tensors({"fc.weight": torch.ones(2, 3)}),
+        ],
         "hdf5": lambda: [_hdf5(), _hdf5(chunks=(2, 5, 12, 3), compression="gzip")],
         "tar": lambda: [_written(lambda path: tar_of(path, PICTURES), ".tar")],
         "tgz": lambda: [gzip.compress(honest("tar")[0], mtime=0)],

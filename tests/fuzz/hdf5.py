@@ -8,7 +8,17 @@ import numpy as np
 from refiner_cka.results.store import Store
 from tests.fuzz.mutations import damaged
 
-_TEXTS = ("", "nothing", "[1, 2]", "{", "[" * 3000 + "]" * 3000, '{"a": NaN}', "null", "\x1b[2J", "é" * 300)
+_TEXTS = (
+    "",
+    "nothing",
+    "[1, 2]",
+    "{",
+    "[" * 3000 + "]" * 3000,
+    '{"a": NaN}',
+    "null",
+    "\x1b[2J",
+    "é" * 300,
+)
 _NUMBERS = (-1, 0, 1, 2, 7, 2**31, 2**62, -(2**62), 0.5, float("nan"), float("inf"), True)
 
 
@@ -35,9 +45,7 @@ def _edited(data, rng, finish):
     stream = io.BytesIO(data)
     with h5py.File(stream, "r+") as file:
         for _ in range(rng.choice((1, 1, 2, 4))):
-            paths = []
-            # Deep down HDF5 takes minutes.
-            file.visit(lambda path: paths.append(path) or path.count("/") > 70 or None)
+            paths = _paths(file)
             if not paths:
                 break
             try:
@@ -51,6 +59,13 @@ def _edited(data, rng, finish):
     return stream.getvalue()
 
 
+def _paths(file):
+    """Return the paths of what a file holds, not too deep down: HDF5 takes minutes for it."""
+    paths = []
+    file.visit(lambda path: paths.append(path) or path.count("/") > 70 or None)
+    return paths
+
+
 def _delete(file, path, _rng):
     del file[path]
 
@@ -61,7 +76,9 @@ def _number(file, path, rng):
     if isinstance(node, h5py.Dataset) and node.size and node.dtype.kind in "iuf":
         values = node[()]
         with np.errstate(all="ignore"):
-            values.reshape(-1)[rng.randrange(values.size)] = np.float64(rng.choice(_NUMBERS)).astype(values.dtype)
+            values.reshape(-1)[rng.randrange(values.size)] = np.float64(
+                rng.choice(_NUMBERS)
+            ).astype(values.dtype)
         node[...] = values
 
 
@@ -74,8 +91,21 @@ def _numbers(file, path, rng):
 
 def _shape(file, path, rng):
     """Put a dataset of another shape or type in place of one."""
-    shape = tuple(rng.choice((0, 1, 3, 5, 20, 2**20, 2**40)) for _ in range(rng.choice((0, 1, 2, 3, 4))))
-    types = ("u1", "i8", "f8", "f4", "u8", "S5", h5py.string_dtype(), "c16", [("a", "f8")], h5py.ref_dtype)
+    shape = tuple(
+        rng.choice((0, 1, 3, 5, 20, 2**20, 2**40)) for _ in range(rng.choice((0, 1, 2, 3, 4)))
+    )
+    types = (
+        "u1",
+        "i8",
+        "f8",
+        "f4",
+        "u8",
+        "S5",
+        h5py.string_dtype(),
+        "c16",
+        [("a", "f8")],
+        h5py.ref_dtype,
+    )
     del file[path]
     file.create_dataset(path, shape, rng.choice(types), chunks=(1,) * len(shape) or None)
 
@@ -90,11 +120,23 @@ def _chunks(file, path, rng):
     side = rng.choice((2**6, 2**10, 2**16))
     chunks = (side, *(1,) * (values.ndim - 1))
     packing = rng.choice((None, "gzip"))
-    file.create_dataset(path, data=values, dtype=dtype, chunks=chunks, maxshape=(None,) * values.ndim, compression=packing)
+    file.create_dataset(
+        path,
+        data=values,
+        dtype=dtype,
+        chunks=chunks,
+        maxshape=(None,) * values.ndim,
+        compression=packing,
+    )
 
 
 def _link(file, path, rng):
-    links = (h5py.SoftLink("/"), h5py.SoftLink(f"/{path}"), h5py.ExternalLink("/etc/hostname", "/"), file["/"])
+    links = (
+        h5py.SoftLink("/"),
+        h5py.SoftLink(f"/{path}"),
+        h5py.ExternalLink("/etc/hostname", "/"),
+        file["/"],
+    )
     if rng.random() < 0.5:
         del file[path]
         file[path] = rng.choice(links)
@@ -131,7 +173,9 @@ def _text(file, path, rng):
     node = file[path]
     if isinstance(node, h5py.Dataset) and node.dtype.kind == "S" and node.size:
         texts = node[()]
-        texts[rng.randrange(len(texts))] = rng.choice((b"", b"\xff\xfe", b"\x1b[2J", b"../..", b"two\nlines", b"\0"))
+        texts[rng.randrange(len(texts))] = rng.choice(
+            (b"", b"\xff\xfe", b"\x1b[2J", b"../..", b"two\nlines", b"\0")
+        )
         node[...] = texts
 
 
@@ -139,4 +183,19 @@ def _nest(file, path, rng):
     file.create_group("/".join([path, *["deep"] * rng.choice((10, 500, 3000))]))
 
 
-_EDITS = (_delete, _number, _number, _numbers, _shape, _chunks, _link, _elsewhere, _attribute, _attribute, _attribute, _text, _text, _nest)
+_EDITS = (
+    _delete,
+    _number,
+    _number,
+    _numbers,
+    _shape,
+    _chunks,
+    _link,
+    _elsewhere,
+    _attribute,
+    _attribute,
+    _attribute,
+    _text,
+    _text,
+    _nest,
+)

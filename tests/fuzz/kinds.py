@@ -1,7 +1,7 @@
 """Every kind of file that is read: its ending, how it is damaged and crafted, what reads it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from tests.fuzz import hdf5, mutations, reading
 from tests.fuzz.corpus import PICTURES_OF
@@ -35,7 +35,10 @@ KINDS = {
     ),
     **{
         f"picture, {suffix}": Kind(
-            suffix, suffix, mutations.png if suffix == ".png" else mutations.damaged, reading.picture
+            suffix,
+            suffix,
+            mutations.png if suffix == ".png" else mutations.damaged,
+            reading.picture,
         )
         for suffix in PICTURES_OF
     },

@@ -1,4 +1,7 @@
-"""How files are damaged and crafted. Each function takes the bytes of an honest file and a seeded `random.Random`."""
+"""How files are damaged and crafted.
+
+Each function takes the bytes of an honest file, a seeded `random.Random`, and another honest file.
+"""
 
 import gzip
 import io
@@ -10,7 +13,19 @@ import zlib
 
 from tests.fuzz.canary import PAYLOADS
 
-_SIZES = (0, 1, 2**7, 2**15 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
+_SIZES = (
+    0,
+    1,
+    2**7,
+    2**15 - 1,
+    2**15,
+    2**16 - 1,
+    2**31 - 1,
+    2**32 - 1,
+    2**40,
+    2**63 - 1,
+    2**64 - 1,
+)
 _EDGE = 600
 """Bytes at either end of a file where its headers and directories lie."""
 
@@ -18,7 +33,18 @@ _EDGE = 600
 def _place(data, rng):
     """Return a place in a file, every second time near one of its ends."""
     end = len(data)
-    return rng.choice([rng.randrange(end), rng.randrange(end), rng.randrange(min(_EDGE, end)), rng.randrange(max(0, end - _EDGE), end)]) if end else 0
+    return (
+        rng.choice(
+            [
+                rng.randrange(end),
+                rng.randrange(end),
+                rng.randrange(min(_EDGE, end)),
+                rng.randrange(max(0, end - _EDGE), end),
+            ]
+        )
+        if end
+        else 0
+    )
 
 
 def _block(data, rng):
@@ -60,7 +86,9 @@ def declare(data, rng, _other):
     """Overwrite some bytes with a number that a size might be."""
     size, start = rng.choice((1, 2, 4, 8)), _place(data, rng)
     number = rng.choice(_SIZES) % 2 ** (8 * size)
-    return data[:start] + number.to_bytes(size, rng.choice(("little", "big"))) + data[start + size :]
+    return (
+        data[:start] + number.to_bytes(size, rng.choice(("little", "big"))) + data[start + size :]
+    )
 
 
 _CHANGES = (flip, flip, truncate, splice, swap, repeat, remove, declare, declare)
@@ -109,7 +137,7 @@ def _borders(data):
 
 
 def pickled(data, rng, _other=b""):
-    """Return a pickle with opcodes that were put in, left out, repeated or exchanged; half of the time a payload."""
+    """Return a pickle with a payload, or with opcodes put in, left out, repeated or exchanged."""
     places = _borders(data)
     at = rng.randrange(1, len(places) - 1)
     start, end = places[at], places[at + 1]
@@ -126,7 +154,9 @@ def pickled(data, rng, _other=b""):
         "an opcode more": lambda: data[:start] + bytes([rng.choice(_OPCODES)]) + data[start:],
         "nested": lambda: data[:start] + rng.choice((b"(", b"]", b"}", b")")) * deep + data[start:],
         "nested and closed": lambda: data[: places[-2]] + b"\x85" * deep + b".",
-        "in dictionaries": lambda: data[:2] + b"}X\x05\0\0\0model" * deep + data[2:places[-2]] + b"s" * deep + b".",
+        "in dictionaries": lambda: (
+            data[:2] + b"}X\x05\0\0\0model" * deep + data[2 : places[-2]] + b"s" * deep + b"."
+        ),
         "damaged": lambda: damaged(data, rng, data),
     }
     return changes[rng.choice(sorted(changes))]()
@@ -172,7 +202,9 @@ def torch_zip(data, rng, other):
         contents[name] = pickled(contents[name], rng)
     else:
         contents = _other_members(contents, rng)
-    return zipped(contents, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
+    return zipped(
+        contents, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    )
 
 
 def _other_members(contents, rng):
@@ -216,7 +248,9 @@ def npy(data, rng, other):
     sizes = [-1, -4, 0, 1, 4, 6, 10, 12, 2**20, 2**40, 2**63, 10**30]
     shape = tuple(rng.choice(sizes) for _ in range(rng.choice((0, 1, 3, 4, 4, 5, 40))))
     text = rng.choice((str(shape), str(shape), "(" * 300 + ")" * 300, "'four'", "(6, 10, 12, 3)"))
-    descr = rng.choice(("|u1", "<f4", ">u2", "<f8", "<f2", "<c16", "|V7", "<U9", "|b1", "<M8[s]", "|u1, |O"))
+    descr = rng.choice(
+        ("|u1", "<f4", ">u2", "<f8", "<f2", "<c16", "|V7", "<U9", "|b1", "<M8[s]", "|u1, |O")
+    )
     return _npy(descr, text, body, rng.choice(("True", "False", "None")))
 
 
@@ -233,9 +267,13 @@ def safetensors(data, rng, other):
     header = json.loads(data[8 : 8 + size])
     entry = header[rng.choice(sorted(header))]
     numbers = [-1, 0, 1, 2, 3, 8, 24, 2**31, 2**40, 2**63, 1.5, None, "two"]
-    entry[rng.choice(("shape", "data_offsets"))] = [rng.choice(numbers) for _ in range(rng.choice((0, 1, 2, 2, 3, 200)))]
+    entry[rng.choice(("shape", "data_offsets"))] = [
+        rng.choice(numbers) for _ in range(rng.choice((0, 1, 2, 2, 3, 200)))
+    ]
     if rng.random() < 0.4:
-        entry["dtype"] = rng.choice(("F32", "F64", "BF16", "F8_E4M3", "I64", "BOOL", "U16", "os.system", "F4"))
+        entry["dtype"] = rng.choice(
+            ("F32", "F64", "BF16", "F8_E4M3", "I64", "BOOL", "U16", "os.system", "F4")
+        )
     text = json.dumps(header)
     if rng.random() < 0.2:
         text = text[:-1] + ', "deep": ' + "[" * 3000 + "]" * 3000 + "}"

@@ -58,7 +58,9 @@ def _whole():
 
 
 def _same(a, b):
-    pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(Contents)]
+    pairs = [
+        (getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(Contents)
+    ]
     return all(_equal(one, other) for one, other in pairs) and _equal(a.cka(), b.cka())
 
 

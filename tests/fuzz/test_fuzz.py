@@ -22,4 +22,4 @@ def test_300_damaged_and_crafted_files_of_every_kind_end_well():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "25 of 25 payloads and faults noticed" in done.stdout
     assert "300 cases in" in done.stdout
-    assert "nothing was executed, and no result had other numbers than were written" in done.stdout
+    assert "nothing was executed; results have the numbers that were written" in done.stdout

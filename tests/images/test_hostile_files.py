@@ -82,7 +82,7 @@ def test_groups_nested_by_the_hundred_are_not_searched(tmp_path):
 
 
 def test_what_pillow_logs_of_a_damaged_picture_is_not_printed(capfd):
-    """Of a TIFF with seven numbers to a pixel it logs an error, which Python prints where nobody has set up logging."""
+    """It logs an error of seven numbers to a pixel, and Python prints it where nobody has set up logging."""
     stream = io.BytesIO()
     Image.new("RGB", (4, 4)).save(stream, "TIFF")
     entry = struct.pack("<HHLH", 277, 3, 1, 3)
