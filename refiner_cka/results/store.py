@@ -215,11 +215,11 @@ def _is_plain(text: str) -> bool:
 
 
 def _refuse_other_files(path: Path) -> None:
-    if path.is_dir():
-        raise ResultFileError(f"{path} is a folder; name the .h5 file in it")
-    if path.exists() and not path.is_file():
-        raise ResultFileError(f"{path} is a pipe or a device, not the .h5 file of an analysis")
     try:
+        if path.is_dir():
+            raise ResultFileError(f"{path} is a folder; name the .h5 file in it")
+        if path.exists() and not path.is_file():
+            raise ResultFileError(f"{path} is a pipe or a device, not the .h5 file of an analysis")
         with path.open("rb"):
             pass
     except FileNotFoundError as error:

@@ -163,3 +163,17 @@ def test_what_is_refused_is_said_escaped():
 def test_a_pipe_is_no_result(command):
     os.mkfifo("x.h5")
     assert "is a pipe or a device" in refused(command, "x.h5")
+
+
+def test_a_name_that_no_file_can_have_is_refused():
+    name = "a" * 300
+    synthetic_result({"vit": 3}).save("x.h5")
+    for arguments in (
+        ("show", name),
+        ("export", "x.h5", f"{name}.csv"),
+        ("analyze", "--model", f"test_vit={name}", *SMALL),
+        ("analyze", *MODEL, "--data", name),
+    ):
+        line = refused(*arguments)
+        assert "File name too long" in line
+        assert "unexpected" not in line
