@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import refiner_cka as rc
 
-from . import analyze, console, export, maps, merge, models, plot, processes, show
+from . import analyze, console, diff, export, maps, merge, models, plot, processes, show
 from .interrupting import Interrupting
 
 
@@ -85,6 +85,7 @@ for _command in (
     analyze.analyze,
     plot.plot,
     show.show,
+    diff.diff,
     merge.merge,
     models.models,
     export.export,

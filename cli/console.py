@@ -52,6 +52,12 @@ def say(line: str) -> None:
     typer.echo(rc.printable(line))
 
 
+def lines(text: str, indent: str = "") -> None:
+    """Print text of several lines on stdout."""
+    for line in text.splitlines():
+        say(f"{indent}{line}")
+
+
 def error(message: str) -> None:
     """Print a refusal: one line on stderr."""
     typer.secho(f"error: {_one_line(message)}", fg="red", err=True)

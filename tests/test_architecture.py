@@ -125,6 +125,7 @@ def test_public_names():
         "accuracy",
         "analyze",
         "cka",
+        "diff",
         "load",
         "measure",
         "merge",

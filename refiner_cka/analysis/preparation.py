@@ -75,6 +75,12 @@ class Analysis:
         return min(8, (os.cpu_count() or 1) // local)
 
     @property
+    def image_names(self) -> tuple[str, ...]:
+        """What the source calls the images of the run's batches, in their order."""
+        ids = self.source.ids
+        return tuple(ids[index] for batch in self.plan.batches for index in batch)
+
+    @property
     def memory(self) -> dict[str, int]:
         """Bytes that measuring takes beside the models and their activations, by what takes them."""
         largest = max(map(len, self.plan.batches))

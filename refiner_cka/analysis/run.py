@@ -326,6 +326,7 @@ class Measurement:
             warnings=tuple(dict.fromkeys((*analysis.warnings, *self._remarks()))),
             provenance=analysis.provenance,
             fingerprint=analysis.fingerprint,
+            image_names=analysis.image_names,
         )
 
 

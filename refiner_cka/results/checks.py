@@ -10,16 +10,17 @@ import numpy as np
 
 from ..errors import ResultError
 from ..sums import BY_FOLD, IMAGES, Array, Layer, Quantity, Sum, all_sums, lengths_of
+from .scales import reserved
 
 AGREEMENT = 1e-9
 """How far numbers may lie apart that are the same but for rounding, of numbers of size 1."""
 
 
 TAKEN = (
-    "batches batch_digests batch_images batch_planned cka cka_se folds groups image_digests images models "
-    "provenance unreadable warnings"
+    "batches batch_digests batch_images batch_planned cka cka_se folds groups image_digests image_names images "
+    "models provenance unreadable warnings"
 )
-"""What lies in the file of every result."""
+"""What lies in the file of every result, beside the scales of its dimensions."""
 
 
 def check_quantities(quantities: Sequence[Quantity], axes: Mapping[str, Sequence[Layer]]) -> None:
@@ -28,7 +29,7 @@ def check_quantities(quantities: Sequence[Quantity], axes: Mapping[str, Sequence
     Raises:
         ResultError: it names the quantity.
     """
-    lengths, taken = lengths_of(axes), set(TAKEN.split())
+    lengths, taken = lengths_of(axes), set(TAKEN.split()) | reserved(axes)
     for path in sorted([*axes, *(quantity.path for quantity in quantities)]):
         words = path.split("/")
         is_path = all(word.isprintable() and word.strip(".") for word in words)

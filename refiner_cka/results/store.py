@@ -48,9 +48,10 @@ def opened(path: str | Path) -> Iterator[Store]:
     """
     _refuse_other_files(Path(path))
     try:
-        # Files are replaced, never changed, so locks protect nothing; network file systems may lack them.
-        with h5py.File(path, "r", locking=False) as file:
-            yield Store(file)
+        # Through Python, without locks: files are replaced, never changed; network file systems may lack locks;
+        # and HDF5 refuses a file that another package of this process, such as xarray, has opened with them.
+        with Path(path).open("rb") as raw, h5py.File(raw, "r") as file:
+            yield Store(file, str(path))
     except ResultFileError:
         raise
     except ResultError as error:
@@ -64,9 +65,9 @@ def opened(path: str | Path) -> Iterator[Store]:
 class Store:
     """An open file, from which nothing but numbers, strings and JSON is taken."""
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: h5py.File, name: str = "") -> None:
         self._file = file
-        self.name: str = file.filename
+        self.name = name
 
     def fault(self, path: str, what: str) -> ResultFileError:
         """Return the refusal of a file in which something is wrong."""
@@ -75,6 +76,10 @@ class Store:
     def has(self, attribute: str) -> bool:
         """Return whether the root has an attribute."""
         return attribute in self._file.attrs
+
+    def contains(self, path: str) -> bool:
+        """Return whether there is a group or dataset of this path."""
+        return path in self._file
 
     def marked(self, attribute: str) -> list[str]:
         """Return the paths of the groups and datasets that have a scalar attribute, in ascending order."""
@@ -180,6 +185,10 @@ class Store:
         if name not in node.attrs:
             raise self.fault(where, "is missing")
         value = node.attrs[name] if _is_scalar(node, name) else None
+        if isinstance(
+            value, np.bytes_
+        ):  # of fixed length, as the HDF5 library writes those of scales
+            value = value.decode("utf-8", "surrogateescape")
         if not isinstance(value, str | np.bool_ | np.integer | np.floating):
             raise self.fault(where, "is not one string, number or truth value")
         return value if isinstance(value, str) else value.item()
@@ -191,6 +200,14 @@ def _is_scalar(node: Any, attribute: str) -> bool:
 
 def _named(attribute: str, path: str) -> str:
     return f"attribute {attribute} of {path}" if path else f"attribute {attribute}"
+
+
+def write_texts(file: h5py.File, path: str, texts: Iterable[str]) -> None:
+    """Write strings as a dataset, in the way of netCDF said to be UTF-8 where they all are."""
+    values = encoded(texts)
+    file[path] = values
+    if all(_is_utf8(value) for value in values.tolist()):
+        file[path].attrs["_Encoding"] = "utf-8"
 
 
 def encoded(texts: Iterable[str]) -> npt.NDArray[np.bytes_]:
@@ -212,6 +229,14 @@ def _is_plain(text: str) -> bool:
     if text.startswith(("{", "[", '"')) or text == "null" or "\0" in text:
         return False
     return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _refuse_other_files(path: Path) -> None:

@@ -25,7 +25,7 @@ from .findings import (
     WithinChance,
 )
 from .jackknife import MIN_FOLDS
-from .result import Result
+from .measured import Measured
 from .wording import listed, pair, ratio, signed, told
 
 MEANING = (
@@ -47,7 +47,7 @@ _FEW = 4
 """So many models are compared pair by pair. The data hold all pairs of any number."""
 
 
-def summarize(result: Result) -> Summary:
+def summarize(result: Measured) -> Summary:
     """Return the summary of a result."""
     smoothing = findings.smoothing(result)
     return Summary(
@@ -84,7 +84,7 @@ class Summary:
         beyond: of any two models, what they share beyond each reference.
     """
 
-    result: Result
+    result: Measured
     findings: tuple[Finding, ...]
     comparisons: tuple[Comparison, ...]
     smoothing: tuple[Smoothing, ...] = ()
@@ -181,9 +181,7 @@ class Summary:
     @property
     def too_small(self) -> int:
         """Readable images whose batches were too small for the estimator; 0 while a run is incomplete."""
-        result = self.result
-        planned = int(result.batch_planned.sum()) + int(result.provenance.get("left_out", 0))
-        return planned - len(result.unreadable) - result.images if result.complete else 0
+        return findings.too_small(self.result)
 
     @property
     def _headline(self) -> str:

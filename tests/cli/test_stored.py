@@ -24,13 +24,23 @@ def result(tmp_path, monkeypatch):
 def test_show_says_what_was_found_and_how_it_was_made(result):
     lines = succeed("show", "run.h5").stdout.splitlines()
     assert set(rc.summarize(result).sentences) <= set(lines)
-    assert "batch_size: 16" in lines
+    for question, answer in rc.results.answers(result):
+        start = lines.index(question) + 1
+        told = [f"  {line}" for line in answer.splitlines()]
+        assert lines[start : start + len(told)] == told
     assert f"fingerprint: {result.fingerprint}" in lines
 
 
 def test_show_as_json_is_the_summary(result):
     shown = json.loads(succeed("show", "run.h5", "--json").stdout)
     assert shown == {**rc.summarize(result).as_dict(), "files": []}
+
+
+def test_show_prints_the_text_for_a_methods_section_and_what_it_cites(result):
+    shown = succeed("show", "run.h5", "--methods").stdout
+    assert shown == f"{rc.results.paragraph(result)}\n\n{rc.results.bibtex(result)}"
+    done = command("show", "run.h5", "--methods", "--json")
+    assert (done.exit_code, "exclude each other" in done.stderr) == (2, True)
 
 
 def test_plot_draws_all_figures_or_one(result, tmp_path):
@@ -72,6 +82,17 @@ def test_export_writes_a_table(result, tmp_path):
     succeed("export", "run.h5", "table.csv")
     assert "blocks.0" in (tmp_path / "table.csv").read_text()
     assert ".csv" in refused("export", "run.h5", "table.xls")
+
+
+def test_export_names_every_suffix_and_refuses_in_one_line(result, tmp_path):
+    told = succeed("export", "--help").stdout
+    assert all(suffix in told for suffix in rc.results.WRITERS)
+    assert refused("export", "run.h5", "run.jsn").endswith("did you mean run.json?")
+    before = sorted(tmp_path.iterdir())
+    assert "run.h5 is a file, not a folder" in refused("export", "run.h5", "run.h5/table.csv")
+    (tmp_path / "folder.csv").mkdir()
+    assert "folder.csv is a folder" in refused("export", "run.h5", "folder.csv")
+    assert sorted({*tmp_path.iterdir()} - {tmp_path / "folder.csv"}) == before
 
 
 def test_merge_adds_parts(result):

@@ -28,7 +28,7 @@ SECONDS, MEMORY = 20, 2 * 2**30
 _PATIENCE = 4
 """So many times as long it may wait: the machine may have other work."""
 
-_TOGETHER = 10
+_TOGETHER = 25
 """Cases that one process does in turn: a fork takes as long as some of them. When one ends it, another goes on."""
 
 _LIBTIFF = re.compile(r"[\w.]+: .*\.")
