@@ -3,6 +3,7 @@
 # make tested-models: analyse every network of the zoo and write docs/tested-models.md.
 # make simulate: how often intervals hold what is true, and p-values against permutations.
 # make stress: kill runs of one process and of three at random moments, resume each, and compare.
+# make fuzz: read 10,000 damaged and crafted results, checkpoints and images, each under limits.
 # make weights: train the embedded networks again.  make replicates: train three seeds of each, and compare the
 # recipes with errors over trainings.  make matching: train eight small networks, and count how often each index
 # finds the matching layer (docs/which-index.md).  make notebooks: run notebooks 1 to 4 and store what they show.
@@ -17,7 +18,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo test test-all lint format bench tested-models simulate stress weights replicates matching notebooks clean
+.PHONY: demo test test-all lint format bench tested-models simulate stress fuzz weights replicates matching notebooks \
+	clean
 
 demo: $(READY)
 	$(BIN)/refiner-cka analyze --model vit_nano --model deit_nano --model resnet_nano --model refiner_nano \
@@ -55,6 +57,9 @@ simulate: $(READY)
 
 stress: $(READY)
 	$(BIN)/python tests/stress/stress.py
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz
 
 replicates: $(READY)
 	$(BIN)/python docs/replicates.py $(REPLICATES)

@@ -133,7 +133,9 @@ def _trajectories(result: Result) -> list[list[str]]:
     for model in result.provenance.get("models", []):
         if moment := moments.get(model["name"]):
             # What two states of one network have in common.
-            network = [model["origin"].get(name) for name in ("model", "arguments", "image_size")]
+            network = [
+                model.get("origin", {}).get(name) for name in ("model", "arguments", "image_size")
+            ]
             training = json.dumps([moment["run"], *network], sort_keys=True)
             trainings.setdefault(training, {})[model["name"]] = tuple(moment["time"])
     return [

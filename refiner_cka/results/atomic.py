@@ -21,11 +21,11 @@ def write_whole(path: str | Path, data: bytes | memoryview) -> None:
         ResultFileError: the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise ResultFileError(f"{path} is a folder; name a file in it")
     # Not `tempfile`: its files can be read by their owner alone.
     temporary = target.parent / f".refiner-cka-{secrets.token_hex(8)}.tmp"
     try:
+        if target.is_dir():
+            raise ResultFileError(f"{path} is a folder; name a file in it")
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(data)

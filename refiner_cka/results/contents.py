@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import ResultError
 from ..sums import FOLDS, IMAGES, LAYERS, ROWS, Array, Layer, Quantity, fold_of, lengths_of
-from .checks import check_count, check_groups, check_quantities, check_sums
+from .checks import check_count, check_groups, check_provenance, check_quantities, check_sums
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Contents:
 
     def __post_init__(self) -> None:
         """Check everything that can be checked."""
+        check_provenance(self.provenance)
         check_groups(self.provenance.get("groups", {}), self.axes.get(LAYERS, ()))
         self._check_axes()
         self._check_batches()

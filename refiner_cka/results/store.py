@@ -17,6 +17,9 @@ import numpy.typing as npt
 from ..errors import ResultError, ResultFileError, one_line
 from .atomic import write_whole
 
+_DEPTH = 64
+"""Groups deeper than this are refused: HDF5 takes minutes to visit some thousand levels."""
+
 
 def write(path: str | Path, fill: Callable[[h5py.File], None]) -> None:
     """Write an HDF5 file with a digest of its contents, whole or not at all.
@@ -79,10 +82,8 @@ class Store:
         return path in self._file
 
     def marked(self, attribute: str) -> list[str]:
-        """Return the paths of the groups and datasets that have an attribute, in ascending order."""
-        paths: list[str] = []
-        self._file.visit(paths.append)  # takes hard links only
-        return sorted(path for path in paths if attribute in self._file[path].attrs)
+        """Return the paths of the groups and datasets that have a scalar attribute, in ascending order."""
+        return sorted(path for path in self._paths() if _is_scalar(self._file[path], attribute))
 
     def numbers(
         self, path: str, dtype: type[np.generic], shape: tuple[int, ...] | None = None
@@ -132,13 +133,11 @@ class Store:
 
         Whatever changed a file after it was written shows in it, also where no number contradicts another.
         """
-        paths = ["/"]
-        self._file.visit(paths.append)  # takes hard links only
         total = hashlib.sha256()
-        for path in sorted(paths):
+        for path in sorted(["/", *self._paths()]):
             node = self._file[path]
             for name in sorted(node.attrs):
-                if (path, name) != ("/", "digest") and node.attrs.get_id(name).shape == ():
+                if (path, name) != ("/", "digest") and _is_scalar(node, name):
                     value = json.dumps(self._scalar(node, name))
                     total.update(f"{path}\0{name}\0{value}\n".encode())
             if isinstance(node, h5py.Dataset):
@@ -146,6 +145,18 @@ class Store:
                 total.update(f"{path}\0{node.dtype.str}\0{node.shape}\n".encode())
                 total.update(np.ascontiguousarray(values).tobytes())
         return total.hexdigest()
+
+    def _paths(self) -> list[str]:
+        """Return the paths of all groups and datasets, reached through hard links."""
+        paths: list[str] = []
+
+        def collect(path: str) -> str | None:
+            paths.append(path)
+            return path if path.count("/") >= _DEPTH else None  # what is not None ends the visit
+
+        if deep := self._file.visit(collect):
+            raise self.fault(f"{deep[:40]}...", f"lies more than {_DEPTH} levels deep")
+        return paths
 
     def _node(self, path: str) -> Any:
         """Return a group or dataset that lies in this very file, reached through no link to elsewhere."""
@@ -173,7 +184,7 @@ class Store:
         where = _named(name, node.name.strip("/"))
         if name not in node.attrs:
             raise self.fault(where, "is missing")
-        value = node.attrs[name] if node.attrs.get_id(name).shape == () else None
+        value = node.attrs[name] if _is_scalar(node, name) else None
         if isinstance(
             value, np.bytes_
         ):  # of fixed length, as the HDF5 library writes those of scales
@@ -181,6 +192,10 @@ class Store:
         if not isinstance(value, str | np.bool_ | np.integer | np.floating):
             raise self.fault(where, "is not one string, number or truth value")
         return value if isinstance(value, str) else value.item()
+
+
+def _is_scalar(node: Any, attribute: str) -> bool:
+    return attribute in node.attrs and node.attrs.get_id(attribute).shape == ()
 
 
 def _named(attribute: str, path: str) -> str:
@@ -225,11 +240,11 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def _refuse_other_files(path: Path) -> None:
-    if path.is_dir():
-        raise ResultFileError(f"{path} is a folder; name the .h5 file in it")
-    if path.exists() and not path.is_file():
-        raise ResultFileError(f"{path} is a pipe or a device, not the .h5 file of an analysis")
     try:
+        if path.is_dir():
+            raise ResultFileError(f"{path} is a folder; name the .h5 file in it")
+        if path.exists() and not path.is_file():
+            raise ResultFileError(f"{path} is a pipe or a device, not the .h5 file of an analysis")
         with path.open("rb"):
             pass
     except FileNotFoundError as error:
