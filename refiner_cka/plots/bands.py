@@ -94,10 +94,10 @@ def is_bounded(estimate: Estimate) -> npt.NDArray[np.bool_]:
     return bounded
 
 
-def draw_band(ax: Axes, estimate: Estimate, colour: Any, of: int) -> None:
+def draw_band(ax: Axes, estimate: Estimate, colour: Any, of: int, *, under: bool = False) -> None:
     """Draw the band of one of so many curves: filled, or outlined if it is over trainings.
 
-    That for a whole curve is lighter, and under the others.
+    One that lies `under` another is lighter.
     """
     bounded = is_bounded(estimate)
     if bounded.sum() < 2:  # s(first) is 1 whatever is known, and alone no band
@@ -111,7 +111,7 @@ def draw_band(ax: Axes, estimate: Estimate, colour: Any, of: int) -> None:
             "linewidth": 0.6,
             "linestyle": (0.0, (1.0, 1.5)),
         }
-    elif estimate.band == "simultaneous":
+    elif under:
         look = {"color": colour, "alpha": alpha / 2, "linewidth": 0.0, "zorder": 0.9}
     else:
         look = {"color": colour, "alpha": alpha, "linewidth": 0.0}

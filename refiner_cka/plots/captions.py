@@ -31,7 +31,8 @@ def of_means(lines: Sequence[Line], quantity: Quantity, drawn: Sequence[Estimate
     """Return what means over images rest on, and what their bands are."""
 
     def of(result: Result, curves: Sequence[Curve]) -> str:
-        bands = _bands(curves, result.folds, means.MIN_FOLDS)
+        folds = max((curve.each.folds for curve in curves), default=0)
+        bands = _bands(curves, folds, means.MIN_FOLDS)
         size = result.provenance.get("batch_size")
         batches = f"batches of {size}" if size else ""
         images = result.images if not quantity.few else _fewest(curves, result.images)
@@ -165,10 +166,18 @@ def lettered(said: Sequence[Iterable[str]], letters: str) -> list[str]:
     for number, texts in enumerate(said):
         for text in dict.fromkeys(filter(None, texts)):
             panels.setdefault(text, []).append(number)
-    return [
-        text if len(numbers) == len(said) or not letters else f"{_ranges(numbers, letters)}: {text}"
-        for text, numbers in panels.items()
-    ]
+    if not letters:
+        return list(panels)
+    parts: dict[str, list[str]] = {}
+    for text, numbers in panels.items():
+        where = "" if len(numbers) == len(said) else f"({_ranges(numbers, letters)}) "
+        parts.setdefault(where, []).append(text)
+    return [where + text for where in parts for text in _together(where, parts[where])]
+
+
+def _together(where: str, texts: list[str]) -> list[str]:
+    """Return what all panels say on lines of its own, what some say on one."""
+    return [joined(*texts)] if where else texts
 
 
 def _ranges(numbers: Sequence[int], letters: str) -> str:

@@ -135,6 +135,7 @@ class _Asked:
 
     kind: Kind
     panel: Panel
+    title: str
     result: Result
     names: Sequence[str]
     models: Sequence[str] | None
@@ -162,7 +163,10 @@ class _Asked:
                 each for name in names for each in _found(own, name, models or (), panel.kind)
             ]
             names = []
-        return cls(kind, panel, next(iter(own.values())), names, chosen)
+        file = next(iter(own))
+        # Where there are several files, a panel of one says which.
+        title = file if len(files) > 1 and len(own) == 1 else ""
+        return cls(kind, panel, title, own[file], names, chosen)
 
 
 def _draw(asked: _Asked, ax: Axes) -> None:
@@ -170,6 +174,8 @@ def _draw(asked: _Asked, ax: Axes) -> None:
     if asked.kind.takes_models and asked.models is not None:
         options["models"] = asked.models
     asked.kind.function(asked.result, *asked.names, ax=ax, **options)
+    if asked.title:
+        ax.set_title(asked.title, parse_math=False)
     asked.panel.dress(ax)
 
 

@@ -256,17 +256,20 @@ def _name_models(ax: Axes, axis: Axis, models: Sequence[str], layers: Sequence[L
     ends = sizes.cumsum()
     places, numbers = [], []
     for start, size in zip(ends - sizes, sizes.tolist(), strict=True):
-        # Neighbouring models' last and first numbers stand apart.
-        shown, texts = thinned([*map(str, range(size))], max(1, int(size * cell / (2.2 * small()))))
+        # Numbers stand apart, also the last of a model and the first of the next.
+        steps = (step * 10**power for power in range(6) for step in (1, 2, 5))
+        step = next(step for step in steps if step * cell > 1.5 * small() or step >= size)
+        shown = [*range(0, size, step)]
+        shown = [place for place in shown if not place or (size - place) * cell > 1.4 * small()]
         places += [start + place for place in shown]
-        numbers += texts
+        numbers += [*map(str, shown)]
     upright = (0.6 * small() * np.array([*map(len, names)]) <= sizes * cell).all()
     horizontal = axis is ax.xaxis
     axis.set_ticks(places, numbers, parse_math=False)
     rotation = 0 if upright == horizontal else 90
     axis.remove_overlapping_locs = False
     axis.set_ticks(ends - (sizes + 1) / 2, names, minor=True, rotation=rotation, parse_math=False)
-    beside = 1.5 if horizontal else 0.7 * len(str(sizes.max())) + 0.6
+    beside = 1.5 if horizontal else 0.7 * max(map(len, numbers)) + 0.6
     axis.set_tick_params(which="minor", length=0, pad=beside * small() + 4, labelsize=small())
     for label in axis.get_minorticklabels() if not horizontal and rotation else ():
         label.set(va="center")

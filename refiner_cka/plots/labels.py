@@ -56,15 +56,6 @@ class EndLabels(Artist):
         self.set_clip_on(False)
         self._adopt()
 
-    @property
-    def names(self) -> list[str]:
-        """The names in the order in which they were given."""
-        return [name for _, name in self.given]
-
-    def key(self) -> list[tuple[str, str, str]]:
-        """Return what tells the same lines in other axes."""
-        return [(name, str(line.get_color()), str(line.get_marker())) for line, name in self.given]
-
     def leave_out(self, numbers: Collection[int]) -> None:
         """Leave out some lines, which are named elsewhere."""
         self.given = [pair for number, pair in enumerate(self.given) if number not in numbers]

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from . import captions
 from .labels import EndLabels
@@ -144,6 +145,7 @@ def _finish(figure: PaperFigure, rest: Sequence[Axes], columns: int, *, fixed: b
     letters = string.ascii_lowercase if 1 < len(told) <= 26 else ""
     for ax, letter in zip(told, letters, strict=False):
         _letter(ax, letter)
+    _share_depth(list(told), columns)
     grown = _name_lines(figure, told, rest, columns)
     _colour_bars(figure, told)
     said = captions.lettered([each.caption for each in told.values()], letters)
@@ -169,6 +171,15 @@ def _letter(ax: Axes, letter: str) -> None:
     )
 
 
+def _share_depth(panels: Sequence[Axes], columns: int) -> None:
+    """Name the horizontal axis once where a panel stands above another with the same."""
+    for upper, lower in zip(panels, panels[columns:], strict=False):
+        same = upper.get_xlim() == lower.get_xlim() and upper.get_xlabel() == lower.get_xlabel()
+        if same and not (upper.images or lower.images):
+            upper.tick_params(labelbottom=False)
+            upper.set_xlabel("")
+
+
 def _name_lines(
     figure: Figure, told: dict[Axes, Told], rest: Sequence[Axes], columns: int
 ) -> float:
@@ -181,18 +192,29 @@ def _name_lines(
             states = [number for number, line in enumerate(each.lines) if line.moment]
             each.names.leave_out(states)
     named = [each.names for each in told.values() if each.names is not None]
-    if columns == 1 or len(named) < 2 or len({tuple(names.key()) for names in named}) > 1:
+    shown = {
+        tuple((line.label, line.file, str(line.look)) for line in each.lines)
+        for each in told.values()
+        if each.names is not None
+    }
+    if columns == 1 or len(named) < 2 or len(shown) > 1:
         return 0.0
     # Side by side, names stand at the right of the last.
     beside = len(told) == columns == len(named) == 2
     for names in named[:-1] if beside else named:
         names.remove()
-    return 0.0 if beside or not named[0].given else _legend(figure, rest, named[0])
+    if beside or not named[0].given:
+        return 0.0
+    lines = next(each.lines for each in told.values() if each.names is not None)
+    labels = [line.label for line in lines if not line.moment]
+    return _legend(figure, rest, [artist for artist, _ in named[0].given], labels)
 
 
-def _legend(figure: Figure, rest: Sequence[Axes], names: EndLabels) -> float:
+def _legend(
+    figure: Figure, rest: Sequence[Axes], artists: Sequence[Line2D], labels: Sequence[str]
+) -> float:
     """Draw a legend in the first empty place of the grid, or above it; return how much height that takes."""
-    texts, size = shortened([name for _, name in names.given], 28), small()
+    texts, size = shortened(labels, 28), small()
     options: dict[str, Any] = {"frameon": False, "fontsize": size}
     grown = 0.0
     if rest:
@@ -204,7 +226,7 @@ def _legend(figure: Figure, rest: Sequence[Axes], names: EndLabels) -> float:
         options |= {"loc": "outside upper center", "ncols": columns}
         grown = 1.6 * size / 72 * -(-len(texts) // columns)
     where = rest[0] if rest else figure
-    legend = where.legend([line for line, _ in names.given], ["."] * len(texts), **options)
+    legend = where.legend(artists, ["."] * len(texts), **options)
     # Set afterwards: as labels they would be read as formulas, and left out where they begin with _.
     for text, name in zip(legend.get_texts(), texts, strict=True):
         text.set_parse_math(False)

@@ -22,7 +22,7 @@ from .bands import Axis, Bands, Chance, Curve, curve_of, draw_band, with_spread
 from .labels import EndLabels
 from .layout import grid, on, tell
 from .models import Line, Model, cast, label_of, lines_of
-from .style import GREY, PAGE, note, series, shortened
+from .style import GREY, PAGE, letters_in, note, series, shortened
 
 DEPTH = "Relative depth (first to last layer)"
 
@@ -34,28 +34,27 @@ _LONGEST = 18
 ALONE = 5.0
 """Width in inches of a comparison of one panel: room for long names."""
 
-_SHORT = 8
-"""Characters of an index's name that leave room for a formula on one line."""
-
 _DASHED = (0.0, (3.0, 1.5))
 _MARKED = 12
 """About how many layers of a deep model carry a marker."""
 
 
-def formula(name: str, normalize: Normalize) -> str:
+def formula(name: str, normalize: Normalize, room: int = 1000) -> str:
     """Return what a curve is, for its axis.
 
     Args:
         name: of the similarity index.
         normalize: see `Result.curve`.
+        room: characters on a line.
     """
     raw = f"{name}($l$, last)"
-    between = "\n" if len(name) > _SHORT else " "
-    return {
-        "first-last": f"$s(l)$ = {raw}{between}/ {name}(first, last)",
-        "min-max": f"{raw},{between}least 0 to greatest 1",
-        "none": raw,
+    parts = {
+        "first-last": (f"$s(l)$ = {raw}", f"/ {name}(first, last)"),
+        "min-max": (f"{raw},", "least 0 to greatest 1"),
+        "none": (raw,),
     }[normalize]
+    whole = " ".join(parts)
+    return whole if len(whole.replace("$", "")) <= room else "\n".join(parts)
 
 
 def curves(
@@ -112,7 +111,8 @@ def curves(
             ax.axhline(1.0, color=GREY, linewidth=0.6, zorder=0.6)
         chance = Chance.around(nulls, x) if normalize == "none" else None
         artists, grey = draw_curves(ax, lines, drawn, limits(drawn, normalize), chance, x)
-        ax.set_ylabel(formula(label.partition(" (")[0], normalize))
+        room = letters_in(ax, upright=True)
+        ax.set_ylabel(formula(label.partition(" (")[0], normalize, room))
         names = EndLabels(ax, artists, labels(lines, estimates))
         marks = [captions.outlined(estimates), grey, captions.unresolved(lines, index, estimates)]
         rests = captions.of_similarity(lines, index, drawn)
@@ -251,14 +251,16 @@ def depth_axis(ax: Axes, x: Axis = "depth") -> None:
         return
     ax.set_xlim(-0.02, 1.02)
     ax.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "0.25", "0.5", "0.75", "1"])
-    ax.set_xlabel(DEPTH)
+    ax.set_xlabel(
+        DEPTH if len(DEPTH) <= letters_in(ax, upright=False) else DEPTH.partition(" (")[0]
+    )
 
 
 def draw_curve(ax: Axes, curve: Curve, look: dict[str, Any], number: int, of: int) -> Line2D:
     """Draw curve `number` of so many with its bands and thin lines."""
     draw_thin(ax, curve.thin, look)
     if curve.whole is not None:
-        draw_band(ax, curve.whole, look["color"], of)
+        draw_band(ax, curve.whole, look["color"], of, under=curve.inner)
     return draw_line(ax, curve.each, look, number, of, band=curve.inner)
 
 
@@ -300,8 +302,8 @@ def limits(drawn: Sequence[Curve], normalize: Normalize = "none") -> tuple[float
     defined = everything[np.isfinite(everything)]
     low, high = float(defined.min()), float(defined.max())
     if normalize == "none":
-        # From 0, unless half of the panel were empty.
-        low = min(low, 0.0) if low < 0.5 else np.floor(10 * low - 0.5) / 10
+        # From 0, unless much of the panel were empty.
+        low = min(low, 0.0) if low < 0.3 else np.floor(10 * low) / 10
     margin = 0.04 * (high - low) or 0.5
     return low - margin, high + margin
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from .labels import EndLabels
 from .layout import grid, on, tell
 from .lines import depth_axis, draw_line, labels
 from .models import Line, Model, cast, label_of, lines_of
-from .style import GREY, PAGE, NothingToDraw, new_figure, paper, shortened, small
+from .style import GREY, PAGE, NothingToDraw, letters_in, new_figure, paper, shortened, small
 
 CONSTANT = 1e-6
 """Values that differ by no more are one: float32 rounds them."""
@@ -75,7 +76,8 @@ def measure(
         ]
         depth_axis(ax, x)
         _widen(ax, quantity)
-        ax.set_ylabel(quantity.label or name, parse_math=False)
+        lines_of_label = textwrap.wrap(quantity.label or name, letters_in(ax, upright=True))
+        ax.set_ylabel("\n".join(lines_of_label), parse_math=False)
         if quantity.smoother is not None:
             way = "\N{UPWARDS ARROW}" if quantity.smoother == "higher" else "\N{DOWNWARDS ARROW}"
             ax.set_title(f"{way} smoother", loc="right", fontsize=small(), color=GREY)

@@ -272,6 +272,18 @@ def shortened(names: Sequence[str], limit: int) -> list[str]:
     return short if len(set(short)) == len(set(names)) else shortened(names, limit + 4)
 
 
+def letters_in(ax: Axes, *, upright: bool) -> int:
+    """Return how many characters of a label go along an axis, at least a few: the vertical one if `upright`.
+
+    The width of axes is known before they are laid out to within the room that labels take.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    box = ax.get_window_extent()
+    size = float(current().settings["axes.labelsize"])
+    return max(8, int((box.height if upright else box.width) / figure.dpi * 72 / (0.52 * size)))
+
+
 def plural(count: int, noun: str) -> str:
     """Return a count and its noun, `1 image`, `2,000 images`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
