@@ -45,6 +45,8 @@ class Curve(NamedTuple):
 
     def along(self, x: Axis) -> Curve:
         """Return it over relative depth, or over the number of the block."""
+        if x not in get_args(Axis):
+            raise ResultError(f"no axis {x!r}: {known_names(x, get_args(Axis))}")
         if x == "depth":
             return self
         each, *thin = (_numbered(each) for each in (self.each, *self.thin))

@@ -17,7 +17,8 @@ from ..sums import Array
 from .style import small
 
 _MARKER, _TEXT, _STUB = 9.0, 14.0, 6.0
-"""Points from the right edge of the axes to a label's marker, and to its text; length of a lone sample."""
+"""Points from the right edge of the axes to a label's marker, and to its text; length of a lone sample. For text
+of 7 points."""
 
 
 def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
@@ -49,6 +50,7 @@ class EndLabels(Artist):
 
     def __init__(self, ax: Axes, lines: Sequence[Line2D], names: Sequence[str]) -> None:
         super().__init__()
+        self._scale = small() / 7
         self.given = list(zip(lines, names, strict=True))
         self._name(self.given)
         ax.add_artist(self)
@@ -110,7 +112,7 @@ class EndLabels(Artist):
 
     def _place(self, renderer: RendererBase | None) -> None:
         assert self.axes is not None
-        box, point = self.axes.bbox, self.axes.figure.dpi / 72
+        box, point = self.axes.bbox, self.axes.figure.dpi / 72 * self._scale
         ends = [_end(line) for line in self.lines]
         # A line without a single defined value has no end; its name goes to the bottom.
         wanted = np.array([box.y0 if end is None else end[1] for end in ends])

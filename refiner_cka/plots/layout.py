@@ -118,7 +118,10 @@ def grid(
             draw(ax)
         _finish(figure, rest, columns, fixed=look.height is not None)
         if all(square) and look.height is None:
-            _crop(figure, panels)
+            # A figure that is much lower is laid out anew.
+            for _ in range(2):
+                if _crop(figure, panels) < 4 * _PAD:
+                    break
         figure.told = {}
     return figure
 
@@ -261,8 +264,11 @@ def _colour_bars(figure: Figure, told: dict[Axes, Told]) -> None:
         bar.ax.set_ylabel(moments[0][1].title, parse_math=False)
 
 
-def _crop(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Take away the height that matrices leave empty: their cells are bounded by the width."""
+def _crop(figure: Figure, panels: Sequence[Axes]) -> float:
+    """Take away the inches of height that matrices leave empty, and return them.
+
+    The cells of matrices are bounded by the width.
+    """
     figure.draw_without_rendering()
     width, height = figure.get_size_inches()
     boxes = [box for ax in panels if (box := ax.get_tightbbox()) is not None]
@@ -273,6 +279,7 @@ def _crop(figure: Figure, panels: Sequence[Axes]) -> None:
     said = figure.get_tightbbox().y0 + _text_height(figure)
     empty = max(0.0, height - top - _PAD) + max(0.0, bottom - said - 2 * _PAD)
     figure.set_size_inches(width, height - empty)
+    return empty
 
 
 def _text_height(figure: Figure) -> float:

@@ -205,6 +205,8 @@ def _setting(name: str, value: Any) -> Any:
         colours = literal(listed[1]) if listed else value.split(",")
         colours = [colours] if isinstance(colours, str) else colours
         return cycler(color=[mpl.colors.to_hex(str(colour).strip()) for colour in colours])
+    if name == "image.cmap" and value not in mpl.colormaps:
+        raise ValueError(f"no colours {value!r}: {known_names(str(value), list(mpl.colormaps))}")
     (validated,) = mpl.RcParams({name: value}).values()
     if name.endswith("size") and name != "figure.figsize" and isinstance(validated, str):
         raise ValueError("give a number of points")
@@ -227,6 +229,11 @@ class PaperFigure(Figure):
         """Draw it."""
         with mpl.rc_context(self._settings):
             super().draw(renderer)
+
+    def get_tightbbox(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the box around all that is drawn; how many ticks there are depends on the settings."""
+        with mpl.rc_context(self._settings):
+            return super().get_tightbbox(*args, **kwargs)
 
     def savefig(self, *args: Any, **kwargs: Any) -> None:
         """Save it; for the arguments see `matplotlib.figure.Figure.savefig`."""
