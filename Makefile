@@ -5,6 +5,7 @@
 # make stress: kill runs of one process and of three at random moments, resume each, and compare.
 # make weights: train the embedded networks again.  make replicates: train three seeds of each, and compare the
 # recipes with errors over trainings.  make notebooks: run notebooks 1 to 4 and store what they show.
+# make gallery: draw the pictures of docs/gallery.md.
 # Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ READY := .venv/ready
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo test test-all lint format bench tested-models simulate stress weights replicates notebooks clean
+.PHONY: demo test test-all lint format bench tested-models simulate stress weights replicates gallery notebooks clean
 
 demo: $(READY)
 	$(BIN)/refiner-cka analyze --model vit_nano --model deit_nano --model resnet_nano --model refiner_nano \
@@ -59,6 +60,9 @@ replicates: $(READY)
 		--model 'deit_nano=$(REPLICATES)/seed*/deit_nano.safetensors,group=DeiT' \
 		--model 'resnet_nano=$(REPLICATES)/seed*/resnet_nano.safetensors,group=ResNet' \
 		--model 'refiner_nano=$(REPLICATES)/seed*/refiner_nano.safetensors,group=Refiner'
+
+gallery: $(READY)
+	$(BIN)/python docs/gallery.py
 
 notebooks: $(READY)
 	for each in 1_first_look 2_the_papers_figure 3_your_own 4_over_smoothing; do \

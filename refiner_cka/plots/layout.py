@@ -279,7 +279,7 @@ def _crop(figure: Figure, panels: Sequence[Axes]) -> float:
     said = figure.get_tightbbox().y0 + _text_height(figure)
     empty = max(0.0, height - top - _PAD) + max(0.0, bottom - said - 2 * _PAD)
     figure.set_size_inches(width, height - empty)
-    return empty
+    return float(empty)
 
 
 def _text_height(figure: Figure) -> float:

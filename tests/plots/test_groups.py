@@ -58,11 +58,11 @@ def test_a_group_is_drawn_as_mean_spread_and_each_training(result):
     whole = result.curve("resnet", normalize="none", band="simultaneous")
     assert corners(light) >= set(zip(whole.depth, whole.upper, strict=True))
     everywhere = [result.null(model).quantile(0.975)[:, -1].max() for model in result.models]
-    assert max(everywhere) == pytest.approx(0.062, abs=5e-4)
+    assert max(everywhere) == pytest.approx(0.072, abs=5e-4)
     # An outline is over trainings, a filled band over images.
     assert [band.get_linewidth()[0] > 0 for band in (vit, deit, resnet)] == [True, True, False]
     assert caption_of(ax).endswith(
-        "outlined: SD over 2 or 3 trainings unrelated images lie below 0.062 (95 %)"
+        "outlined: SD over 2 or 3 trainings unrelated images lie below 0.072 (95 %)"
     )
 
 
