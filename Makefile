@@ -3,29 +3,34 @@
 # make tested-models: analyse every network of the zoo and write docs/tested-models.md.
 # make simulate: how often intervals hold what is true, and p-values against permutations.
 # make stress: kill runs of one process and of three at random moments, resume each, and compare.
+# make fuzz: read 10,000 damaged and crafted results, checkpoints and images, each under limits.
 # make weights: train the embedded networks again.  make replicates: train three seeds of each, and compare the
-# recipes with errors over trainings.  make notebooks: run notebooks 1 to 4 and store what they show.
+# recipes with errors over trainings.  make matching: train eight small networks, and count how often each index
+# finds the matching layer (docs/which-index.md).  make notebooks: run notebooks 1 to 4 and store what they show.
 # make gallery: draw the pictures of docs/gallery.md.
 # Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+# As many processes as cores, each on one: small networks gain nothing from more threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo test test-all lint format bench tested-models simulate stress weights replicates gallery notebooks clean
+.PHONY: demo test test-all lint format bench tested-models simulate stress fuzz weights replicates matching gallery notebooks \
+	clean
 
 demo: $(READY)
 	$(BIN)/refiner-cka analyze --model vit_nano --model deit_nano --model resnet_nano --model refiner_nano \
 		--data digits --smoothing all --attention --out results/demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: lint
-	$(BIN)/python -m pytest -m "whole or not whole"
+	$(PYTEST) -m "whole or not whole"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -40,6 +45,7 @@ bench: $(READY)
 	$(BIN)/python tests/bench/bench_analysis.py
 	$(BIN)/python tests/bench/bench_refiner.py
 	$(BIN)/python tests/bench/bench_smoothing.py
+	$(BIN)/python tests/bench/bench_saving.py
 
 tested-models: $(READY)
 	$(BIN)/python tests/tested_models.py
@@ -53,6 +59,9 @@ simulate: $(READY)
 stress: $(READY)
 	$(BIN)/python tests/stress/stress.py
 
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz
+
 replicates: $(READY)
 	$(BIN)/python docs/replicates.py $(REPLICATES)
 	$(BIN)/refiner-cka analyze --data digits-test --batch-size 32 --out $(REPLICATES)/analysis --overwrite \
@@ -63,6 +72,9 @@ replicates: $(READY)
 
 gallery: $(READY)
 	$(BIN)/python docs/gallery.py
+
+matching: $(READY)
+	$(BIN)/python docs/matching.py results/matching
 
 notebooks: $(READY)
 	for each in 1_first_look 2_the_papers_figure 3_your_own 4_over_smoothing; do \

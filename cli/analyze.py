@@ -169,7 +169,8 @@ def _plan(analysis: rc.Analysis, target: output.Target) -> None:
     measures = ", ".join(quantity.name for quantity in analysis.quantities)
     console.say(f"measured: {measures}; along {axes}")
     state = "replaced" if target.path.exists() else "written"
-    console.say(f"{target.path} would be {state}; nothing is, after --dry-run")
+    figures = " and the figures beside it" if analysis.options.shard == (1, 1) else ""
+    console.say(f"{target.path}{figures} would be {state}; nothing is, after --dry-run")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -188,7 +189,9 @@ def _introduce(analysis: rc.Analysis) -> None:
         loaded = origin.get("loading") or f"{origin.get('weights', 'given')} weights"
         console.note(f"{model.name}: {len(model.rows_by_layer())} layers, {loaded}")
     count = sum(len(batch) for batch in analysis.plan.batches)
+    least = rc.results.MIN_FOLDS
+    few = "" if count >= least else f"; too few for errors, which take at least {least} images"
     console.note(
         f"{count} images of {analysis.source.description} in {len(analysis.plan.batches)} batches of "
-        f"{analysis.plan.batch_size}, on {analysis.provenance['device']}"
+        f"{analysis.plan.batch_size}, on {analysis.provenance['device']}{few}"
     )

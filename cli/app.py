@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import refiner_cka as rc
 
-from . import analyze, console, export, maps, merge, models, plot, processes, show
+from . import analyze, console, diff, export, maps, merge, models, plot, processes, report, show
 from .interrupting import Interrupting
 
 
@@ -85,9 +85,11 @@ for _command in (
     analyze.analyze,
     plot.plot,
     show.show,
+    diff.diff,
     merge.merge,
     models.models,
     export.export,
+    report.report,
     maps.maps,
 ):
     app.command(cls=Command)(_command)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -50,6 +51,12 @@ def prepare_streams() -> None:
 def say(line: str) -> None:
     """Print a line on stdout."""
     typer.echo(rc.printable(line))
+
+
+def lines(text: str, indent: str = "") -> None:
+    """Print text of several lines on stdout."""
+    for line in text.splitlines():
+        say(f"{indent}{line}")
 
 
 def error(message: str) -> None:
@@ -107,11 +114,17 @@ def table(headers: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    cells = [[Text(rc.printable(cell)) for cell in row] for row in rows]
     for position, header in enumerate(headers):
+        # Heads of several lines, no wider than what is below them: a narrow terminal would break the numbers.
+        width = max([len(header) // 2, *(row[position].cell_len for row in cells)])
         drawn.add_column(
-            rc.printable(header), justify="left" if position == 0 else "right", overflow="fold"
+            textwrap.fill(rc.printable(header), width, break_long_words=False),
+            justify="right" if position else "left",
+            overflow="fold",
+            vertical="bottom",
         )
-    for row in rows:
-        drawn.add_row(*(Text(rc.printable(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 200).print(drawn)
+    for row in cells:
+        drawn.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200).print(drawn, "")

@@ -15,9 +15,14 @@ from . import console, options, output
 def export(
     file: options.ResultFile,
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="What to write; .csv, .json, .npz or .tex.")
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="What to write: .csv, every number along depth; .pairs.csv, every pair of layers; .json, "
+            "everything but the sums; .npz, the arrays; .tex, a table for a paper.",
+        ),
     ],
 ) -> None:
-    """Write a result as CSV, JSON, NumPy or LaTeX, by the suffix of OUT."""
+    """Write a result as a table, by the suffix of OUT: .csv, .pairs.csv, .json, .npz or .tex."""
     rc.results.export(output.load(file), out)
     console.note(f"wrote {out}")

@@ -24,7 +24,7 @@ def maps(
     out: options.Out = options.RESULTS,
     image_size: Annotated[int | None, options.of("image_size")] = None,
     device: Annotated[str | None, options.of("device")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of untrained weights.")] = 0,
+    seed: Annotated[int, options.of("seed")] = rc.Options.seed,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw an image and, layer by layer, the cosine of each of its patches with a chosen patch."""

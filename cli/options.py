@@ -22,7 +22,17 @@ def of(name: str, *declarations: str, **more: Any) -> Any:
     return typer.Option(*declarations, help=about.text, min=about.least, **more)
 
 
-Out = Annotated[Path, typer.Option(help="Folder for the results and figures.")]
+def folder(text: str) -> Path:
+    """Return the folder that `--out` names; a variable of the shell that is not set names none."""
+    if not text:
+        raise typer.BadParameter("no folder is named; give one, or leave the option out")
+    return Path(text)
+
+
+Out = Annotated[
+    Path,
+    typer.Option(parser=folder, metavar="FOLDER", help="Folder for the results and figures."),
+]
 RESULTS = Path("results")
 ResultFile = Annotated[Path, typer.Argument(metavar="FILE", help="A result, as analyze writes it.")]
 NormalizeName = Literal["first-last", "min-max", "none"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import re
@@ -20,6 +21,9 @@ from filelock import FileLock, Timeout
 import refiner_cka as rc
 
 from . import console
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What a system answers whose file system has no locks, such as NFS without its daemon for them."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,22 @@ class Target:
                 # Nothing is left behind, not even a folder that stayed empty.
                 stack.callback(self._remove_if_empty)
             try:
-                stack.enter_context(FileLock(path, timeout=0))
-                stack.callback(path.unlink, missing_ok=True)
+                # A marker file in place of a lock would outlive a process that is killed.
+                stack.enter_context(FileLock(path, timeout=0, fallback_to_soft=False))
             except Timeout:
                 raise rc.ResultFileError(
                     f"another run is writing to {self.path}: wait for it, or use another --out"
                 ) from None
-            except NotImplementedError:
-                pass  # this file system has no locks
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise rc.ResultFileError(
+                        f"cannot write {path}: {error.strerror}; name another --out"
+                    ) from error
+                console.warning(
+                    f"the file system of {self.folder} has no locks ({error.strerror}): the run goes on, but a "
+                    "second one into the same place would not be noticed"
+                )
+            stack.callback(path.unlink, missing_ok=True)
             yield
 
     def _remove_if_empty(self) -> None:

@@ -21,6 +21,8 @@ def plot(
         typer.Option(
             "--out",
             "-o",
+            parser=options.folder,
+            metavar="FILE|FOLDER",
             help="With --panel the figure: .pdf, .svg or .png. Else the folder for the figures; the file's own "
             "by default.",
         ),

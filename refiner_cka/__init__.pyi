@@ -1,4 +1,5 @@
 from . import plots as plots
+from . import report as report
 from . import results as results
 from . import subjects as subjects
 from .analysis.maps import token_maps as token_maps
@@ -23,6 +24,7 @@ from .measures.arrays import cka as cka
 from .options import Options as Options
 from .options import Precision as Precision
 from .results import load as load
+from .results.differing import diff as diff
 from .results.merging import merge as merge
 from .results.result import Result as Result
 from .results.summary import summarize as summarize

@@ -8,6 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from .errors import DataError
+
+MOST = 2**63 - 1
+"""The largest number an option takes: results and their readers hold numbers of 64 bits."""
+
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _T = TypeVar("_T")
@@ -15,7 +20,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class About:
-    """What an option is, in a line, and the least number it takes."""
+    """What an option is, in a line, and the least number it takes; the largest is `MOST`."""
 
     text: str
     least: int | None = None
@@ -53,16 +58,30 @@ class Options:
     )
     workers: int | None = _option(None, "Processes that load images; 0 loads in this one.", 0)
     seed: int = _option(0, "Of the order of the images and of untrained weights.", 0)
-    shard: tuple[int, int] = _option((1, 1), "(I, N) measures part I of N; merging adds the parts.")
+    shard: tuple[int, int] = _option(
+        (1, 1), "(I, N) measures part I of N; merging adds the parts.", 1
+    )
     command: str | None = _option(None, "Recorded with the result.")
 
     def __post_init__(self) -> None:
-        """Refuse a value of another type before it fails in the middle of something else."""
+        """Refuse a value that cannot work before it fails in the middle of something else.
+
+        Raises:
+            TypeError: it is of another type.
+            DataError: a number that is too small or too large, or a part that the run does not have.
+        """
         for name, kind in get_type_hints(Options).items():
             # Which precisions there are is said where they are used.
             if kind is not Precision and not _is(getattr(self, name), kind):
                 wanted = kind.__name__ if isinstance(kind, type) else kind
                 raise TypeError(f"{name} is {getattr(self, name)!r}; it takes {wanted}")
+        for name, about in self.about().items():
+            _check_range(name, getattr(self, name), about.least)
+        part, parts = self.shard
+        if part > parts:
+            raise DataError(
+                f"--shard {part}/{parts}: the first number must be from 1 to the second"
+            )
 
     @staticmethod
     def about() -> dict[str, About]:
@@ -83,6 +102,15 @@ def _is(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         return isinstance(value, tuple | list) and (*map(type, value),) == get_args(kind)
     return type(value) is kind or any(_is(value, part) for part in get_args(kind))
+
+
+def _check_range(name: str, value: Any, least: int | None) -> None:
+    """Refuse a number, or one of several, that is smaller than the least or larger than `MOST`."""
+    numbers = value if isinstance(value, tuple | list) else [value]
+    for number in numbers if least is not None else []:
+        if number is not None and not least <= number <= MOST:
+            bound = f"at least {least}" if number < least else f"at most {MOST}"
+            raise DataError(f"--{name.replace('_', '-')} {number}: it takes {bound}")
 
 
 Options.__doc__ = f"{Options.__doc__}\n\nAttributes:" + "".join(

@@ -103,6 +103,7 @@ def synthetic_result(
     warnings: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
     seed: int = 0,
+    image_seed: int | None = None,
 ) -> Result:
     """Return a result whose layers turn gradually from one random map of the images into another.
 
@@ -123,6 +124,7 @@ def synthetic_result(
         warnings: what the run warned of.
         provenance: what the run recorded; batch size and seed by default.
         seed: of everything random.
+        image_seed: of everything but the networks, if it is another.
     """
     paths = {
         name: [f"blocks.{i}" for i in range(value)] if isinstance(value, int) else list(value)
@@ -138,6 +140,7 @@ def synthetic_result(
         (name, readout): rng.normal(size=(2, WIDTH, WIDTH)) for name in paths for readout in tokens
     }
     names = list(paths)
+    rng = rng if image_seed is None else np.random.default_rng([seed, image_seed])
 
     def features(layer: Layer, latent: Array) -> Array:
         if layer in rows:

@@ -125,12 +125,14 @@ def test_public_names():
         "accuracy",
         "analyze",
         "cka",
+        "diff",
         "load",
         "measure",
         "merge",
         "plots",
         "prepare",
         "printable",
+        "report",
         "results",
         "save_weights",
         "subjects",
@@ -147,7 +149,8 @@ def test_public_names():
 def test_no_module_bears_the_name_of_a_public_function():
     modules = {path.stem for path in (ROOT / "refiner_cka").glob("*.py")}
     assert (
-        modules & {name for name in rc.__all__ if name not in ("plots", "results", "subjects")}
+        modules
+        & {name for name in rc.__all__ if name not in ("plots", "report", "results", "subjects")}
         == set()
     )
 
@@ -182,9 +185,13 @@ def test_help_imports_neither_numpy_nor_anything_heavier():
     assert held & {"numpy", "torch", "timm", "matplotlib", "h5py", "scipy"} == set()
 
 
-def test_showing_and_plotting_a_file_import_neither_torch_nor_timm(tmp_path):
-    golden = ROOT / "tests" / "golden" / "v1.h5"
-    for arguments in (["show", str(golden)], ["plot", str(golden), "--out", str(tmp_path)]):
+def test_what_works_from_a_file_imports_neither_torch_nor_timm(tmp_path):
+    golden = str(ROOT / "tests" / "golden" / "v1.h5")
+    for arguments in (
+        ["show", golden],
+        ["plot", golden, "--out", str(tmp_path)],
+        ["report", golden, "--out", str(tmp_path / "page.html")],
+    ):
         held = imported_by(
             "import sys, cli.app",
             f"sys.argv = ['refiner-cka', *{arguments!r}]",

@@ -12,6 +12,7 @@ import torch
 from ..errors import DataError, LayerError, warn
 from ..images import ImageSource, UnreadableImage, open_source
 from ..measures.tokens import has_tokens
+from ..options import Options
 from ..results.maps import TokenMaps
 from ..subjects import Subject, resolve
 from ..subjects.hooks import first_outputs
@@ -52,6 +53,7 @@ def token_maps(
         DataError: no such image, or it cannot be read; `patch` is not within the image.
         LayerError: no such layer, or one without tokens on a grid.
     """
+    Options(image_size=image_size, device=device, seed=seed)  # refuses what cannot work
     size = None if image_size is None else (image_size, image_size)
     subject = model if isinstance(model, Subject) else resolve(model, image_size=size, seed=seed)[0]
     if not all(0 <= place <= 1 for place in patch):

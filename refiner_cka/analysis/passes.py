@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -54,7 +55,8 @@ class Passes:
         self._chunk = min(sizes)
         self._whole = model.whole
         self._short_of_memory = False
-        self._calls: Counter[str] = Counter()
+        # Which images were shown at a path, and whether in passing.
+        self._shown: defaultdict[tuple[str, bool], list[tuple[int, int]]] = defaultdict(list)
         self._lockstep = Lockstep(self._see_batch)
         self.said: list[str] = []
 
@@ -73,7 +75,7 @@ class Passes:
         while True:
             process.seed(self._seed, batch, inputs.device)
             parts = [inputs] if self._whole else torch.split(inputs, self._chunk)
-            self._calls.clear()
+            self._shown.clear()
             for meter in self._meters:
                 meter.start(self._model)
             try:
@@ -90,7 +92,7 @@ class Passes:
                     raise
             # Outside the handler, where the failed pass's tensors are no longer held by the traceback.
             self._save_memory(len(parts[0]))
-        self._check_calls(batch)
+        self._check_calls(batch, parts)
         with self._exactly():
             for meter in self._meters:
                 meter.end(self._model, outputs)
@@ -108,7 +110,7 @@ class Passes:
 
     def _see_batch(self, path: str, outputs: Sequence[Any]) -> None:
         """Show a layer's output for the whole batch."""
-        self._calls[path] += 1
+        self._shown[path, False].append((0, self._images))
         with self._exactly():
             for site in self._at[path]:
                 chunks = [_tensor(output, path, site.place).detach() for output in outputs]
@@ -116,11 +118,12 @@ class Passes:
 
     def _see_chunk(self, path: str, output: Any) -> None:
         """Show an output for the images that are passing through the model now."""
+        first = Lockstep.first_image()
         with self._exactly():
             for site in self._passing[path]:
                 tensor = _tensor(output, path, site.place).detach()
-                first = Lockstep.first_image()
                 site.see([tensor], slice(first, first + len(tensor)))
+        self._shown[path, True].append((first, first + len(tensor)))
 
     @contextmanager
     def _exactly(self) -> Iterator[None]:
@@ -133,15 +136,28 @@ class Passes:
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
             yield
 
-    def _check_calls(self, batch: int) -> None:
-        """Refuse passes that left a row as the batch before had it, or wrote one twice."""
-        for path in self._at:
-            if self._calls[path] != 1:
-                raise LayerError(
-                    f"{self._model.name}: layer {path} was called {self._calls[path]} times in the pass over "
-                    f"batch {batch}, not once as over other images, so it has no features for the same images: "
-                    "choose other layers"
-                )
+    def _check_calls(self, batch: int, parts: Sequence[torch.Tensor]) -> None:
+        """Refuse passes that left a value as the batch before had it, or wrote one twice.
+
+        Args:
+            batch: its number.
+            parts: the chunks in which its images passed.
+        """
+        ends = list(itertools.accumulate(map(len, parts)))
+        chunks = list(zip([0, *ends], ends, strict=False))
+        # A layer is visited once for all chunks, what is seen in passing once in each.
+        for sites, once, else_ in (
+            (self._at, [(0, self._images)], "choose other layers"),
+            (self._passing, chunks, "measure without it"),
+        ):
+            for path in sites:
+                shown = self._shown[path, once is chunks]
+                if sorted(shown) != once:
+                    raise LayerError(
+                        f"{self._model.name}: layer {path} was called {len(shown)} times in the pass over batch "
+                        f"{batch}, not once for each image as over other images, so it has no features for the "
+                        f"same images: {else_}"
+                    )
 
     def _go_whole(self) -> None:
         """Give the model whole batches from now on, and say so."""

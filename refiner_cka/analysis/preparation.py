@@ -15,6 +15,7 @@ from torch import nn
 
 from ..errors import DataError, ModelError, ResultError, warn
 from ..images import ImageSource, Plan, check_channels, open_source, plan_batches
+from ..images.batches import AHEAD
 from ..measures.choosing import METERS
 from ..measures.meter import Meter, Reads, Setting, Site
 from ..options import Options
@@ -25,7 +26,7 @@ from ..subjects.layouts import readings_of
 from ..subjects.model import Model, Readings, Row
 from ..subjects.readout import Readout
 from ..subjects.subject import Subject
-from ..sums import LAYERS, Layer, Quantity, all_sums, along_depth, lengths_of
+from ..sums import LAYERS, MIN_BATCH, Layer, Quantity, all_sums, along_depth, lengths_of
 from . import provenance, runtime
 from .accepting import Data, Models, accepts
 from .probe import PROBE_IMAGES, faint_scales, probe, watch
@@ -75,16 +76,28 @@ class Analysis:
         return min(8, (os.cpu_count() or 1) // local)
 
     @property
+    def image_names(self) -> tuple[str, ...]:
+        """What the source calls the images of the run's batches, in their order."""
+        ids = self.source.ids
+        return tuple(ids[index] for batch in self.plan.batches for index in batch)
+
+    @property
     def memory(self) -> dict[str, int]:
         """Bytes that measuring takes beside the models and their activations, by what takes them."""
         largest = max(map(len, self.plan.batches))
         lengths, sums = lengths_of(self.axes), all_sums(self.quantities).values()
         numbers = sum(math.prod(lengths[axis] for axis in each.axes) for each in sums)
         ways = {model.subject.preprocessing: model.shape for model in self.models}
+        # What waits is not normalised yet: pictures that differ in that alone are one.
+        waiting = {way.geometry(): shape for way, shape in ways.items()}
+        waiting |= {way.geometry(): way.input_size for meter in self.meters for way in meter.inputs}
+        ahead = AHEAD * min(self.workers, len(self.wanted(frozenset())))
+        size = 1 if self.source.input_shape is None else 4
         return {
             **_memory_of(self.meters, largest),
             "sums": 8 * numbers,
             "one batch of images": 4 * largest * sum(map(math.prod, ways.values())),
+            "batches loaded ahead": ahead * size * largest * sum(map(math.prod, waiting.values())),
         }
 
     def wanted(self, held: frozenset[int]) -> list[int]:
@@ -113,8 +126,6 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
         source, batch_size=options.batch_size, images=options.images, seed=options.seed
     )
     part, parts = options.shard
-    if not 1 <= part <= parts:
-        raise DataError(f"--shard {part}/{parts}: the first number must be from 1 to the second")
     if part > len(plan.batches):
         raise DataError(
             f"--shard {part}/{parts} would be empty: the run has {len(plan.batches)} batches"
@@ -123,7 +134,7 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
     meters = tuple(meter for make in METERS.values() if (meter := make(setting)) is not None)
     reads = _most([meter.reads for meter in meters], readouts)
     subjects = _subjects(models, options)
-    check_groups(subjects)
+    check_groups(subjects, [name for meter in meters for name in meter.reserved])
     lines = [line for each in subjects if (line := each.assumption(source.input_shape))]
     found: list[Model] = []
     for subject in subjects:
@@ -180,7 +191,7 @@ def _check_memory(meters: Sequence[Meter], batch: int, here: Runtime) -> None:
     """Refuse a batch of which what meters keep can never fit.
 
     Raises:
-        DataError: names the largest batch that does.
+        DataError: names the largest batch that does, if any does.
     """
     room = runtime.memory_of(here.device)
 
@@ -190,9 +201,14 @@ def _check_memory(meters: Sequence[Meter], batch: int, here: Runtime) -> None:
     if is_too_large(batch):
         fits = bisect.bisect_left(range(batch), True, key=is_too_large) - 1
         what, size = max(_memory_of(meters, batch).items(), key=lambda each: each[1])
+        way_out = (
+            f"a batch of at most {fits} fits"
+            if fits >= MIN_BATCH
+            else "no batch fits: take fewer --layers, a smaller --image-size, or no --attention"
+        )
         raise DataError(
             f"--batch-size {batch}: the {what} take {size / 2**30:.1f} GiB, and the {here.device.type} has "
-            f"{room / 2**30:.1f} GiB; a batch of at most {fits} fits"
+            f"{room / 2**30:.1f} GiB; {way_out}"
         )
 
 

@@ -20,7 +20,7 @@ from ..sums import FOLDS, IMAGES, MIN_BATCH, all_sums, lengths_of
 from .accepting import Data, Models, accepts
 from .passes import Passes
 from .preparation import Analysis, prepared
-from .saving import Save, Saver
+from .saving import Save, Saver, check_every
 from .state import Seen, State
 from .together import Together, reaching
 
@@ -44,6 +44,11 @@ class _Call(Options):
     progress: Progress | None = None
     save: Save | None = None
     save_every: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse a value that cannot work."""
+        super().__post_init__()
+        check_every(self.save_every)
 
 
 @accepts(_Call)
@@ -96,11 +101,12 @@ def measure(
 
     Raises:
         Interrupted: Ctrl-C; carries what this process measured.
-        DataError: fewer than 4 images were readable; `resume` is of another analysis or of other images,
-            or one of several processes is.
+        DataError: no time to save; fewer than 4 images were readable; `resume` is of another analysis or of
+            other images, or one of several processes is.
         DeviceError: not even one image at a time fits the device's memory.
         ProcessError: another process of the run ended before its time.
     """
+    check_every(save_every)
     if resume is not None and resume.fingerprint != analysis.fingerprint:
         found = differences(resume.provenance, analysis.provenance) or "the fingerprints differ"
         raise DataError(
@@ -326,6 +332,7 @@ class Measurement:
             warnings=tuple(dict.fromkeys((*analysis.warnings, *self._remarks()))),
             provenance=analysis.provenance,
             fingerprint=analysis.fingerprint,
+            image_names=analysis.image_names,
         )
 
 

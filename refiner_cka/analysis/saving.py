@@ -5,10 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ..errors import DataError
 from ..results.result import Result
 
 Save = Callable[[Result], None]
 """Called with what this process has measured until then."""
+
+
+def check_every(seconds: float) -> None:
+    """Refuse what is no time between two saves; 0 saves after each batch, infinity only at an early end.
+
+    Raises:
+        DataError: it is negative, or not a number.
+    """
+    if not seconds >= 0:
+        raise DataError(f"--save-every {seconds}: it takes seconds, 0 or more")
 
 
 class Saver:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, RefinerCkaError, one_line
-from .arrays import ArrayImages
+from .arrays import BLOCK_BYTES, ArrayImages
 
 DIGITS = {
     "digits": slice(None),
@@ -30,6 +30,9 @@ _LABEL_NAMES = ("labels", "y", "targets")
 
 _PACKED = 1100
 """No filter of HDF5 makes of so many bytes one; deflate, at most 1032."""
+
+_DEPTH = 64
+"""Groups deeper than this are refused: HDF5 takes minutes to visit some thousand levels."""
 
 
 def open_digits(name: str) -> ArrayImages:
@@ -92,12 +95,14 @@ def open_hdf5(path: Path, name: str) -> ArrayImages:
 
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def collect(key: str, item: object) -> None:
+    def collect(key: str, item: object) -> bool | None:
         if isinstance(item, h5py.Dataset):
             shapes[key] = item.shape or ()
+        return key.count("/") >= _DEPTH or None  # what is not None ends the visit
 
     with _array_file(name), h5py.File(path, "r") as file:
-        file.visititems(collect)
+        if file.visititems(collect):
+            raise ValueError(f"its groups are more than {_DEPTH} levels deep")
         images, labels = _choose_arrays(shapes, name)
         for key in filter(None, (images, labels)):
             _check_stored(file[key], os.path.getsize(path))
@@ -187,6 +192,8 @@ def _refuse_objects(dtype: np.dtype[Any], what: str) -> None:
 def _check_stored(dataset: Any, size: int) -> None:
     """Refuse a data set of HDF5 that is not in its file of `size` bytes, or declares more than can be there.
 
+    Whoever reads one number of a chunk unpacks the chunk.
+
     Raises:
         ValueError: it says so.
     """
@@ -194,6 +201,10 @@ def _check_stored(dataset: Any, size: int) -> None:
         raise ValueError(
             f"{dataset.name} lies in other files, which are not read: copy it into one"
         )
+    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > max(
+        dataset.nbytes, BLOCK_BYTES
+    ):
+        raise ValueError(f"{dataset.name} is stored in chunks {dataset.chunks}, larger than it is")
     count = (*(dataset.shape or ()), 1)[0]
     if count > size or dataset.nbytes > _PACKED * size:
         raise ValueError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
@@ -25,6 +26,9 @@ _BAND_PIXELS = 2**20
 
 CHANNELS = (1, 3, 4)
 """Grey, RGB and RGBA."""
+
+# Else what Pillow logs of a damaged file is printed, where nobody has set up logging.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # Only formats that are nothing but images: Pillow hands an .eps, whatever its name, to Ghostscript.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -59,25 +63,39 @@ def decode(stream: BinaryIO) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image of any of Pillow's modes as RGB, by the rules of `decode`."""
-    if image.mode == "F":
-        image = Image.fromarray(_unit_or_byte(np.asarray(image)))
-    elif image.mode.startswith("I"):
-        image = Image.fromarray(_upper_byte(np.asarray(image)))
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _to_bytes(image)
     if image.has_transparency_data:
         return _over_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Return a transparent image over white, made some rows at a time: as a whole it takes four copies."""
+    """Return a transparent image over white, made in bands: as a whole it takes four copies."""
     flat = Image.new("RGB", image.size)
-    rows = max(1, _BAND_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        band = image.crop((0, top, image.width, bottom)).convert("RGBA")
+    for top, band in _bands(image):
+        band = band.convert("RGBA")
         white = Image.new("RGBA", band.size, "white")
         flat.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
     return flat
+
+
+def _to_bytes(image: Image.Image) -> Image.Image:
+    """Return floating or 16-bit pixels as an image of 8 bits, made in bands: as a whole it takes four copies."""
+    ends = [(band.min(), band.max()) for band in (np.asarray(band) for _, band in _bands(image))]
+    low, high = np.min(ends), np.max(ends)  # NaN, where there is one
+    to_byte = _unit_or_byte(low, high) if image.mode == "F" else _upper_byte(low, high)
+    grey = Image.new("L", image.size)
+    for top, band in _bands(image):
+        grey.paste(Image.fromarray(to_byte(np.asarray(band)).astype(np.uint8)), (0, top))
+    return grey
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield an image some rows at a time, each with the number of its first row."""
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def array_to_rgb(pixels: NDArray[Any]) -> Image.Image:
@@ -86,7 +104,7 @@ def array_to_rgb(pixels: NDArray[Any]) -> Image.Image:
     Where both could be channels, they are last.
     """
     if pixels.dtype == np.uint16:
-        pixels = _upper_byte(pixels)
+        pixels = (pixels >> 8).astype(np.uint8)
     if pixels.ndim == 3 and pixels.shape[2] not in CHANNELS:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -117,15 +135,18 @@ def _pillow_unlimited() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _upper_byte(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    low, high = int(pixels.min()), int(pixels.max())
+_Convert = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def _upper_byte(low: float, high: float) -> _Convert:
+    """Return what makes bytes of whole numbers in a range; refuse more than 16 bits."""
     if low < 0 or high > 0xFFFF:
         raise UnreadableImage(f"pixel values from {low} to {high}: only 16 bits can be read")
-    return np.asarray(pixels >> 8, np.uint8)
+    return lambda pixels: pixels >> 8
 
 
-def _unit_or_byte(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    low, high = float(pixels.min()), float(pixels.max())
+def _unit_or_byte(low: float, high: float) -> _Convert:
+    """Return what makes bytes of floating numbers in a range; refuse others than 0..1 and 0..255."""
     if not (low >= 0 and high <= 255):  # put this way, it refuses NaN too
         raise UnreadableImage(f"pixel values from {low:g} to {high:g}: neither 0..1 nor 0..255")
-    return np.asarray(np.rint(pixels * (255 if high <= 1 else 1)), np.uint8)
+    return lambda pixels: np.rint(pixels * (255 if high <= 1 else 1))

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ..errors import ModelError
 from ..images import Batch
 from ..subjects.model import Model, Row
 from ..subjects.readout import features_of
@@ -49,6 +48,7 @@ class Similarity(Meter):
         indices = chosen(setting.options.index)
         images = max(map(len, setting.plan.batches))
         self._references = references.choose(setting.options.against, setting.source)
+        self.reserved = tuple(self._references)
         axis = ROWS if self._references else LAYERS
         described = {index.described(images): index for index in indices}
         self._indices = {replace(of, axes=(axis, axis)): index for of, index in described.items()}
@@ -66,21 +66,12 @@ class Similarity(Meter):
             self.identity["indices"] = {name: of or "no parameters" for name, of in named.items()}
 
     def sites(self, models: Sequence[Model]) -> tuple[Sequence[Site], Sequence[str]]:
-        """Look at every layer, the whole batch at once.
-
-        Raises:
-            ModelError: a model is called as a reference is.
-        """
+        """Look at every layer, the whole batch at once."""
         names = [(model.name, row.path, row.readout) for model in models for row in model.rows]
         self._first_reference = len(names)
         self._rows = len(names) + len(self._references)
         if self._references:
             self.axes = {ROWS: (*along_depth(names), *map(references.row_of, self._references))}
-        for model in models:
-            if model.name in self._references:
-                raise ModelError(
-                    f"--against {model.name}: a model is called so too; give it another name with label="
-                )
         found = [
             Site(model, path, partial(self._see, rows), model.places[path])
             for model in models

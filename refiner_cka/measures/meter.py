@@ -70,6 +70,7 @@ class Meter:
         reads: how well it needs outputs to be understood.
         quantities: what it measures; settled once `sites` was asked.
         inputs: how it needs the images to be prepared, beyond what models need.
+        reserved: names that no model and no group of the run may have.
         axes: axes of its quantities beyond the layers of the matrix and the models; settled likewise.
         identity: what its numbers depend on beyond models and images, JSON types by name; part of the fingerprint.
     """
@@ -77,6 +78,7 @@ class Meter:
     setting: Setting
     reads: Reads = "outputs"
     inputs: Sequence[Preprocessing] = ()
+    reserved: Sequence[str] = ()
     quantities: Sequence[Quantity]
     axes: Mapping[str, tuple[Layer, ...]] = MappingProxyType({})
     identity: Mapping[str, Any] = MappingProxyType({})

@@ -27,7 +27,7 @@ def of_similarity(lines: Sequence[Line], index: str, drawn: Sequence[Curve]) -> 
     return by_file(lines, drawn, of)
 
 
-def of_means(lines: Sequence[Line], quantity: Quantity, drawn: Sequence[Estimate]) -> list[str]:
+def of_means(lines: Sequence[Line], quantity: Quantity, drawn: Sequence[Curve]) -> list[str]:
     """Return what means over images rest on, and what their bands are."""
 
     def of(result: Result, curves: Sequence[Curve]) -> str:
@@ -38,7 +38,7 @@ def of_means(lines: Sequence[Line], quantity: Quantity, drawn: Sequence[Estimate
         images = result.images if not quantity.few else _fewest(curves, result.images)
         return joined(plural(images, "image"), batches, bands)
 
-    return [*by_file(lines, [Curve(estimate) for estimate in drawn], of), outlined(drawn)]
+    return [*by_file(lines, drawn, of), outlined([curve.each for curve in drawn])]
 
 
 def _fewest(curves: Sequence[Curve], images: int) -> int:

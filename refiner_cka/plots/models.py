@@ -225,7 +225,9 @@ def _all_moments(result: Result) -> dict[str, Moment]:
     for model in result.provenance.get("models", []):
         if moment := recorded.get(model["name"]):
             # What two states of one network have in common.
-            network = [model["origin"].get(name) for name in ("model", "arguments", "image_size")]
+            network = [
+                model.get("origin", {}).get(name) for name in ("model", "arguments", "image_size")
+            ]
             training = json.dumps([moment["run"], *network], sort_keys=True)
             words = re.findall(r"([A-Za-z]+)[^A-Za-z#]*#", moment["run"])
             title = f"{network[0]}: {' and '.join(words) or 'time'}"

@@ -9,14 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError, known_names
-from ..results import trainings
 from ..results.result import Result
 from . import captions
-from .bands import Axis, Chance, Curve
+from .bands import Axis, Bands, Chance, curve_of
 from .labels import EndLabels
 from .layout import grid, on, tell
 from .lines import draw_curves, labels, limits
-from .models import Line, cast
+from .models import cast
 from .style import COLUMN, PAGE, NothingToDraw
 
 _ABSENT = "no references in this result: analyse again with --against labels"
@@ -29,13 +28,14 @@ def reference(
     models: Sequence[str] | None = None,
     tokens: str | None = None,
     index: str = "cka",
+    band: Bands = "both",
     x: Axis = "depth",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the similarity of each layer to a reference over relative depth.
 
     With the labels it says at which depth class information arises. Lines, bands and the grey of chance are those
-    of raw curves in `curves`, but that there is no band for the whole curve.
+    of raw curves in `curves`.
 
     Args:
         result: what was measured.
@@ -43,6 +43,7 @@ def reference(
         models: the models and groups to draw; see `curves`.
         tokens: readout; the first of the run if none is named.
         index: one of the similarity indices of the result.
+        band: `both`, `pointwise`, `simultaneous` or `none`.
         x: `depth`, relative, or `block`, the number of the layer.
         ax: where to draw; a new figure of one column's width if not given.
 
@@ -57,7 +58,12 @@ def reference(
         if name not in line.result.references:
             known = known_names(name, line.result.references)
             raise ResultError(f"no reference {name!r} in this result: {known}")
-    drawn = [_curve(line, name, tokens, index).along(x) for line in lines]
+    drawn = [
+        curve_of(line, partial(line.result.against, reference=name, tokens=tokens, index=index))
+        .within(band)
+        .along(x)
+        for line in lines
+    ]
     estimates = [curve.each for curve in drawn]
 
     def draw(ax: Axes) -> None:
@@ -105,12 +111,3 @@ def against(
 
     draws = [partial(panel, name) for name in result.references]
     return grid(draws, PAGE if len(draws) > 1 else COLUMN, square=[False] * len(draws))
-
-
-def _curve(line: Line, reference: str, tokens: str | None, index: str) -> Curve:
-    pairs = [
-        line.result.similarity(index, model, reference, tokens=tokens) for model in line.trainings
-    ]
-    each = tuple(found.block((slice(None), 0), found.depth) for found in pairs)
-    group = line.name in line.result.groups
-    return Curve(trainings.mean(each), thin=each) if group else Curve(each[0])

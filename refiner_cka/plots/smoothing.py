@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +16,11 @@ from ..results.maps import TokenMaps
 from ..results.result import Result
 from ..sums import LAYERS, Quantity
 from . import captions
-from .bands import Axis, Curve
+from .bands import Axis, Bands, Curve, curve_of
 from .heatmaps import beyond, draw_cells, name_layers, scale
 from .labels import EndLabels
 from .layout import grid, on, tell
-from .lines import depth_axis, draw_line, labels
+from .lines import depth_axis, draw_curve, labels
 from .models import Line, Model, cast, label_of, lines_of
 from .style import GREY, PAGE, NothingToDraw, letters_in, new_figure, paper, shortened, small
 
@@ -35,12 +34,13 @@ def measure(
     *,
     models: Sequence[str] | None = None,
     tokens: str | None = None,
+    band: Bands = "both",
     x: Axis = "depth",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw a measure of tokens or of attention maps over relative depth, with 95 % bands over images.
 
-    Refiner's refined maps are lines of their own.
+    They are dark for each layer, and light for the whole curve. Refiner's refined maps are lines of their own.
 
     Args:
         result: what was measured.
@@ -48,6 +48,7 @@ def measure(
         models: the models and groups to draw, see `curves`; of attention maps those that have some. Groups have
             outlined bands of one standard deviation over trainings.
         tokens: readout whose layers are drawn; the first of the run if none is named. Maps do not depend on it.
+        band: `both`, `pointwise`, `simultaneous` or `none`.
         x: `depth`, relative, or `block`, the number of the layer.
         ax: where to draw; a new figure of one column's width if not given.
 
@@ -63,16 +64,21 @@ def measure(
         maps = ["softmax"] * len(lines)
     captions.same_everywhere(lines, name, None if of_maps else tokens)
     quantity = lines[0].result.quantity(name)
-    drawn = [
-        line.result.smoothing(name, line.name, tokens=tokens, maps=kind)
+    asks = [
+        partial(line.result.smoothing, name, tokens=tokens, maps=kind)
         for line, kind in zip(lines, maps, strict=True)
     ]
-    drawn = [Curve(estimate).along(x).each for estimate in drawn]
+    # Panels of measures are small: no room for a line of each training.
+    drawn = [
+        curve_of(line, ask)._replace(thin=()).within(band).along(x)
+        for line, ask in zip(lines, asks, strict=True)
+    ]
+    estimates = [curve.each for curve in drawn]
 
     def draw(ax: Axes) -> None:
         artists = [
-            draw_line(ax, estimate, line.look, number, len(drawn))
-            for number, (estimate, line) in enumerate(zip(drawn, lines, strict=True))
+            draw_curve(ax, curve, line.look, number, len(drawn))
+            for number, (curve, line) in enumerate(zip(drawn, lines, strict=True))
         ]
         depth_axis(ax, x)
         _widen(ax, quantity)
@@ -81,9 +87,9 @@ def measure(
         if quantity.smoother is not None:
             way = "\N{UPWARDS ARROW}" if quantity.smoother == "higher" else "\N{DOWNWARDS ARROW}"
             ax.set_title(f"{way} smoother", loc="right", fontsize=small(), color=GREY)
-        names = EndLabels(ax, artists, labels(lines, drawn))
+        names = EndLabels(ax, artists, labels(lines, estimates))
         said = captions.of_means(lines, quantity, drawn)
-        tell(ax, said, names, lines, above=captions.outlined(drawn))
+        tell(ax, said, names, lines, above=captions.outlined(estimates))
 
     return on(draw, ax)
 
@@ -180,13 +186,12 @@ def attention_blocks(
         block.path for block in result.attention if (block.model, block.tokens) == (model, maps)
     ]
     (line,) = lines_of(result, [Model(model)])
-    bare = replace(similar, lower=similar.values * np.nan, upper=similar.values * np.nan)
 
     def draw(ax: Axes) -> None:
         draw_cells(ax, similar.values, f"Cosine of {maps} maps", vmin, vmax)
         for axis in (ax.yaxis, ax.xaxis):
             name_layers(ax, axis, label_of(model), paths)
-        tell(ax, captions.of_means([line], pairs[0], [bare]))
+        tell(ax, captions.of_means([line], pairs[0], [Curve(similar, inner=False)]))
 
     return on(draw, ax, square=True)
 

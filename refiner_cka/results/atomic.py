@@ -21,11 +21,11 @@ def write_whole(path: str | Path, data: bytes | memoryview) -> None:
         ResultFileError: the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise ResultFileError(f"{path} is a folder; name a file in it")
     # Not `tempfile`: its files can be read by their owner alone.
     temporary = target.parent / f".refiner-cka-{secrets.token_hex(8)}.tmp"
     try:
+        if target.is_dir():
+            raise ResultFileError(f"{path} is a folder; name a file in it")
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(data)
@@ -46,18 +46,22 @@ def check_writable(path: str | Path) -> None:
     """Refuse, before any work is done, a path that `write_whole` could not write. Leaves nothing behind.
 
     Raises:
-        ResultFileError: the folder is missing and cannot be made, or cannot be written to.
+        ResultFileError: the folder is missing and cannot be made, or cannot be written to; a name is too long.
     """
-    folder = Path(os.path.realpath(path)).parent
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if Path(path).is_dir():
+    target = Path(os.path.realpath(path))
+    folder = target.parent
+    # `os.path` takes a name that is too long for one that is not there.
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
+    if os.path.isdir(path):
         raise ResultFileError(f"{path} is a folder; name another --out")
     if not existing.is_dir():
         raise ResultFileError(f"cannot write {path}: {existing} is a file, not a folder")
     try:
         # Tried, not asked: permissions do not tell of file systems that take no files.
-        with tempfile.TemporaryDirectory(prefix=".refiner-cka-", dir=existing):
-            pass
+        with tempfile.TemporaryDirectory(prefix=".refiner-cka-", dir=existing) as temporary:
+            trial = Path(temporary, target.relative_to(existing))
+            trial.parent.mkdir(parents=True, exist_ok=True)
+            trial.touch()
     except OSError as error:
         raise ResultFileError(
             f"cannot write {path}: {one_line(error)} in {existing}; name another --out"

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import ResultError
 from ..sums import BY_FOLD, IMAGES, Array, Layer, Quantity, Sum, all_sums, lengths_of
+from .scales import reserved
 
 AGREEMENT = 1e-9
 """How far numbers may lie apart that are the same but for rounding, of numbers of size 1."""
 
 
 TAKEN = (
-    "batches batch_digests batch_images batch_planned cka cka_se folds groups image_digests images models "
-    "provenance unreadable warnings"
+    "batches batch_digests batch_images batch_planned cka cka_se folds groups image_digests image_names images "
+    "models provenance unreadable warnings"
 )
-"""What lies in the file of every result."""
+"""What lies in the file of every result, beside the scales of its dimensions."""
 
 
 def check_quantities(quantities: Sequence[Quantity], axes: Mapping[str, Sequence[Layer]]) -> None:
@@ -28,7 +29,7 @@ def check_quantities(quantities: Sequence[Quantity], axes: Mapping[str, Sequence
     Raises:
         ResultError: it names the quantity.
     """
-    lengths, taken = lengths_of(axes), set(TAKEN.split())
+    lengths, taken = lengths_of(axes), set(TAKEN.split()) | reserved(axes)
     for path in sorted([*axes, *(quantity.path for quantity in quantities)]):
         words = path.split("/")
         is_path = all(word.isprintable() and word.strip(".") for word in words)
@@ -73,6 +74,59 @@ def check_groups(groups: Any, layers: Sequence[Layer]) -> None:
             raise ResultError(f"the group {name!r} is not several models")
         if any(rows[model] != rows[models[0]] for model in models):
             raise ResultError(f"the models of the group {name!r} have different layers")
+
+
+def check_provenance(provenance: Mapping[str, Any]) -> None:
+    """Refuse a record of the run in which an entry that is read here is of another form than a run gives it.
+
+    Raises:
+        ResultError: it names the entry.
+    """
+    for key, fits in _RECORDED.items():
+        if key in provenance and not fits(provenance[key]):
+            raise ResultError(f"{key} in provenance is not what a run records there")
+
+
+def _has(**fields: type) -> Callable[[Any], bool]:
+    """Return whether something is a table with these entries."""
+    return lambda value: (
+        isinstance(value, Mapping)
+        and all(isinstance(value.get(key), kind) for key, kind in fields.items())
+    )
+
+
+def _table_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return whether something is a table of which every entry fits."""
+    return lambda value: isinstance(value, Mapping) and all(map(fits, value.values()))
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return whether something is a list of which every entry fits."""
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_moment(value: Any) -> bool:
+    """Return whether something can say which run a model is a state of, and when."""
+    return _has(run=str, time=list)(value) and all(isinstance(each, int) for each in value["time"])
+
+
+_RECORDED: dict[str, Callable[[Any], bool]] = {
+    "models": _list_of(
+        lambda value: _has(name=str)(value) and isinstance(value.get("origin", {}), Mapping)
+    ),
+    "images": lambda value: _has()(value) and isinstance(value.get("count", 0), int),
+    "identity": _list_of(_is_text),
+    "left_out": lambda value: isinstance(value, int),
+    "fingerprint_of_images": _has(covers=str, whole=bool),
+    "notes": _table_of(_is_text),
+    "faint_parameters": _table_of(_is_text),
+    "training": _table_of(_is_moment),
+}
+"""What is read of the record of a run, and whether something can be that."""
 
 
 def check_sums(

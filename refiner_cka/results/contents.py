@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import ResultError
 from ..sums import FOLDS, IMAGES, LAYERS, ROWS, Array, Layer, Quantity, fold_of, lengths_of
-from .checks import check_count, check_groups, check_quantities, check_sums
+from .checks import check_count, check_groups, check_provenance, check_quantities, check_sums
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Contents:
             `images.batches.image_digest`.
         total_batches: how many batches the whole run has.
         unreadable: images left out.
+        image_names: of every image that the run plans for its batches, in their order: the relative path in the
+            source, or the index. Empty if they are not known.
         warnings: what is undefined or was left out, one line each.
         provenance: JSON types only: models, preprocessing, images, batch size, seed, precision, versions,
             command.
@@ -65,9 +67,11 @@ class Contents:
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    image_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check everything that can be checked."""
+        check_provenance(self.provenance)
         check_groups(self.provenance.get("groups", {}), self.axes.get(LAYERS, ()))
         self._check_axes()
         self._check_batches()
@@ -160,6 +164,11 @@ class Contents:
             raise ResultError(
                 f"images counts {counted.sum():.0f} images in the sums where their batches have "
                 f"{self.batch_images.sum()}: something was added twice, or not at all"
+            )
+        most = self.provenance.get("images", {}).get("count", len(self.image_names))
+        if self.image_names and len(self.image_names) != most:
+            raise ResultError(
+                f"image_names has {len(self.image_names)} entries where the run has {most} images"
             )
         held = self.image_digests > 0
         if held.ndim != 2 or not np.array_equal(held.sum(1), self.batch_images):

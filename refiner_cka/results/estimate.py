@@ -94,7 +94,10 @@ def as_json(value: Any) -> Any:
     if isinstance(value, Estimate):
         return value.as_dict()
     if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
+        return {as_json(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [as_json(item) for item in value]
+    if isinstance(value, str):
+        # File names that are not UTF-8 carry bytes that no text in JSON can hold.
+        return value.encode("utf-8", "backslashreplace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value

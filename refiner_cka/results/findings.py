@@ -17,7 +17,7 @@ from ..sums import LAYERS
 from .chance import ALPHA, corrected
 from .estimate import Estimate
 from .jackknife import t_p_value
-from .result import Result
+from .measured import Measured
 
 SIMILAR = 0.9
 """CKA with the last layer from which on a layer is called similar to it."""
@@ -167,7 +167,7 @@ class Beyond:
     rest: Estimate
 
 
-def findings(result: Result) -> tuple[Finding, ...]:
+def findings(result: Measured) -> tuple[Finding, ...]:
     """Return what is found of each model and then of each group, readout by readout."""
     present = list(dict.fromkeys((layer.model, layer.tokens) for layer in result.layers))
     for group, (training, *_) in result.groups.items():
@@ -176,7 +176,7 @@ def findings(result: Result) -> tuple[Finding, ...]:
     return tuple(_finding(result, *of) for of in by_readout)
 
 
-def comparisons(result: Result) -> tuple[Comparison, ...]:
+def comparisons(result: Measured) -> tuple[Comparison, ...]:
     """Return the difference of the raw curves of any two models, or groups, at the depth nearest to the middle."""
     found: list[Comparison] = []
     for tokens, names in itertools.product(result.tokens, (result.models, result.groups)):
@@ -200,7 +200,7 @@ def _corrected(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
         yield replace(each, p=float(p))
 
 
-def smoothing(result: Result) -> tuple[Smoothing, ...]:
+def smoothing(result: Measured) -> tuple[Smoothing, ...]:
     """Return the headline measure of every model and group that has it at two layers or more."""
     headline = [name for name in result.measures if result.quantity(name).axes == (LAYERS,)][:1]
     found = []
@@ -219,7 +219,7 @@ def smoothing(result: Result) -> tuple[Smoothing, ...]:
 
 
 def smoothing_comparisons(
-    result: Result, smoothed: tuple[Smoothing, ...]
+    result: Measured, smoothed: tuple[Smoothing, ...]
 ) -> tuple[Comparison, ...]:
     """Return the difference of the headline measure at the last layers of any two models and any two groups."""
     found: list[Comparison] = []
@@ -234,7 +234,7 @@ def smoothing_comparisons(
     return tuple(found)
 
 
-def within_chance(result: Result) -> tuple[WithinChance, ...]:
+def within_chance(result: Measured) -> tuple[WithinChance, ...]:
     """Return how many pairs of layers of each model, and of each two, are no more alike than by chance."""
     found = []
     for tokens in result.tokens:
@@ -251,22 +251,22 @@ def within_chance(result: Result) -> tuple[WithinChance, ...]:
     return tuple(found)
 
 
-def references(result: Result) -> tuple[Reference, ...]:
+def references(result: Measured) -> tuple[Reference, ...]:
     """Return how similar each model's layers are to each reference."""
     found = []
     for reference, (model, tokens) in itertools.product(
         result.references, dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
     ):
-        along = result.similarity("cka", model, reference, tokens=tokens)
+        along = result.against(model, reference, tokens=tokens)
         paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
         if np.isfinite(along.values).any():
             highest = int(np.nanargmax(along.values))
-            ends = along.at(0, 0), along.at(highest, 0), along.at(-1, 0)
+            ends = along.at(0), along.at(highest), along.at(-1)
             found.append(Reference(model, tokens, reference, *ends, paths[highest]))
     return tuple(found)
 
 
-def beyond(result: Result) -> tuple[Beyond, ...]:
+def beyond(result: Measured) -> tuple[Beyond, ...]:
     """Return what the last layers of any two models have in common, and how much of it beyond each reference."""
     found = []
     for given, tokens in itertools.product(result.references, result.tokens):
@@ -277,7 +277,13 @@ def beyond(result: Result) -> tuple[Beyond, ...]:
     return tuple(found)
 
 
-def _finding(result: Result, model: str, tokens: str) -> Finding:
+def too_small(result: Measured) -> int:
+    """Return how many readable images were in batches too small for the estimator; 0 while a run is incomplete."""
+    planned = int(result.batch_planned.sum()) + int(result.provenance.get("left_out", 0))
+    return planned - len(result.unreadable) - result.images if result.complete else 0
+
+
+def _finding(result: Measured, model: str, tokens: str) -> Finding:
     raw = result.curve(model, normalize="none", tokens=tokens)
     rows = result.rows(result.trainings(model)[0], tokens=tokens)
     paths = [result.layers[row].path for row in rows]

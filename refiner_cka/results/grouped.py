@@ -62,6 +62,35 @@ class Grouped(Similarities):
         first, second = (self._products(each, tokens, index) for each in (model, other))
         return statistics.contrast(first, second, normalize, band)
 
+    def against(
+        self,
+        model: str,
+        reference: str,
+        *,
+        tokens: str | None = None,
+        index: str = "cka",
+        band: Band = "pointwise",
+    ) -> Estimate:
+        """Return the similarity of each layer to a reference along depth, with errors.
+
+        Args:
+            model: see `curve`.
+            reference: one of `references`.
+            tokens: readout; the first of the run if none is named.
+            index: one of `indices`.
+            band: see `curve`.
+
+        Raises:
+            ResultError: no such model, group, reference, readout, index or band.
+        """
+        row = self._row_of(reference)
+        if group := trainings.of(self.groups, model, band):
+            return trainings.mean(
+                [self.against(each, reference, tokens=tokens, index=index) for each in group]
+            )
+        rows = self.rows(model, tokens=tokens)
+        return statistics.against(self._all_products(index).of(np.append(rows, row)), band)
+
     def ceiling(
         self,
         group: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,7 +13,8 @@ from ..errors import ResultFileError, printable
 from ..sums import LAYERS, MODELS, Array, Estimator, Layer, Quantity, all_sums, cosine
 from .checks import AGREEMENT
 from .contents import Contents, Unreadable
-from .store import Store, encoded, opened, to_attribute, write
+from .scales import write_depths, write_scales
+from .store import Store, opened, to_attribute, write, write_texts
 
 Kind = TypeVar("Kind", bound=Contents)
 
@@ -61,12 +62,17 @@ def save(contents: Contents, derived: Mapping[str, Array], path: str | Path) -> 
             file[name] = values
         for name in BATCHES:
             file[name] = getattr(contents, name)
-        file["unreadable/image"] = encoded(entry.image for entry in contents.unreadable)
-        file["unreadable/reason"] = encoded(entry.reason for entry in contents.unreadable)
-        file["warnings"] = encoded(contents.warnings)
+        write_texts(file, "image_names", contents.image_names)
+        write_texts(file, "unreadable/image", (entry.image for entry in contents.unreadable))
+        write_texts(file, "unreadable/reason", (entry.reason for entry in contents.unreadable))
+        write_texts(file, "warnings", contents.warnings)
         provenance = file.create_group("provenance", track_order=True)
         for key, value in contents.provenance.items():
             provenance.attrs[key] = to_attribute(value)
+        write_scales(file, contents.axes, _axes_of(contents.quantities, derived))
+        for place in _places_of_groups(contents):
+            if f"{place}/depth" in derived:
+                write_depths(file[place])
 
     write(path, fill)
 
@@ -100,9 +106,29 @@ def _write_axes(file: h5py.File, axes: Mapping[str, tuple[Layer, ...]]) -> None:
     for axis, entries in axes.items():
         file.create_group(axis).attrs["axis"] = True
         for name in ("model", "path", "tokens"):
-            file[f"{axis}/{name}"] = encoded(getattr(entry, name) for entry in entries)
+            write_texts(file, f"{axis}/{name}", (getattr(entry, name) for entry in entries))
         file[f"{axis}/index"] = np.array([entry.index for entry in entries], np.int64)
         file[f"{axis}/depth"] = np.array([entry.depth for entry in entries], np.float64)
+
+
+def _axes_of(
+    quantities: Sequence[Quantity], derived: Mapping[str, Array]
+) -> dict[str, tuple[str, ...]]:
+    """Return the axes of each array of a quantity by its path: of its sums, and of what follows from them."""
+    of_sums = {path: each.axes for path, each in all_sums(quantities).items()}
+    values = {path: each.axes for each in quantities for path in derived_paths(each)}
+    return of_sums | {path: axes for path, axes in values.items() if path in derived}
+
+
+def _places_of_groups(contents: Contents) -> set[str]:
+    """Return where numbers of groups of trainings may lie."""
+    return {
+        f"groups/{group}/{entry.tokens}"
+        for group, (training, *_) in contents.groups.items()
+        for entries in contents.axes.values()
+        for entry in entries
+        if entry.model == training
+    }
 
 
 def _check_format(file: Store) -> None:
@@ -133,6 +159,7 @@ def _read(file: Store) -> dict[str, Any]:
         },
         **{name: file.numbers(name, dtype) for name, dtype in BATCHES.items()},
         "total_batches": file.attribute("total_batches", int),
+        "image_names": file.texts("image_names") if file.contains("image_names") else (),
         "unreadable": tuple(map(Unreadable, images, reasons)),
         "warnings": file.texts("warnings"),
         "provenance": file.attributes("provenance"),

@@ -113,7 +113,7 @@ def t_quantile(folds: int | Array) -> Array:
     return result
 
 
-def t_p_value(values: Array, se: Array, folds: int | Array) -> Array:
+def t_p_value(values: Array, se: Array, folds: float | Array) -> Array:
     """Return two-sided p-values of values that are 0 in truth; NaN without an error."""
     from scipy.special import stdtr
 

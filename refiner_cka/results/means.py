@@ -12,26 +12,30 @@ MIN_FOLDS = 2
 """A mean of few images has an honest error: with one image a fold it is the usual one."""
 
 
-def means(total: Array, images: Array, depth: Array) -> Estimate:
+def means(total: Array, images: Array, depth: Array, band: Band = "pointwise") -> Estimate:
     """Return means over images with their jackknife errors, NaN where fewer than two folds have a value.
 
     Args:
         total: `(g, ...)`, sums of the values over the images of each fold.
         images: the same shape, how many images these are.
         depth: `(L,)`, relative depth.
+        band: whether intervals hold for each place, or for all at once.
     """
-    replicates = _replicates(total, images)
+    found = leave_one_out(total, images)
     has, folds = images > 0, (images > 0).sum(0)
     several = np.where(folds > 1, folds, np.nan)
     # A place where some folds have no image has fewer replicates than others.
-    centre = np.where(has, replicates[1:], 0.0).sum(0) / several
-    spread = np.where(has, (replicates[1:] - centre) ** 2, 0.0).sum(0)
+    centre = np.where(has, found[1:], 0.0).sum(0) / several
+    spread = np.where(has, (found[1:] - centre) ** 2, 0.0).sum(0)
     se = np.sqrt((several - 1) / several * spread)
-    margin = t_quantile(folds) * se
-    values = replicates[0]
+    flat, filled = found[1:].reshape(len(has), -1), has.reshape(len(has), -1).any(1)
+    reach = critical(flat[filled], band)
+    # Where fewer folds have images than elsewhere the quantile of one place alone is larger.
+    margin = np.maximum(t_quantile(folds), reach) * se
+    values = found[0]
     most = int(folds.max(initial=0))
-    counts = images.sum(0)
-    return Estimate(values, se, values - margin, values + margin, depth, most, images=counts)
+    counts, ends = images.sum(0), (values - margin, values + margin)
+    return Estimate(values, se, *ends, depth, most, images=counts, band=band)
 
 
 def mean_contrast(
@@ -47,7 +51,9 @@ def mean_contrast(
     """
     depth = np.union1d(first[1], second[1])
     one, two = (
-        np.array([np.interp(depth, own, values) for values in _replicates(sums[:, 0], sums[:, 1])])
+        np.array(
+            [np.interp(depth, own, values) for values in leave_one_out(sums[:, 0], sums[:, 1])]
+        )
         for sums, own in (first, second)
     )
     values, replicates = (one - two)[0], (one - two)[1:]
@@ -57,7 +63,7 @@ def mean_contrast(
     return Estimate(values, se, *ends, depth, folds=len(replicates), band=band)
 
 
-def _replicates(total: Array, images: Array) -> Array:
+def leave_one_out(total: Array, images: Array) -> Array:
     """Return the mean over all images, and without each fold: `(1 + g, ...)`; NaN where nothing is left."""
     none = np.zeros_like(total[:1])
     count = images.sum(0) - np.concatenate([none, images])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ def merge(results: Sequence[Result]) -> Result:
         first,
         sums={name: np.sum([r.sums[name] for r in results], axis=0) for name in first.sums},
         **joined,
+        image_names=next((r.image_names for r in results if r.image_names), ()),
         unreadable=unique_images(image for r in results for image in r.unreadable),
         provenance={
             **first.provenance,
@@ -92,22 +93,36 @@ def differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
     Returns:
         `revision of estimator differs (1 / 2)`, several with commas; nothing if nothing is found.
     """
+    found = list(changes(one, two, lambda of: of.get("identity", ())))
+    lines = [f"{what} differs ({_short(here)} / {_short(there)})" for what, here, there in found]
+    return ", ".join(lines[:3]) + (" and more" if len(lines) > 3 else "")
+
+
+def changes(
+    one: Mapping[str, Any],
+    two: Mapping[str, Any],
+    keys: Callable[[Mapping[str, Any]], Iterable[str]],
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what differs between the provenances of two results: in words, here, there.
+
+    Args:
+        one: provenance of a result or an analysis.
+        two: provenance of another.
+        keys: from a provenance to those of its entries that are looked at.
+    """
     first, second = (
         {
             path: text
-            for key in each.get("identity", ())
+            for key in keys(each)
             if key in each
             for path, text in _leaves(each[key], (key,))
         }
         for each in (one, two)
     )
-    lines = [
-        f"{' of '.join(reversed(path))} differs "
-        f"({_short(first.get(path, 'none'))} / {_short(second.get(path, 'none'))})"
-        for path in dict.fromkeys([*first, *second])
-        if first.get(path) != second.get(path)
-    ]
-    return ", ".join(lines[:3]) + (" and more" if len(lines) > 3 else "")
+    for path in dict.fromkeys([*first, *second]):
+        here, there = (of.get(path, "none") for of in (first, second))
+        if here != there:
+            yield " of ".join(reversed(path)), here, there
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -74,7 +74,7 @@ class Similarities(Contents):
         if model is None and tokens is None:
             return np.arange(len(self.stack))
         if model in self.references:
-            return np.array([len(self.layers) + self.references.index(model)])
+            return np.array([self._row_of(model)])
         if model is not None:
             self._position_of(model)
         wanted = self.tokens[0] if tokens is None else tokens
@@ -208,13 +208,9 @@ class Similarities(Contents):
             tokens: see `similarity`.
             index: see `similarity`.
         """
-        if given not in self.references:
-            known = ", ".join(self.references) or "none"
-            raise ResultError(
-                f"no reference {given!r} in this result, which has {known}: analyse again with --against {given}"
-            )
+        reference = self._row_of(given)
         rows, columns, depth = self._sides(index, model, other, tokens)
-        wanted = np.concatenate([rows, columns, self.rows(given)])
+        wanted = np.concatenate([rows, columns, [reference]])
         of = statistics.similarity(self._all_products(index).of(wanted), statistics.partial_values)
         return of.block((slice(len(rows)), slice(len(rows), None)), depth)
 
@@ -262,6 +258,16 @@ class Similarities(Contents):
                 f"no model {model!r} in this result; it holds {', '.join([*self.groups, *self.models])}"
             )
         return self.models.index(model)
+
+    def _row_of(self, reference: str) -> int:
+        """Return the position of a reference in `stack`."""
+        if reference not in self.references:
+            known = ", ".join(self.references) or "none"
+            raise ResultError(
+                f"no reference {reference!r} in this result, which has {known}: analyse again with --against "
+                f"{reference}"
+            )
+        return len(self.layers) + self.references.index(reference)
 
     def _sum(self, name: str, part: str) -> Array:
         """Return one sum of a quantity.

@@ -97,6 +97,20 @@ def curve(products: Products, normalize: Normalize, band: Band = "pointwise") ->
     return _bounded(raw, depth, band)
 
 
+def against(products: Products, band: Band = "pointwise") -> Estimate:
+    """Return the similarity of layers to a reference along depth, its interval on the scale of artanh.
+
+    Args:
+        products: of a model's layers and, last, of the reference.
+        band: see `curve`.
+
+    Returns:
+        `(L,)`, of the layers.
+    """
+    depth = relative_depth(len(products.total) - 1)
+    return _bounded(products.replicates(lambda total: cosine(total)[:-1, -1]), depth, band)
+
+
 def ceiling(products: Products, trainings: int, band: Band = "pointwise") -> Estimate:
     """Return the similarity of the same layer in different trainings, the mean over pairs of them, along depth.
 

@@ -17,6 +17,9 @@ import numpy.typing as npt
 from ..errors import ResultError, ResultFileError, one_line
 from .atomic import write_whole
 
+_DEPTH = 64
+"""Groups deeper than this are refused: HDF5 takes minutes to visit some thousand levels."""
+
 
 def write(path: str | Path, fill: Callable[[h5py.File], None]) -> None:
     """Write an HDF5 file with a digest of its contents, whole or not at all.
@@ -45,9 +48,10 @@ def opened(path: str | Path) -> Iterator[Store]:
     """
     _refuse_other_files(Path(path))
     try:
-        # Files are replaced, never changed, so locks protect nothing; network file systems may lack them.
-        with h5py.File(path, "r", locking=False) as file:
-            yield Store(file)
+        # Through Python, without locks: files are replaced, never changed; network file systems may lack locks;
+        # and HDF5 refuses a file that another package of this process, such as xarray, has opened with them.
+        with Path(path).open("rb") as raw, h5py.File(raw, "r") as file:
+            yield Store(file, str(path))
     except ResultFileError:
         raise
     except ResultError as error:
@@ -61,9 +65,9 @@ def opened(path: str | Path) -> Iterator[Store]:
 class Store:
     """An open file, from which nothing but numbers, strings and JSON is taken."""
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: h5py.File, name: str = "") -> None:
         self._file = file
-        self.name: str = file.filename
+        self.name = name
 
     def fault(self, path: str, what: str) -> ResultFileError:
         """Return the refusal of a file in which something is wrong."""
@@ -73,11 +77,13 @@ class Store:
         """Return whether the root has an attribute."""
         return attribute in self._file.attrs
 
+    def contains(self, path: str) -> bool:
+        """Return whether there is a group or dataset of this path."""
+        return path in self._file
+
     def marked(self, attribute: str) -> list[str]:
-        """Return the paths of the groups and datasets that have an attribute, in ascending order."""
-        paths: list[str] = []
-        self._file.visit(paths.append)  # takes hard links only
-        return sorted(path for path in paths if attribute in self._file[path].attrs)
+        """Return the paths of the groups and datasets that have a scalar attribute, in ascending order."""
+        return sorted(path for path in self._paths() if _is_scalar(self._file[path], attribute))
 
     def numbers(
         self, path: str, dtype: type[np.generic], shape: tuple[int, ...] | None = None
@@ -127,13 +133,11 @@ class Store:
 
         Whatever changed a file after it was written shows in it, also where no number contradicts another.
         """
-        paths = ["/"]
-        self._file.visit(paths.append)  # takes hard links only
         total = hashlib.sha256()
-        for path in sorted(paths):
+        for path in sorted(["/", *self._paths()]):
             node = self._file[path]
             for name in sorted(node.attrs):
-                if (path, name) != ("/", "digest") and node.attrs.get_id(name).shape == ():
+                if (path, name) != ("/", "digest") and _is_scalar(node, name):
                     value = json.dumps(self._scalar(node, name))
                     total.update(f"{path}\0{name}\0{value}\n".encode())
             if isinstance(node, h5py.Dataset):
@@ -141,6 +145,18 @@ class Store:
                 total.update(f"{path}\0{node.dtype.str}\0{node.shape}\n".encode())
                 total.update(np.ascontiguousarray(values).tobytes())
         return total.hexdigest()
+
+    def _paths(self) -> list[str]:
+        """Return the paths of all groups and datasets, reached through hard links."""
+        paths: list[str] = []
+
+        def collect(path: str) -> str | None:
+            paths.append(path)
+            return path if path.count("/") >= _DEPTH else None  # what is not None ends the visit
+
+        if deep := self._file.visit(collect):
+            raise self.fault(f"{deep[:40]}...", f"lies more than {_DEPTH} levels deep")
+        return paths
 
     def _node(self, path: str) -> Any:
         """Return a group or dataset that lies in this very file, reached through no link to elsewhere."""
@@ -168,14 +184,30 @@ class Store:
         where = _named(name, node.name.strip("/"))
         if name not in node.attrs:
             raise self.fault(where, "is missing")
-        value = node.attrs[name] if node.attrs.get_id(name).shape == () else None
+        value = node.attrs[name] if _is_scalar(node, name) else None
+        if isinstance(
+            value, np.bytes_
+        ):  # of fixed length, as the HDF5 library writes those of scales
+            value = value.decode("utf-8", "surrogateescape")
         if not isinstance(value, str | np.bool_ | np.integer | np.floating):
             raise self.fault(where, "is not one string, number or truth value")
         return value if isinstance(value, str) else value.item()
 
 
+def _is_scalar(node: Any, attribute: str) -> bool:
+    return attribute in node.attrs and node.attrs.get_id(attribute).shape == ()
+
+
 def _named(attribute: str, path: str) -> str:
     return f"attribute {attribute} of {path}" if path else f"attribute {attribute}"
+
+
+def write_texts(file: h5py.File, path: str, texts: Iterable[str]) -> None:
+    """Write strings as a dataset, in the way of netCDF said to be UTF-8 where they all are."""
+    values = encoded(texts)
+    file[path] = values
+    if all(_is_utf8(value) for value in values.tolist()):
+        file[path].attrs["_Encoding"] = "utf-8"
 
 
 def encoded(texts: Iterable[str]) -> npt.NDArray[np.bytes_]:
@@ -199,12 +231,20 @@ def _is_plain(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _refuse_other_files(path: Path) -> None:
-    if path.is_dir():
-        raise ResultFileError(f"{path} is a folder; name the .h5 file in it")
-    if path.exists() and not path.is_file():
-        raise ResultFileError(f"{path} is a pipe or a device, not the .h5 file of an analysis")
+def _is_utf8(raw: bytes) -> bool:
     try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _refuse_other_files(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise ResultFileError(f"{path} is a folder; name the .h5 file in it")
+        if path.exists() and not path.is_file():
+            raise ResultFileError(f"{path} is a pipe or a device, not the .h5 file of an analysis")
         with path.open("rb"):
             pass
     except FileNotFoundError as error:

@@ -25,7 +25,7 @@ from .findings import (
     WithinChance,
 )
 from .jackknife import MIN_FOLDS
-from .result import Result
+from .measured import Measured
 from .wording import listed, pair, ratio, signed, told
 
 MEANING = (
@@ -47,7 +47,7 @@ _FEW = 4
 """So many models are compared pair by pair. The data hold all pairs of any number."""
 
 
-def summarize(result: Result) -> Summary:
+def summarize(result: Measured) -> Summary:
     """Return the summary of a result."""
     smoothing = findings.smoothing(result)
     return Summary(
@@ -84,7 +84,7 @@ class Summary:
         beyond: of any two models, what they share beyond each reference.
     """
 
-    result: Result
+    result: Measured
     findings: tuple[Finding, ...]
     comparisons: tuple[Comparison, ...]
     smoothing: tuple[Smoothing, ...] = ()
@@ -95,9 +95,9 @@ class Summary:
 
     @property
     def tables(self) -> list[Table]:
-        """Of the models and groups, and of the differences between two where there are several."""
-        contrasts = self._contrasts()
-        return [self._models(), *([contrasts] if contrasts.rows else [])]
+        """Of the models and groups; of the differences between two, and of references, where there are such."""
+        others = (self._contrasts(), self._references())
+        return [self._models(), *(table for table in others if table.rows)]
 
     def _models(self) -> Table:
         smoothed = {entry.model: entry for entry in self.smoothing}
@@ -123,8 +123,8 @@ class Summary:
     def _contrasts(self) -> Table:
         """Return the differences of any two of a few models or groups, of many of each and the next."""
         smoothed = {(each.model, each.other): each for each in self.smoothing_comparisons}
-        heads = ["Difference", "CKA with the last layer, half way", "p"]
-        heads += [f"{self._headline}, last layer", "p"] if smoothed else []
+        heads = ["Difference", "CKA(l, last), half way", "p"]
+        heads += [f"{self._headline}, last", "p"] if smoothed else []
         heads += ["Errors over"] if self.result.groups else []
         rows = []
         for each in filter(self._is_told, self.comparisons):
@@ -133,6 +133,22 @@ class Summary:
             if smoothed:
                 row += signed(smoothed[names]) if names in smoothed else ["-", "-"]
             row += self._over(each.difference)
+            rows.append(row)
+        return Table(heads, rows)
+
+    def _references(self) -> Table:
+        """Return how similar models are to references: the first layer, the one that is most, the last."""
+        names = self.result.references
+        heads = ["CKA with"]
+        heads += [head for name in names for head in (f"{name}: first / highest / last", "at")]
+        found = {(self._named(each), each.reference): each for each in self.references}
+        rows = []
+        for model in dict.fromkeys(model for model, _ in found):
+            row = [model]
+            for each in (found.get((model, name)) for name in names):
+                ends = (each.first, each.highest, each.last) if each else ()
+                row.append(" / ".join(f"{end.values:.2f}" for end in ends) or "-")
+                row.append(each.highest_at if each else "-")
             rows.append(row)
         return Table(heads, rows)
 
@@ -181,9 +197,7 @@ class Summary:
     @property
     def too_small(self) -> int:
         """Readable images whose batches were too small for the estimator; 0 while a run is incomplete."""
-        result = self.result
-        planned = int(result.batch_planned.sum()) + int(result.provenance.get("left_out", 0))
-        return planned - len(result.unreadable) - result.images if result.complete else 0
+        return findings.too_small(self.result)
 
     @property
     def _headline(self) -> str:
@@ -319,23 +333,15 @@ class Summary:
             yield f"Within chance (p of at least {ALPHA} after Holm): {some(found, 4)}{about}."
 
     def _beyond(self) -> Iterator[str]:
-        """Yield how similar models are to the references, and what they share beyond these."""
-        for name in self.result.references:
-            along = [
-                f"{self._named(each)} {each.first.values:.2f} to {each.last.values:.2f} (highest "
-                f"{told(each.highest)} at {each.highest_at})"
-                for each in self.references
-                if each.reference == name
+        """Yield what the last layers of two models share, and beyond the references."""
+        known = [each for each in self.beyond if np.isfinite(each.whole.values)]
+        if known:
+            rest = [
+                f"{_span([each.rest for each in known if each.given == name])} beyond the {name}"
+                for name in self.result.references
             ]
-            yield f"CKA with the {name}, first to last layer: {'; '.join(along)}."
-            pairs = [
-                f"{pair(each.model, each.other)}{self._readout(each.tokens)} {told(each.whole)}, "
-                f"{told(each.rest)} beyond the {name}"
-                for each in self.beyond
-                if each.given == name and np.isfinite(each.whole.values)
-            ]
-            if pairs:
-                yield f"CKA of last layers: {some(pairs, 4)}."
+            whole = _span([each.whole for each in known if each.given == known[0].given])
+            yield f"CKA of the last layers of two models: {whole}; {', '.join(rest)}."
 
     def _is_flat(self, model: str, tokens: str) -> bool:
         """Whether CKA cannot tell any of a model's layers apart, so that its curve says nothing."""
@@ -358,3 +364,11 @@ class Summary:
             itertools.combinations(names, 2) if len(names) <= _FEW else itertools.pairwise(names)
         )
         return (comparison.model, comparison.other) in pairs
+
+
+def _span(estimates: list[Estimate]) -> str:
+    """Return the least and the greatest of some numbers; of one, that with its error."""
+    if len(estimates) == 1:
+        return told(estimates[0])
+    values = [float(each.values) for each in estimates if np.isfinite(each.values)]
+    return f"{min(values):.2f} to {max(values):.2f}" if values else "undefined"

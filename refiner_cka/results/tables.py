@@ -3,79 +3,59 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
-import itertools
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ResultFileError
+from ..errors import ResultFileError, printable
 from ..sums import Array
+from . import latex, tidy
 from .atomic import write_whole
-from .estimate import Estimate, as_json
+from .estimate import as_json
 from .result import Result
 
-LATEX_DEPTHS = {0.0: "0", 0.25: "1/4", 0.5: "1/2", 0.75: "3/4"}
-"""Relative depths at which the LaTeX table shows the raw curve, each at the nearest layer."""
-
-_ESCAPES = str.maketrans(
-    {
-        "\\": "\\textbackslash{}",
-        "~": "\\textasciitilde{}",
-        "^": "\\textasciicircum{}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-    }
-)
+_COLUMNS_OF_AXES = ("model", "path", "tokens", "index", "depth")
 
 
 def export(result: Result, path: str | Path) -> None:
     """Write a result as the table that the suffix of the path names, whole or not at all.
 
-    `.csv`: one row per layer with both curves. `.pairs.csv`: one row per ordered pair of layers. `.json`:
-    everything but the sums. `.npz`: arrays whose rows are the layers. `.tex`: one line per model, for
-    booktabs.
+    `.csv`: one row per number along depth. `.pairs.csv`: one row per similarity of an ordered pair of layers.
+    `.json`: everything but the sums. `.npz`: the same as arrays. `.tex`: one line per model, for booktabs and
+    siunitx. What stands in them: docs/tables.md.
 
     Raises:
         ResultFileError: an unknown suffix; the file cannot be written.
     """
-    fitting = [suffix for suffix in WRITERS if str(path).lower().endswith(suffix)]
+    fitting = [suffix for suffix in WRITERS if Path(path).name.lower().endswith(suffix)]
     if not fitting:
         raise ResultFileError(
-            f"cannot export to {path}: give it one of the suffixes {', '.join(WRITERS)}"
+            f"cannot export to {printable(str(path))}: give it one of the suffixes {', '.join(WRITERS)}"
+            f"{_near(Path(path))}"
         )
     write_whole(path, WRITERS[max(fitting, key=len)](result))
 
 
-def curves_csv(result: Result) -> bytes:
-    """Return one row per layer: where it is, CKA with its model's last layer, and s(l), with errors.
+def _near(path: Path) -> str:
+    """Return which name was probably meant, as the end of a refusal."""
+    near = difflib.get_close_matches(path.suffix.lower(), WRITERS, 1)
+    return f"; did you mean {printable(path.stem)}{near[0]}?" if near else ""
 
-    Where there are groups of trainings their layers follow, with the mean over trainings: `error_over` says so,
-    and `..._sd_trainings` is its spread. The ceiling of a group has errors over images.
-    """
-    return _csv(_layer_rows(result, [*result.models, *result.groups]))
+
+def rows_csv(result: Result) -> bytes:
+    """Return one row per number along depth, see `tidy.rows`."""
+    return _csv(tidy.COLUMNS, tidy.rows(result))
 
 
 def pairs_csv(result: Result) -> bytes:
-    """Return one row per ordered pair of rows of the matrix: each index and its standard error."""
-    matrices = _matrices(result)
-    return _csv(
-        {
-            "model": layer.model,
-            "tokens": layer.tokens,
-            "path": layer.path,
-            "other_model": other.model,
-            "other_tokens": other.tokens,
-            "other_path": other.path,
-            **{name: float(matrix[i, j]) for name, matrix in matrices.items()},
-        }
-        for i, layer in enumerate(result.stack)
-        for j, other in enumerate(result.stack)
-    )
+    """Return one row per similarity of an ordered pair of layers, see `tidy.pair_rows`."""
+    return _csv(tidy.PAIR_COLUMNS, tidy.pair_rows(result))
 
 
 def document_json(result: Result) -> bytes:
@@ -87,11 +67,17 @@ def document_json(result: Result) -> bytes:
         "complete": result.complete,
         "folds": result.folds,
         "top1": {model: result.top1(model) for model in result.models},
-        "layers": list(_layer_rows(result, result.models)),
-        "groups": {group: _group(result, group) for group in result.groups},
+        "groups": {
+            group: {"trainings": models, "top1": [result.top1(model) for model in models]}
+            for group, models in result.groups.items()
+        },
+        "table": list(tidy.rows(result)),
+        "axes": {axis: [asdict(at) for at in entries] for axis, entries in result.axes.items()},
+        "quantities": [asdict(quantity) for quantity in result.quantities],
         **_matrices(result),
         "measures": {name: result.smoothing(name) for name in result.measures},
         "unreadable": [asdict(entry) for entry in result.unreadable],
+        "image_names": list(result.image_names),
         "warnings": list(result.warnings),
         "provenance": dict(result.provenance),
         "fingerprint": result.fingerprint,
@@ -100,54 +86,35 @@ def document_json(result: Result) -> bytes:
 
 
 def npz(result: Result) -> bytes:
-    """Return a NumPy archive: the columns of the `.csv` table by name, `cka`, `cka_se`, ... and `batches`.
+    """Return a NumPy archive: the entries of axes, and what follows from the sums, by their paths in the file.
 
-    Of groups of trainings it has the arrays that the file has, by their paths there.
+    `cka`, `layers/model`, `smoothing/patch_cosine/values`, ...; beside these the curves of models along `layers`,
+    with errors: `cka_last`, `cka_last_se`, `s`, ...
     """
-    rows = list(_layer_rows(result, result.models))
-    columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    arrays: dict[str, Any] = {
+        f"{axis}/{column}": np.array([getattr(entry, column) for entry in entries])
+        for axis, entries in result.axes.items()
+        for column in _COLUMNS_OF_AXES
+    }
+    arrays |= {**_curves(result), "batches": result.batches, **result.derived()}
     buffer = io.BytesIO()
-    columns |= {**_matrices(result), "batches": result.batches, **result.of_groups()}
-    np.savez_compressed(buffer, **columns)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
-def latex(result: Result) -> bytes:
-    """Return a booktabs table with one line per model and readout, each value with its standard error.
-
-    Lines of groups of trainings follow, where there are any, with errors over trainings, and a column says so.
-    """
-    several = len(result.tokens) > 1
-    known = any(result.top1(model) is not None for model in result.models)
-    told = {name: _latex_line(result, *name, several, known) for name in _curves(result)}
-    lines = [
-        *_latex_head(result, several, known),
-        *(line for (name, _), line in told.items() if name not in result.groups),
-        *(["\\midrule"] if result.groups else []),
-        *(line for (name, _), line in told.items() if name in result.groups),
-        "\\bottomrule",
-        "\\end{tabular}",
-        "",
-    ]
-    return "\n".join(lines).encode("utf-8", "surrogateescape")
+def table_tex(result: Result) -> bytes:
+    """Return a LaTeX table with one line per model and readout, see `latex.table`."""
+    return latex.table(result).encode()
 
 
 WRITERS: dict[str, Callable[[Result], bytes]] = {
-    ".csv": curves_csv,
+    ".csv": rows_csv,
     ".pairs.csv": pairs_csv,
     ".json": document_json,
     ".npz": npz,
-    ".tex": latex,
+    ".tex": table_tex,
 }
 """Suffix -> writer; the longest suffix that fits counts."""
-
-
-def _curves(result: Result) -> Iterator[tuple[str, str]]:
-    """Yield model and readout of every curve, in the order of the layers; then group and readout."""
-    models = dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
-    yield from models
-    for group, (first, *_) in result.groups.items():
-        yield from ((group, tokens) for model, tokens in models if model == first)
 
 
 def _matrices(result: Result) -> dict[str, Array]:
@@ -159,126 +126,34 @@ def _matrices(result: Result) -> dict[str, Array]:
     return found
 
 
-def _layer_rows(result: Result, names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each layer of the models and groups of these names."""
-    wanted = set(names)
-    for name, tokens in _curves(result):
-        if name not in wanted:
-            continue
-        raw = result.curve(name, normalize="none", tokens=tokens)
-        ratio = result.curve(name, tokens=tokens)
-        ceiling = result.ceiling(name, tokens=tokens) if name in result.groups else None
-        training = result.trainings(name)[0]
-        for position, row in enumerate(result.rows(training, tokens=tokens)):
-            yield {
-                **asdict(result.layers[row]),
-                "model": name,
-                **_point("cka_last", raw, position),
-                **_point("s", ratio, position),
-                "s_resolved": ratio.resolved,
-                "error_over": raw.over,
-                **(_of_trainings(raw, ratio, ceiling, position) if result.groups else {}),
-            }
+def _curves(result: Result) -> dict[str, Array]:
+    """Return what there is along the layers of each model, joined along all of them."""
+    found: dict[str, Array] = {}
+    for model, tokens in dict.fromkeys((layer.model, layer.tokens) for layer in result.layers):
+        own = result.rows(model, tokens=tokens)
+        for what, estimate in tidy.curves(result, model, tokens):
+            for part, ending in {
+                "values": "",
+                "se": "_se",
+                "lower": "_lower",
+                "upper": "_upper",
+            }.items():
+                whole = found.setdefault(what + ending, np.full(len(result.layers), np.nan))
+                whole[own] = getattr(estimate, part)
+    return found
 
 
-def _of_trainings(
-    raw: Estimate, ratio: Estimate, ceiling: Estimate | None, position: int
-) -> dict[str, Any]:
-    """Return what groups have beside a model's columns; NaN for a model."""
-    columns = {"cka_last_sd_trainings": raw.spread, "s_sd_trainings": ratio.spread}
-    for name, part in _CEILING.items():
-        columns[name] = None if ceiling is None else getattr(ceiling, part)
-    numbers = {
-        name: math.nan if values is None else float(values[position])
-        for name, values in columns.items()
-    }
-    return {"trainings": raw.trainings, **numbers}
+def _csv(columns: Sequence[str], rows: Iterable[tidy.Row]) -> bytes:
+    """Return rows as CSV; floats with all their digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row[column]) for column in columns] for row in rows)
+    return text.getvalue().encode()
 
 
-_CEILING = {
-    "ceiling": "values",
-    "ceiling_se_images": "se",
-    "ceiling_lower": "lower",
-    "ceiling_upper": "upper",
-    "ceiling_sd_pairs": "spread",
-}
-
-
-def _group(result: Result, group: str) -> dict[str, Any]:
-    """Return what the JSON document says of a group."""
-    readouts = [tokens for name, tokens in _curves(result) if name == group]
-    return {
-        "trainings": list(result.groups[group]),
-        "layers": list(_layer_rows(result, [group])),
-        "ceiling": {tokens: result.ceiling(group, tokens=tokens) for tokens in readouts},
-        "top1": [result.top1(model) for model in result.groups[group]],
-    }
-
-
-def _point(name: str, curve: Estimate, position: int) -> dict[str, float]:
-    point = curve.at(position)
-    errors = {f"{name}_{part}": float(getattr(point, part)) for part in ("se", "lower", "upper")}
-    return {name: float(point.values), **errors}
-
-
-def _csv(rows: Iterable[dict[str, Any]]) -> bytes:
-    """Return rows as CSV; floats with all their digits, undefined ones as `nan`."""
-    text, rows = io.StringIO(), iter(rows)
-    first = next(rows)
-    writer = csv.DictWriter(text, list(first), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(itertools.chain([first], rows))
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _latex_head(result: Result, several: bool, known: bool) -> list[str]:
-    before = ["Model", *(["Tokens"] if several else []), "Layers"]
-    after = ["$s(\\mathrm{last})$", *(["Top-1"] if known else [])]
-    after += ["Errors over"] if result.groups else []
-    depths, first = list(LATEX_DEPTHS.values()), len(before) + 1
-    columns = "l" * (len(before) - 1) + "r" + "c" * len(depths) + "c" + "r" * known
-    columns += "l" if result.groups else ""
-    span = f"\\multicolumn{{{len(depths)}}}{{c}}{{CKA($l$, last) at relative depth}}"
-    return [
-        "% needs \\usepackage{booktabs}",
-        f"% {result.images} images; errors: jackknife over {result.folds} folds of images",
-        "% brackets: 95 % interval; unresolved: CKA(first, last) is not clearly above 0",
-        f"\\begin{{tabular}}{{{columns}}}",
-        "\\toprule",
-        " & ".join([*[""] * len(before), span, *[""] * len(after)]).strip() + " \\\\",
-        f"\\cmidrule(lr){{{first}-{first + len(depths) - 1}}}",
-        " & ".join([*before, *(f"${depth}$" for depth in depths), *after]) + " \\\\",
-        "\\midrule",
-    ]
-
-
-def _latex_line(result: Result, model: str, tokens: str, several: bool, known: bool) -> str:
-    raw = result.curve(model, normalize="none", tokens=tokens)
-    nearest = [int(np.abs(raw.depth - depth).argmin()) for depth in LATEX_DEPTHS]
-    accuracy = result.top1(model)
-    over = f"{raw.trainings} trainings" if raw.over == "trainings" else "images"
-    cells = [
-        model.translate(_ESCAPES),
-        *([tokens] if several else []),
-        str(len(raw.values)),
-        *(_with_error(raw.values[layer], raw.se[layer]) for layer in nearest),
-        _last(result.curve(model, tokens=tokens)),
-        *(["--" if accuracy is None else f"{100 * accuracy:.1f}\\,\\%"] if known else []),
-        *([over] if result.groups else []),
-    ]
-    return " & ".join(cells) + " \\\\"
-
-
-def _with_error(value: float, error: float) -> str:
-    if math.isnan(value):
-        return "--"
-    return f"${value:.3f}$" if math.isnan(error) else f"${value:.3f} \\pm {error:.3f}$"
-
-
-def _last(ratio: Estimate) -> str:
-    """Return s(last) with its 95 % interval, or that it is unresolved."""
-    if math.isnan(ratio.values[-1]):
-        return "--"
-    if not ratio.resolved:
-        return "\\textit{unresolved}"
-    return f"${ratio.values[-1]:.2f}$ $[{ratio.lower[-1]:.2f}, {ratio.upper[-1]:.2f}]$"
+def _cell(value: Any) -> Any:
+    """Return a value in the one spelling that pandas and R both take for what it is."""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    return "NaN" if value != value else value

@@ -65,7 +65,7 @@ def read(file: Path) -> Weights:
 
 def _check_file(file: Path) -> None:
     """Refuse what is no checkpoint by its first bytes, naming what it is."""
-    if not file.exists():
+    if not _exists(file):
         close = ", ".join(get_close_matches(file.name, [one.name for one in file.parent.glob("*")]))
         hint = "weights are a file, `random`, or left out for pretrained"
         raise CheckpointError(f"no checkpoint file {file}; {f'close: {close}' if close else hint}")
@@ -91,6 +91,14 @@ def _check_file(file: Path) -> None:
         raise CheckpointError(
             f"{file} is a tar archive, not a file of torch.save: name the checkpoint inside it"
         )
+
+
+def _exists(file: Path) -> bool:
+    """Return whether there is such a file; there is none of a name that no file can have."""
+    try:
+        return file.exists()
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {one_line(error)}") from error
 
 
 def _read_safetensors(file: Path) -> Mapping[str, torch.Tensor]:

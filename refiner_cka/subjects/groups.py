@@ -19,16 +19,27 @@ def grouped(subjects: Iterable[Subject]) -> dict[str, list[Subject]]:
     return found
 
 
-def check_groups(subjects: Sequence[Subject]) -> None:
-    """Refuse what is no group of trainings of one recipe.
+def check_groups(subjects: Sequence[Subject], reserved: Sequence[str] = ()) -> None:
+    """Refuse what is no group of trainings of one recipe, and names that something else has.
+
+    Args:
+        subjects: all models of the run.
+        reserved: names of what models are compared with.
 
     Raises:
-        ModelError: a name that a model has, or that can be no path in a file; a single training; the same
-            weights twice.
+        ModelError: a name that a model has, that is reserved, or that can be no path in a file; a single
+            training; the same weights twice.
         LayerError: trainings with different layers.
     """
     names = {subject.name for subject in subjects}
+    for name in reserved:
+        if name in names:
+            raise ModelError(
+                f"--against {name}: a model is called so too; give it another name with label="
+            )
     for name, members in grouped(subjects).items():
+        if name in reserved:
+            raise ModelError(f"--against {name}: a group is called so too; write another group=")
         _check_name(name, names)
         if len(members) == 1:
             raise ModelError(

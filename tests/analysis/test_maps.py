@@ -48,6 +48,9 @@ def test_maps_are_cosines_with_the_chosen_patch(subject):
         ({"image": 9}, rc.DataError, "no image 9"),
         ({"patch": (0.5, 2.0)}, rc.DataError, "from 0 to 1"),
         ({"layers": ["blocks.99"]}, rc.LayerError, "has no module 'blocks.99'"),
+        ({"layers": ["blocks.*.nothing"]}, rc.LayerError, "has no module 'blocks..*.nothing'"),
+        ({"seed": 2**63}, rc.DataError, "--seed 9223372036854775808"),
+        ({"image_size": 0}, rc.DataError, "--image-size 0"),
         ({"layers": ["head"]}, rc.LayerError, "vit: layer head has no tokens on a grid"),
     ],
 )

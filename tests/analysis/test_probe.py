@@ -198,6 +198,30 @@ def test_a_layer_that_is_not_called_once_for_some_images_is_refused(times):
         run(subject(module, ["a", "b", "c"]), data, batch_size=8)
 
 
+@pytest.mark.parametrize("times", [0, 2])
+def test_attention_that_is_not_called_once_for_some_images_is_refused(times):
+    """Its maps would lack those images, or count them twice."""
+    module, data = seeded(timm.create_model, "test_vit", img_size=32), inputs(32, size=32)
+    data[20] = 1000.0
+    attention = module.blocks[0].attn
+
+    class Fickle(type(attention)):
+        def forward(self, x, *args, **kwargs):
+            outputs = [super(Fickle, self).forward(x, *args, **kwargs) for _ in range(self.times)]
+            return outputs[0] if outputs else x
+
+    attention.__class__ = Fickle
+    module.register_forward_pre_hook(
+        lambda _module, args: setattr(attention, "times", times if args[0].max() > 100 else 1)
+    )
+    analysed = subject(module, ["norm"], preprocessing=sized(32))
+    with pytest.raises(
+        rc.LayerError,
+        match=f"blocks.0.attn.attn_drop was called {times} times .*measure without it",
+    ):
+        run(analysed, data, batch_size=8, attention=True)
+
+
 def test_a_stage_that_returns_its_blocks_tensor_is_no_row_of_its_own():
     module = seeded(pathological.Stage)
     with pytest.warns(

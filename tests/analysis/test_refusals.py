@@ -55,14 +55,20 @@ def test_a_model_that_does_not_take_the_images_is_refused_in_one_line():
         ({"tokens": "everything"}, rc.LayerError, "unknown --tokens 'everything'"),
         ({"index": "cca"}, rc.LayerError, "unknown --index 'cca'; choose from cka, cka-cosine"),
         ({"index": "knn", "batch_size": 19}, rc.DataError, "knn takes batches of at least 20"),
-        ({"batch_size": 3}, rc.DataError, "batch size of 3 is too small"),
-        ({"images": 2}, rc.DataError, "number of images of 2 is too small"),
+        ({"batch_size": 3}, rc.DataError, "--batch-size 3: it takes at least 4"),
+        ({"images": 2}, rc.DataError, "--images 2: it takes at least 4"),
         ({"shard": (3, 2)}, rc.DataError, "--shard 3/2"),
+        ({"shard": (9, 9)}, rc.DataError, "--shard 9/9 would be empty"),
+        ({"against": "words"}, rc.LayerError, "unknown --against 'words'"),
+        ({"against": "labels"}, rc.DataError, "has no labels; leave it out"),
+        ({"smoothing": "gloss"}, rc.LayerError, "unknown --smoothing 'gloss'"),
     ],
 )
-def test_bad_options_are_refused(options, error, message):
+def test_bad_options_are_refused_before_any_forward_pass(options, error, message):
+    module = seeded(pathological.InplaceReLU)
+    module.register_forward_pre_hook(lambda *_: pytest.fail("a forward pass"))
     with pytest.raises(error, match=message):
-        run(subject(seeded(pathological.InplaceReLU), ["fc1"]), inputs(), **options)
+        run(subject(module, ["fc1"]), inputs(), **options)
 
 
 @pytest.mark.parametrize(

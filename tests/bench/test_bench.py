@@ -23,6 +23,7 @@ ROWS = {
         "plain path / fast path:": 5,
         "peak activations, plain / fast:": 3,
     },
+    "bench_saving": {"| 6 |": 7},
     "bench_smoothing": {"| test_vit | default |": 4, "| test_vit | all |": 4},
 }
 

@@ -78,6 +78,19 @@ def test_a_terminated_command_leaves_no_unpacked_archive():
     assert not list(Path.cwd().glob("refiner-cka-*"))
 
 
+def test_a_signal_while_an_archive_is_unpacked_leaves_nothing_of_it(monkeypatch):
+    def terminated(_packed, target):
+        target.write(b"some of it")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    tar_of(Path("x.tgz"), PICTURES, "w:gz")
+    monkeypatch.setattr("tempfile.tempdir", str(Path.cwd()))
+    monkeypatch.setattr("shutil.copyfileobj", terminated)
+    line = refused("analyze", *MODEL, "--data", "x.tgz", code=128 + signal.SIGTERM)
+    assert line == "error: interrupted"
+    assert not list(Path.cwd().glob("refiner-cka-*"))
+
+
 def test_ctrl_c_while_figures_are_drawn_says_that_the_result_is_complete(monkeypatch):
     def interrupted(*_arguments):
         raise KeyboardInterrupt
@@ -150,3 +163,17 @@ def test_what_is_refused_is_said_escaped():
 def test_a_pipe_is_no_result(command):
     os.mkfifo("x.h5")
     assert "is a pipe or a device" in refused(command, "x.h5")
+
+
+def test_a_name_that_no_file_can_have_is_refused():
+    name = "a" * 300
+    synthetic_result({"vit": 3}).save("x.h5")
+    for arguments in (
+        ("show", name),
+        ("export", "x.h5", f"{name}.csv"),
+        ("analyze", "--model", f"test_vit={name}", *SMALL),
+        ("analyze", *MODEL, "--data", name),
+    ):
+        line = refused(*arguments)
+        assert "File name too long" in line
+        assert "unexpected" not in line

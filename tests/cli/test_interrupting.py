@@ -1,5 +1,6 @@
 """An interrupted `analyze`: what was measured is saved, and the run goes on from there."""
 
+import errno
 import os
 import shutil
 import signal
@@ -209,6 +210,20 @@ def test_a_second_run_into_the_same_folder_is_refused_while_the_first_lives():
             assert "another run is writing to results/analysis.h5" in refusal
         succeed("analyze", *MODEL, *SMALL, "--shard", "1/2", "--quiet")
     succeed("analyze", *MODEL, *SMALL, "--quiet")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_it_is_said_once_and_the_run_goes_on(number, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with output.Target(Path("results"), "analysis", overwrite=False).locked():
+        Path("results/analysis.h5").touch()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "the file system of results has no locks" in said
+    assert os.listdir("results") == ["analysis.h5"]
 
 
 def test_a_killed_run_leaves_no_lock(monkeypatch):

@@ -1,7 +1,6 @@
 """Several processes: whose parts are gone on from, which of them speaks, and whole runs of them under torchrun."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 import refiner_cka as rc
 from cli import processes
 from tests.cli.running import MODEL, ROOT, SMALL, refused, succeed
+from tests.stress.scenarios import SCENARIOS
 
 PRODUCTS = "similarity/cka/products"
 STRESS = ROOT / "tests" / "stress"
@@ -121,29 +121,10 @@ def program(name, *arguments):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def scenarios(tmp_path_factory):
-    """What came out of each scenario; all in one process, which imports once."""
-    folder = tmp_path_factory.mktemp("scenarios")
-    lines = program("scenarios", folder)
-    shutil.rmtree(folder)
-    return lines
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a_process_that_fails_ends_all_and_says_why_once",
-        "a_refusal_is_printed_by_the_first_process_alone",
-        "one_that_waits_for_a_slow_one_hears_signals",
-        "shares_may_be_uneven_or_empty",
-        "a_shard_may_have_several_processes",
-        "an_error_on_another_machine_ends_all",
-        "a_process_killed_on_another_machine_costs_what_it_did_not_save",
-    ],
-)
-def test_scenario(name, scenarios):
-    assert f"{name}: ok\n" in scenarios, scenarios
+def test_scenarios_of_several_processes(tmp_path):
+    """All in one process, which imports once: see tests/stress/scenarios.py for what they are."""
+    lines = program("scenarios", tmp_path)
+    assert lines.splitlines() == [f"{scenario.__name__}: ok" for scenario in SCENARIOS]
 
 
 def test_runs_killed_at_random_moments_go_on_to_the_same_result():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.cli import running
 from tests.cli.running import refused
 
 
@@ -56,6 +57,20 @@ BAD = {
     "no class token": ("test_resnet=random", "some", ["--tokens", "cls"], "class token"),
     "a missing device": (RANDOM, "some", ["--device", "cuda:9"], "cuda:9"),
     "an output that is a file": (RANDOM, "some", ["--out", "text.pth"], "text.pth"),
+    "an output of too long a name": (RANDOM, "some", ["--out", "x" * 300], "File name too long"),
+    "an output where none can be": (
+        RANDOM,
+        "some",
+        ["--out", "/proc/results"],
+        "name another --out",
+    ),
+    "a seed beyond 64 bits": (RANDOM, "some", ["--seed", 2**63], "--seed 9223372036854775808"),
+    "a batch beyond 64 bits": (RANDOM, "some", ["--batch-size", 2**64], "--batch-size 18446744073"),
+    "a shard beyond the last": (RANDOM, "some", ["--shard", "3/2"], "--shard 3/2"),
+    "an unknown index": (RANDOM, "some", ["--index", "cca"], "unknown --index 'cca'"),
+    "an unknown reference": (RANDOM, "some", ["--against", "words"], "unknown --against 'words'"),
+    "no labels to compare with": (RANDOM, "some", ["--against", "labels"], "has no labels"),
+    "one training": (f"{RANDOM},group=G", "some", [], "'G' has one training"),
     "refiner without weights": ("refiner_s", "some", [], "refiner_s=random"),
     "no such factory": ("nothing.here:build", "some", [], "nothing"),
 }
@@ -72,3 +87,29 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(case):
     assert expected in refused("analyze", *arguments, "--workers", 0, "--quiet")
     assert {path for path in Path.cwd().rglob("*") if "hf" not in path.parts} == before
     assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize("command", ["analyze", "maps"])
+def test_an_output_without_a_name_is_refused(command):
+    done = running.command(command, "--model", RANDOM, "--data", "digits", "--out", "")
+    assert done.exit_code == 2
+    assert "no folder is named" in done.stderr
+    assert not os.listdir()
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1"])
+def test_no_time_between_two_saves_is_refused(seconds):
+    done = running.command(
+        "analyze", "--model", "nothing", "--data", "nowhere", "--save-every", seconds
+    )
+    assert done.exit_code in (1, 2)
+    assert "--save-every" in done.stderr
+    assert "nowhere" not in done.stderr
+
+
+def test_a_pattern_of_maps_that_matches_nothing_is_refused():
+    line = refused(
+        "maps", "--model", RANDOM, "--data", "digits", "--layers", "blocks.*.nothing", "--out", "o"
+    )
+    assert "has no module 'blocks.*.nothing'" in line
+    assert not Path("o").exists()

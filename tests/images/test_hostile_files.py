@@ -1,6 +1,7 @@
 """Array files and pictures made to hang, to fill the memory or to read something else: each ends in one line."""
 
 import io
+import logging
 import os
 import struct
 import tracemalloc
@@ -60,6 +61,41 @@ def test_what_a_file_declares_takes_no_memory(shape, tmp_path):
     assert "declares an array uint8" in refusal(tmp_path / "x.h5")
     assert tracemalloc.get_traced_memory()[1] < 2**22
     tracemalloc.stop()
+
+
+def test_a_chunk_larger_than_its_array_is_not_unpacked(tmp_path):
+    """64 MB for the sake of 4 small images, out of a file of 64 KB."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        options = {"maxshape": (None, None, None), "compression": "gzip"}
+        file.create_dataset("images", data=IMAGES[:1, ..., 0], chunks=(1, 2**13, 2**13), **options)
+    assert "is stored in chunks (1, 8192, 8192), larger than it is" in refusal(tmp_path / "x.h5")
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file.create_dataset("images", data=IMAGES, maxshape=(None, 10, 12, 3))
+    assert len(open_source(tmp_path / "y.h5").ids) == 6
+
+
+def test_groups_nested_by_the_hundred_are_not_searched(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = IMAGES
+        file.create_group("/".join(["deep"] * 300))
+    assert "its groups are more than 64 levels deep" in refusal(tmp_path / "x.h5")
+
+
+def test_what_pillow_logs_of_a_damaged_picture_is_not_printed(capfd):
+    """It logs an error of seven numbers to a pixel, and Python prints it where nobody has set up logging."""
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "TIFF")
+    entry = struct.pack("<HHLH", 277, 3, 1, 3)
+    damaged = stream.getvalue().replace(entry, struct.pack("<HHLH", 277, 3, 1, 7))
+    assert damaged != stream.getvalue()
+    handlers = logging.getLogger().handlers[:]
+    logging.getLogger().handlers.clear()  # pytest's own
+    try:
+        with pytest.raises(UnreadableImage):
+            decoding.decode(io.BytesIO(damaged))
+    finally:
+        logging.getLogger().handlers.extend(handlers)
+    assert capfd.readouterr().err == ""
 
 
 def test_labels_that_are_not_one_for_each_image_are_not_read(tmp_path):
@@ -137,3 +173,17 @@ def test_a_transparent_picture_is_laid_over_white_in_bands(mode, monkeypatch):
     whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     monkeypatch.setattr(decoding, "_BAND_PIXELS", 50)
     assert decoding.to_rgb(image).tobytes() == whole.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "I;16", "I;16B"])
+def test_a_picture_of_many_bits_becomes_bytes_in_bands(mode):
+    pixels = np.arange(3_000_000, dtype=np.int32).reshape(1500, 2000) // 50
+    pixels = pixels / pixels.max() if mode == "F" else pixels
+    types = {"F": "<f4", "I": "<i4", "I;16": "<u2", "I;16B": ">u2"}
+    image = Image.frombytes(mode, (2000, 1500), pixels.astype(types[mode]).tobytes())
+    tracemalloc.start()
+    made = decoding.to_rgb(image)
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    tracemalloc.stop()
+    wanted = np.rint(pixels.astype(np.float32) * 255) if mode == "F" else pixels >> 8
+    assert (np.asarray(made) == wanted[..., None]).all()

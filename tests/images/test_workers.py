@@ -1,9 +1,13 @@
 """Loading in other processes."""
 
+import errno
+import multiprocessing
 import os
 import pickle
 import signal
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ import torch
 from torch.utils.data._utils import signal_handling
 
 from refiner_cka.errors import DataError
-from refiner_cka.images import load_batches, open_source, plan_batches
+from refiner_cka.images import UnreadableImage, batches, load_batches, open_source, plan_batches
 from tests.images.examples import (
     IMAGES,
     PICTURES,
@@ -100,3 +104,104 @@ def test_workers_leave_ctrl_c_to_the_main_process():
         return scene()
 
     assert [batch.images for batch in batches_of(Source(8, interrupted), workers=2)] == [4, 4]
+
+
+def test_batches_need_no_shared_memory(monkeypatch):
+    """Where /dev/shm is full torch fails in a thread of the loading process, and the batch never comes."""
+
+    def full(*_args, **_kwargs):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_filename_cpu_", full)
+    monkeypatch.setattr(batches, "PATIENCE", 20.0)
+    assert [batch.images for batch in batches_of(Source(8, lambda _: scene()), workers=2)] == [4, 4]
+
+
+def test_tensors_that_are_shared_stay_so_on_their_way():
+    source = Source(4, lambda _: scene())
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+    same = replace(SMALL, mean=(0.1, 0.2, 0.3))
+    (batch,) = load_batches(source, plan, [0], [SMALL, same], workers=1)
+    assert batch.inputs[SMALL] is batch.inputs[same]
+    assert not batch.inputs[SMALL].is_shared()
+
+
+def test_loading_processes_that_hang_end_in_one_line(monkeypatch):
+    monkeypatch.setattr(batches, "PATIENCE", 0.5)
+    with pytest.raises(
+        DataError, match=r"no image came from any of 2 loading .*--workers 0"
+    ) as caught:
+        batches_of(Source(8, lambda _: signal.pause()), workers=2)
+    assert "\n" not in str(caught.value)
+    for child in multiprocessing.active_children():
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, "else the end waits for each of them again"
+
+
+def test_each_image_is_a_sign_of_life_also_one_that_is_unreadable():
+    def unreadable(_index):
+        raise UnreadableImage("broken")
+
+    source = Source(4, unreadable)
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+    loading = batches._Batches(source, plan, [SMALL])
+    loading.alive.value = 0.0
+    child = multiprocessing.Process(target=loading.__getitem__, args=(0,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert loading.alive.value > 0
+
+
+class Waited:
+    """What a DataLoader gives: in a time of its own, nothing in the first looks, and then a batch."""
+
+    def __init__(self, monkeypatch, *, looks, image_every):
+        self.now, self.looks, self.image_every = 1000.0, looks, image_every
+        self.alive = SimpleNamespace(value=0.0)  # long before
+        monkeypatch.setattr(batches, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.now += batches.PATIENCE / 10
+        if self.looks and self.looks % self.image_every == 0:
+            self.alive.value = self.now
+        self.looks -= 1
+        if self.looks < 0:
+            return "a batch"
+        raise RuntimeError("DataLoader timed out after 5 seconds")
+
+
+def test_a_source_that_is_slow_but_alive_is_waited_for(monkeypatch):
+    """A batch of 100 images may take them a minute each, less a little."""
+    waited = Waited(monkeypatch, looks=900, image_every=9)
+    assert batches._next(waited, waited, []) == "a batch"
+    assert waited.now - 1000 > 80 * batches.PATIENCE
+
+
+def test_loading_is_stalled_after_a_time_without_images_from_when_a_batch_is_waited_for(
+    monkeypatch,
+):
+    """That a run took long over the batch before says nothing of its loading processes."""
+    waited = Waited(monkeypatch, looks=9, image_every=1000)
+    assert batches._next(waited, waited, []) == "a batch"
+    waited = Waited(monkeypatch, looks=900, image_every=1000)
+    with pytest.raises(DataError, match="for 50 s"):
+        batches._next(waited, waited, [])
+    assert 50 <= waited.now - 1000 < 60
+
+
+def test_processes_that_cannot_be_started_are_refused_in_one_line(monkeypatch):
+    """With /dev/shm full there is no room for a semaphore either."""
+
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    with pytest.raises(
+        DataError, match=r"cannot start 1 loading processes: No space left .*0: none"
+    ):
+        batches_of(Source(4, lambda _: scene()), workers=1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import refiner_cka as rc
@@ -55,7 +56,7 @@ def test_similarity_to_the_labels_is_that_to_their_one_hot_vectors(pictures, tmp
     again = rc.load(path)
     np.testing.assert_array_equal(again.cka("vit_nano", "labels"), result.cka("vit_nano", "labels"))
     assert again.curve("vit_nano").values.shape == (12,)
-    assert any("CKA with the labels" in line for line in rc.summarize(again).sentences)
+    assert rc.summarize(again).tables[-1].headers[1].startswith("labels: ")
 
 
 def test_partial_similarity_is_that_of_what_the_reference_leaves(pictures):
@@ -86,3 +87,16 @@ def test_what_cannot_be_compared_with_is_refused(pictures):
         analysed(np.zeros((12, 32, 32, 3), np.uint8), against="labels")
     with pytest.raises(rc.ModelError, match="a model is called so too"):
         rc.analyze("vit_nano=random,label=labels", pictures, against="labels", batch_size=12)
+
+
+def test_a_group_that_is_called_as_a_reference_is_refused_before_any_forward_pass(pictures):
+    trainings = [
+        rc.Subject.from_module(
+            torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), "0", name=name, group="labels"
+        )
+        for name in ("one", "two")
+    ]
+    for each in trainings:
+        each.module.register_forward_pre_hook(lambda *_: pytest.fail("a forward pass"))
+    with pytest.raises(rc.ModelError, match="--against labels: a group is called so too"):
+        rc.prepare(trainings, pictures, against="labels", batch_size=12, workers=0)

@@ -18,17 +18,21 @@ def test_a_panel_for_each_reference_with_a_line_and_band_for_each_model():
     figure = plots.against(result)
     for ax, reference in zip(figure.axes, result.references, strict=True):
         assert ax.get_ylabel() == f"CKA($l$, {reference})"
-        drawn = bands(ax)[-2:]
-        for model, line, band in zip(MODELS, data_lines(ax), drawn, strict=True):
+        _, *drawn = bands(ax)
+        for number, (model, line) in enumerate(zip(MODELS, data_lines(ax), strict=True)):
             expected = result.similarity("cka", model, reference)
             np.testing.assert_array_equal(line.get_ydata(), expected.values[:, 0])
             np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 1, MODELS[model]))
-            assert corners(band) >= set(zip(expected.depth, expected.upper[:, 0], strict=True))
+            # The bands for each layer lie on those for the whole curves.
+            for place, kind in ((number, "simultaneous"), (number + len(MODELS), "pointwise")):
+                ends = result.against(model, reference, band=kind)
+                assert corners(drawn[place]) >= set(zip(ends.depth, ends.upper, strict=True))
         chance = [result.null(model, reference).quantile(0.975).max() for model in MODELS]
         assert max(value for _, value in corners(bands(ax)[0])) == max(chance)
     said = caption_of(figure)
     assert said.startswith(
-        "16 images; CKA batches of 16; 95 % bands for each layer, jackknife over 16 folds of images (a) grey: "
+        "16 images; CKA batches of 16; 95 % bands, jackknife over 16 folds of images: dark for each layer, "
+        "light for the whole curve (a) grey: "
     )
     assert said.endswith("(b) grey: where unrelated images lie (95 %)")
     assert [text.get_text() for text in end_labels(figure.axes[1]).texts]
@@ -60,7 +64,8 @@ def test_a_group_is_the_mean_over_its_trainings():
     spread = each.mean(0) + each.std(0, ddof=1)
     outline = next(band for band in bands(ax) if band.get_linewidth()[0] > 0)
     assert max(value for _, value in corners(outline)) == pytest.approx(spread.max(), rel=1e-14)
-    assert "95 % bands for each layer, jackknife over 20 folds of images" in caption_of(figure)
+    said = caption_of(figure)
+    assert "95 % bands, jackknife over 20 folds of images: dark for each layer" in said
     assert "outlined: SD over 2 trainings" in caption_of(figure)
 
 

@@ -8,7 +8,7 @@ import pytest
 import refiner_cka as rc
 from refiner_cka import plots
 from refiner_cka.results.maps import TokenMaps
-from tests.plots.drawn import caption_of, legend_of
+from tests.plots.drawn import bands, caption_of, corners, legend_of
 from tests.synthetic import ATTENTION, TOKENS, synthetic_result, with_smoothing
 
 
@@ -30,7 +30,19 @@ def test_a_panel_for_each_measure_with_a_line_for_each_model(result):
         assert drawn == {
             tuple(result.smoothing(measure.name, model).values) for model in result.models
         }
-        assert len(ax.collections) == 2  # the bands
+        # Each line has one for each layer and a lighter one, below, for the whole curve.
+        lighter, darker = bands(ax)[:2], bands(ax)[2:]
+        for kind, drawn_bands in (("simultaneous", lighter), ("pointwise", darker)):
+            for model, band in zip(result.models, drawn_bands, strict=True):
+                expected = result.smoothing(measure.name, model, band=kind)
+                assert corners(band) >= set(zip(expected.depth, expected.upper, strict=True))
+
+
+def test_the_caption_says_which_band_is_which(result):
+    for figure in (plots.smoothing(result), plots.attention(result)):
+        assert caption_of(figure).endswith(
+            "95 % bands, jackknife over 20 folds of images: dark for each layer, light for the whole curve"
+        )
 
 
 def test_arrows_point_to_smoother(result):
@@ -144,5 +156,5 @@ def test_few_images_are_counted_where_there_is_a_number(result):
         values[:, 0] = sums["images"] if part == "images" else np.nan
     expected = result.images * 2 // len(sums["images"])
     said = caption_of(plots.smoothing(replace(result, sums=sums)))
-    assert said.startswith("(a to c, e) 640 images; batches of 16; 95 % bands for each layer")
+    assert said.startswith("(a to c, e) 640 images; batches of 16; 95 % bands, jackknife")
     assert f"(d) {expected} images; batches of 16" in said

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from refiner_cka.errors import ResultFileError
-from refiner_cka.results import load, save
+from refiner_cka.results import check_writable, load, save
 from tests.synthetic import synthetic_result
 
 
@@ -96,6 +96,17 @@ def test_places_that_cannot_be_written(tmp_path):
     with pytest.raises(ResultFileError, match="is a file, not a folder"):
         save(result, tmp_path / "file" / "deeper" / "run.h5")
     assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    "place", ["x" * 300 + "/run.h5", "a/b/" + "x" * 300 + "/run.h5", "x/" * 3000 + "run.h5"]
+)
+def test_a_name_that_is_too_long_is_refused_beforehand(tmp_path, place):
+    with pytest.raises(ResultFileError, match=r"File name too long in .*; name another --out"):
+        check_writable(tmp_path / place)
+    assert os.listdir(tmp_path) == []
+    check_writable(tmp_path / "a" / "b" / "run.h5")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.skipif(

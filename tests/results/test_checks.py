@@ -172,3 +172,25 @@ def test_where_features_are_constant_or_not_finite_products_may_be_anything():
         check(4.0, np.nan, 1.0)
     with pytest.raises(ResultError, match="negative product"):
         check(-1e-3, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("models", "true"),
+        ("models", '[{"label": "a"}]'),
+        ("models", '[{"name": "a", "origin": "random"}]'),
+        ("images", '{"count": "many"}'),
+        ("identity", '["seed", []]'),
+        ("left_out", "none"),
+        ("fingerprint_of_images", '{"whole": false}'),
+        ("notes", '{"a": ["one"]}'),
+        ("faint_parameters", "of a"),
+        ("training", '{"a": {"run": "last", "time": ["first"]}}'),
+    ],
+)
+def test_a_record_of_another_form_than_a_run_makes_is_refused(saved, key, value):
+    """It would fail where it is read, in the summary or a figure."""
+    with edited(saved) as file:
+        file["provenance"].attrs[key] = value
+    assert f"{key} in provenance is not what a run records there" in refusal(saved)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 
@@ -53,56 +51,29 @@ def test_the_file_holds_the_numbers_of_groups_and_what_their_errors_are_over(res
     assert rc.load(tmp_path / "run.h5").groups == result.groups
 
 
-def test_the_csv_table_says_what_each_error_is_over(result):
-    rows = list(csv.DictReader(io.StringIO(tables.curves_csv(result).decode())))
-    models, groups = rows[: len(result.layers)], rows[len(result.layers) :]
-    assert {row["error_over"] for row in models} == {"images"}
-    assert {row["error_over"] for row in groups} == {"trainings"}
-    assert {row["ceiling"] for row in models} == {"nan"}
-    assert {(row["model"], row["trainings"]) for row in groups} == {
-        ("ViT-S", "3"),
-        ("Refiner", "2"),
-    }
-    own = [row for row in groups if (row["model"], row["tokens"]) == ("ViT-S", "cls")]
-    raw, ceiling = (
-        result.curve("ViT-S", normalize="none", tokens="cls"),
-        result.ceiling("ViT-S", tokens="cls"),
-    )
-    for name, values in (
-        ("cka_last", raw.values),
-        ("cka_last_se", raw.se),
-        ("cka_last_sd_trainings", raw.spread),
-        ("ceiling", ceiling.values),
-        ("ceiling_se_images", ceiling.se),
-        ("ceiling_upper", ceiling.upper),
-    ):
-        np.testing.assert_array_equal([float(row[name]) for row in own], values)
-    assert [row["path"] for row in own] == [f"blocks.{place}" for place in range(5)]
-
-
-def test_tables_without_groups_have_no_columns_of_them():
-    head = tables.curves_csv(synthetic_result({"a": 3}, batches=4)).decode().splitlines()[0]
-    assert head.endswith(",s_resolved,error_over")
-
-
 def test_json_and_arrays_hold_the_groups(result, tmp_path):
     document = json.loads(tables.document_json(result))
-    assert {row["model"] for row in document["layers"]} == set(MODELS)
+    assert {row["model"] for row in document["table"]} == {*MODELS, *GROUPS}
     group = document["groups"]["ViT-S"]
     assert group["trainings"] == GROUPS["ViT-S"]
-    assert (
-        group["ceiling"]["cls"]["values"] == result.ceiling("ViT-S", tokens="cls").values.tolist()
-    )
-    assert {row["error_over"] for row in group["layers"]} == {"trainings"}
+    rows = [
+        row
+        for row in document["table"]
+        if (row["model"], row["readout"], row["what"]) == ("ViT-S", "cls", "ceiling")
+    ]
+    ceiling = result.ceiling("ViT-S", tokens="cls")
+    assert [row["value"] for row in rows] == ceiling.values.tolist()
+    assert [row["sd"] for row in rows] == ceiling.spread.tolist()
+    assert [row["layer"] for row in rows] == [f"blocks.{place}" for place in range(5)]
     export(result, tmp_path / "run.npz")
     with np.load(tmp_path / "run.npz") as arrays:
-        assert len(arrays["model"]) == len(arrays["cka"]) == len(result.layers)
+        assert len(arrays["layers/model"]) == len(arrays["cka"]) == len(result.layers)
         curve = result.curve("Refiner", normalize="none")
         np.testing.assert_array_equal(arrays["groups/Refiner/all/cka_last"], curve.values)
 
 
 def test_latex_has_lines_of_groups_with_errors_over_trainings(result):
-    lines = tables.latex(result).decode().splitlines()
+    lines = tables.table_tex(result).decode().splitlines()
     (head,) = (line for line in lines if line.startswith("Model &"))
     assert head.endswith("Errors over \\\\")
     told = [line for line in lines if line.startswith(("ViT-S", "Refiner"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import pytest
 
 from refiner_cka.results import load, save
 from refiner_cka.results.contents import Unreadable
+from refiner_cka.results.store import Store
 from refiner_cka.sums import all_sums
 from tests.synthetic import synthetic_result
 
@@ -63,6 +65,18 @@ def test_layout_is_as_specified(tmp_path):
             "versions": '{"numpy": "2"}',
             "command": "null",
         }
+
+
+def test_names_of_images_keep_their_bytes_and_may_be_missing(tmp_path):
+    names = ("a/1.png", "b/\udce9.png", "long" * 20, *map(str, range(29)))
+    result = dataclasses.replace(synthetic_result(batches=2), image_names=names)
+    result.save(tmp_path / "run.h5")
+    assert load(tmp_path / "run.h5").image_names == names
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        assert file["image_names"][1] == b"b/\xe9.png"
+        del file["image_names"]
+        file.attrs["digest"] = Store(file).digest()
+    assert load(tmp_path / "run.h5").image_names == ()
 
 
 def test_every_quantity_says_in_its_group_what_it_is(measured):

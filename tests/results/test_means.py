@@ -58,6 +58,36 @@ def test_two_folds_have_an_error_and_one_or_none_has_none():
     assert np.isnan([found.values[2], *found.se[1:], *found.lower[1:], *found.upper[1:]]).all()
 
 
+def test_a_band_for_the_whole_curve_reaches_as_far_as_correlated_errors_do():
+    """All layers at once: as often as not the largest of many t-distributed errors, drawn by NumPy, is inside."""
+    rng = np.random.default_rng(5)
+    shared, folds = rng.normal(size=(80, 1)), np.arange(80) % 20
+    values = shared + rng.normal(size=(80, 6))
+    sums = by_fold(values, folds)
+    depth = np.linspace(0, 1, 6)
+    narrow, whole = means(*sums, depth), means(*sums, depth, "simultaneous")
+    np.testing.assert_array_equal(whole.se, narrow.se)
+    reach = (whole.upper - whole.values) / whole.se
+    np.testing.assert_allclose(reach, reach[0], rtol=1e-9)
+    left = np.array([values[folds != fold].mean(0) for fold in range(20)])
+    normal = rng.multivariate_normal(np.zeros(6), np.corrcoef(left.T), 200_000)
+    largest = np.abs(normal / np.sqrt(rng.chisquare(19, (200_000, 1)) / 19)).max(1)
+    assert reach[0] == pytest.approx(np.quantile(largest, 0.95), abs=0.03)
+    assert (whole.lower < narrow.lower).all()
+    assert (whole.upper > narrow.upper).all()
+
+
+def test_a_band_for_the_whole_curve_where_some_layers_have_no_value():
+    values = np.random.default_rng(6).normal(size=(60, 3))
+    values[:, 1] = np.nan
+    values[10:, 2] = np.nan  # few folds: their own quantile is larger
+    sums = by_fold(values, np.arange(60) % 20)
+    narrow, whole = means(*sums, DEPTH), means(*sums, DEPTH, "simultaneous")
+    assert np.isnan([whole.lower[1], whole.upper[1]]).all()
+    assert (whole.upper - narrow.upper)[[0, 2]].min() >= 0
+    assert whole.upper[0] > narrow.upper[0]
+
+
 def test_a_mean_of_what_is_not_finite_is_undefined_at_its_layer_only():
     values = np.random.default_rng(2).normal(size=(40, 3))
     total, images = by_fold(values, np.arange(40) % 20)

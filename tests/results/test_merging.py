@@ -46,6 +46,15 @@ def part(first, last, **changes):
     )
 
 
+def test_the_names_of_the_images_are_those_of_the_run_in_every_part():
+    names = tuple(f"{number}.png" for number in range(32))
+    parts = [part(0, 2), part(2, 5, image_names=names)]
+    assert rc.merge(parts).image_names == names
+    counted = {"images": {"count": 33}}
+    with pytest.raises(rc.ResultError, match="image_names has 32 entries where the run has 33"):
+        part(0, 2, image_names=names, provenance=counted)
+
+
 def test_parts_that_overlap_say_whether_they_saw_the_same_pixels():
     merged = rc.merge([part(5, 8), part(0, 2), part(2, 5)])
     assert merged.complete

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 
@@ -51,7 +52,12 @@ def test_an_index_of_another_version_is_loaded_merged_drawn_and_exported(measure
     drawn = dict(plots.figures(again))["novel_a"]
     np.testing.assert_array_equal(drawn.axes[0].images[0].get_array(), again.cka("a"))
     export(again, tmp_path / "run.pairs.csv")
-    assert "cka,cka_se,novel,novel_se" in (tmp_path / "run.pairs.csv").read_text()
+    rows = [*csv.DictReader((tmp_path / "run.pairs.csv").read_text().splitlines())]
+    values = {
+        index: [row["value"] for row in rows if row["what"] == index] for index in result.indices
+    }
+    assert len(values["novel"]) == 36
+    assert values["novel"] == values["cka"]
     with edited(tmp_path / "again.h5") as file:
         file["similarity/novel/values"][0, 1] += 1e-6
     assert "novel/values does not follow from" in refusal(tmp_path / "again.h5")
@@ -72,6 +78,11 @@ def test_an_axis_of_another_version_is_loaded_and_merged(measured, tmp_path):
     save(result, tmp_path / "again.h5")
     again = load(tmp_path / "again.h5")
     assert (again.axes, again.quantities) == (result.axes, result.quantities)
+    export(again, tmp_path / "run.csv")
+    rows = [*csv.DictReader((tmp_path / "run.csv").read_text().splitlines())]
+    novel = [row for row in rows if (row["model"], row["what"]) == ("b", "novel")]
+    assert [row["readout"] for row in novel] == ["softmax"] * 3 + ["refined"] * 3
+    assert [float(row["value"]) for row in novel[3:]] == one.tolist()
 
 
 def test_a_measure_of_models_is_loaded_and_written_again(measured, tmp_path):
@@ -84,7 +95,12 @@ def test_a_measure_of_models_is_loaded_and_written_again(measured, tmp_path):
             file[f"loss/{part}"] = images
         file["loss"].attrs.update({"name": "loss", "axes": '["models"]', "order": 99})
     save(load(measured), tmp_path / "again.h5")
-    assert load(tmp_path / "again.h5").smoothing("loss", "b").values.tolist() == [1.0]
+    again = load(tmp_path / "again.h5")
+    assert again.smoothing("loss", "b").values.tolist() == [1.0]
+    export(again, tmp_path / "run.csv")
+    rows = [*csv.DictReader((tmp_path / "run.csv").read_text().splitlines())]
+    of = [(row["model"], row["layer"], row["value"]) for row in rows if row["what"] == "loss"]
+    assert of == [("a", "", "1.0"), ("b", "", "1.0")]
     assert images.shape == (20, 2)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from refiner_cka.results import load, save
 from refiner_cka.sums import all_sums
-from tests.results.files import refusal
+from tests.results.files import edited, refusal
 from tests.synthetic import synthetic_result
 
 
@@ -144,6 +144,24 @@ def test_additive_links_are_not_followed(saved, tmp_path):
     result = load(saved)
     assert result.sums.keys() == all_sums(result.quantities).keys()
     assert [quantity.name for quantity in result.quantities] == ["cka", "top1"]
+
+
+def test_groups_nested_by_the_hundred_are_refused(saved):
+    """HDF5 itself takes minutes to visit some thousand levels."""
+    with edited(saved) as file:
+        file.create_group("/".join(["deep"] * 60))
+    load(saved)
+    with h5py.File(saved, "r+") as file:
+        file.create_group("/".join(["deeper"] * 300))
+    assert "lies more than 64 levels deep" in refusal(saved)
+
+
+def test_a_mark_that_the_digest_does_not_cover_is_none(saved):
+    """It is of scalar attributes: an array under the name of one would add to the sums unseen."""
+    sums = load(saved).sums.keys()
+    with h5py.File(saved, "r+") as file:
+        file["cka"].attrs["additive"] = np.ones(1)
+    assert load(saved).sums.keys() == sums
 
 
 def test_attributes_of_the_wrong_kind(saved):

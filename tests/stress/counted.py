@@ -14,7 +14,7 @@ BATCH = 8
 def build() -> nn.Module:
     """The embedded `vit_nano`, which adds a line with process and time to the file `COUNTED` for every batch.
 
-    In the process `FAILS` the third batch is an error, and in the process `SLOW` it takes a minute.
+    In the process `FAILS` the third batch is an error, and in the process `SLOW` it takes ten minutes.
     """
     module: nn.Module = timm.create_model("vit_nano", pretrained=True)
     module.register_forward_pre_hook(_count)
@@ -33,4 +33,4 @@ def _count(_module, inputs):
     if count == 3 and rank == os.environ.get("FAILS"):
         raise RuntimeError("the device is lost")
     if count == 3 and rank == os.environ.get("SLOW"):
-        time.sleep(60)
+        time.sleep(600)

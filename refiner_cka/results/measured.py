@@ -1,0 +1,114 @@
+"""Every question about what was measured of each layer by itself, over-smoothing first, and about accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ResultError
+from ..sums import FOLDS, Array
+from . import means, trainings
+from .estimate import Estimate
+from .grouped import Grouped
+from .jackknife import Band
+
+
+class Measured(Grouped):
+    """A result without its file: everything that its sums say."""
+
+    def smoothing(
+        self,
+        measure: str,
+        model: str | None = None,
+        *,
+        tokens: str | None = None,
+        maps: str = "softmax",
+        band: Band = "pointwise",
+    ) -> Estimate:
+        """Return an over-smoothing measure along one model's depth, with errors.
+
+        Args:
+            measure: one of `measures`; what it means says `quantity(measure)`.
+            model: name of the model, or of a group, with errors over its trainings; every layer (or block with
+                maps) of the result if none is named.
+            tokens: of a token measure: readout whose layers are meant. The measure does not depend on it.
+            maps: of an attention measure: `softmax` or `refined`.
+            band: see `curve`.
+
+        Raises:
+            ResultError: not measured; no such model, readout, maps or band.
+        """
+        if group := trainings.of(self.groups, model, band):
+            return trainings.mean(self._each_smoothing(group, measure, tokens, maps))
+        positions, depth = self._places(measure, model, tokens, maps)
+        block = np.ix_(np.arange(FOLDS), *[positions] * len(self.quantity(measure).axes))
+        total, images = (self._sum(measure, part)[block] for part in ("total", "images"))
+        return means.means(total, images, depth, band)
+
+    def smoothing_contrast(
+        self,
+        measure: str,
+        model: str,
+        other: str,
+        *,
+        tokens: str | None = None,
+        maps: str = "softmax",
+        band: Band = "pointwise",
+    ) -> Estimate:
+        """Return a measure of `model` minus that of `other` over relative depth, with its error.
+
+        Of two models it is the paired error over images; of two groups it is over trainings, see `contrast`.
+        """
+        if groups := self._two_groups(model, other, band):
+            each = [self._each_smoothing(group, measure, tokens, maps) for group in groups]
+            return trainings.contrast(*(trainings.defined(group, measure) for group in each))
+        first, second = (self._by_fold(measure, each, tokens, maps) for each in (model, other))
+        return means.mean_contrast(first, second, band)
+
+    def smoothing_change(
+        self, measure: str, model: str, *, tokens: str | None = None, maps: str = "softmax"
+    ) -> Estimate:
+        """Return a measure at a model's last layer minus that at its first, with its paired error.
+
+        Of a group it is the mean over its trainings, with the error over trainings.
+        """
+        if group := trainings.of(self.groups, model):
+            return trainings.mean(
+                [self.smoothing_change(measure, each, tokens=tokens, maps=maps) for each in group]
+            )
+        sums, _ = self._by_fold(measure, model, tokens, maps)
+        end = np.ones(1)
+        return means.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
+
+    def top1(self, model: str) -> float | None:
+        """Return the fraction of images whose class the model predicted, or `None` if classes are unknown.
+
+        Of a group it is the mean over its trainings.
+        """
+        if group := trainings.of(self.groups, model):
+            found = [self.top1(each) for each in group]
+            known = [accuracy for accuracy in found if accuracy is not None]
+            return sum(known) / len(known) if len(known) == len(found) else None
+        column = self._position_of(model)
+        if not any(each.name == "top1" for each in self.quantities):
+            return None
+        hits, trials = (self._sum("top1", part)[column] for part in ("hits", "trials"))
+        return float(hits / trials) if trials else None
+
+    def _each_smoothing(
+        self, group: tuple[str, ...], measure: str, tokens: str | None, maps: str
+    ) -> list[Estimate]:
+        return [self.smoothing(measure, each, tokens=tokens, maps=maps) for each in group]
+
+    def _by_fold(
+        self, measure: str, model: str, tokens: str | None, maps: str
+    ) -> tuple[Array, Array]:
+        """Return a measure's sums and images in each fold `(g, 2, L)`, and the depth, where it is defined."""
+        if len(self.quantity(measure).axes) > 1:
+            raise ResultError(f"{measure} is of pairs, which have no course along depth to compare")
+        positions, depth = self._places(measure, model, tokens, maps)
+        total, images = (self._sum(measure, part)[:, positions] for part in ("total", "images"))
+        sums, filled = np.stack([total, images], 1), images.any(1)
+        measured = np.isfinite(sums[:, 0].sum(0)) & (sums[:, 1].sum(0) > 0)
+        if not measured.any():
+            raise ResultError(f"{measure} is defined at no layer")
+        return sums[filled][..., measured], depth[measured]
