@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -38,10 +40,28 @@ def save(figure: Figure, path: str | Path) -> Path:
         ResultError: another suffix.
         ResultFileError: the file cannot be written.
     """
-    kind, buffer = check_format(path), io.BytesIO()
+    kind = check_format(path)
+    with _laid_out(figure):
+        return _write(figure, Path(path), kind)
+
+
+def _write(figure: Figure, path: Path, kind: str) -> Path:
+    buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=300, metadata=dict.fromkeys(FORMATS[kind]))
     write_whole(path, buffer.getvalue())
-    return Path(path)
+    return path
+
+
+@contextlib.contextmanager
+def _laid_out(figure: Figure) -> Iterator[None]:
+    """Lay a figure out once: matplotlib does so twice for each file, which takes most of the time."""
+    engine = figure.get_layout_engine()
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def save_figure(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
@@ -50,4 +70,6 @@ def save_figure(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
     Raises:
         ResultFileError: a file cannot be written.
     """
-    return save(figure, f"{stem}.pdf"), save(figure, f"{stem}.png")
+    with _laid_out(figure):
+        pdf, png = (_write(figure, Path(f"{stem}.{kind}"), kind) for kind in ("pdf", "png"))
+    return pdf, png
