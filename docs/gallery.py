@@ -41,7 +41,7 @@ def draw(folder, number, command):
     arguments[arguments.index("-o") + 1] = "figure.png"
     run(folder, *arguments)
     with Image.open(folder / "figure.png") as picture:
-        small = picture.convert("RGB").reduce(2).quantize(64)
+        small = picture.convert("RGB").reduce(2).quantize(256)
         small.save(DOCS / "img" / f"gallery-{number}.png", optimize=True)
 
 

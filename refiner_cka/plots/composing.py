@@ -254,7 +254,7 @@ def _of_one(
     ]
     if len(having) != 1:
         what = f"{' and '.join(names)} are in {'no one file' if not having else 'several files'}"
-        what = what if names else "all models of one file can be shown"
+        what = what if names else "there are several files"
         raise ResultError(
             f"{what}: the panel {panel.kind} is of one, name it with file= ({', '.join(files)})"
         )
