@@ -7,6 +7,7 @@
 # make weights: train the embedded networks again.  make replicates: train three seeds of each, and compare the
 # recipes with errors over trainings.  make matching: train eight small networks, and count how often each index
 # finds the matching layer (docs/which-index.md).  make notebooks: run notebooks 1 to 4 and store what they show.
+# make gallery: draw the pictures of docs/gallery.md.
 # Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo test test-all lint format bench tested-models simulate stress fuzz weights replicates matching notebooks \
+.PHONY: demo test test-all lint format bench tested-models simulate stress fuzz weights replicates matching gallery notebooks \
 	clean
 
 demo: $(READY)
@@ -68,6 +69,9 @@ replicates: $(READY)
 		--model 'deit_nano=$(REPLICATES)/seed*/deit_nano.safetensors,group=DeiT' \
 		--model 'resnet_nano=$(REPLICATES)/seed*/resnet_nano.safetensors,group=ResNet' \
 		--model 'refiner_nano=$(REPLICATES)/seed*/refiner_nano.safetensors,group=Refiner'
+
+gallery: $(READY)
+	$(BIN)/python docs/gallery.py
 
 matching: $(READY)
 	$(BIN)/python docs/matching.py results/matching
