@@ -8,6 +8,7 @@
 # make weights: train the embedded networks again.  make replicates: train three seeds of each, and compare the
 # recipes with errors over trainings.  make matching: train eight small networks, and count how often each index
 # finds the matching layer (docs/which-index.md).  make notebooks: run notebooks 1 to 4 and store what they show.
+# make gallery: draw the pictures of docs/gallery.md.
 # Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
 
 PYTHON ?= python3
@@ -19,8 +20,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo docs test test-all lint format bench tested-models simulate stress fuzz weights replicates matching notebooks \
-	clean
+.PHONY: demo docs test test-all lint format bench tested-models simulate stress fuzz weights replicates matching \
+	gallery notebooks clean
 
 demo: $(READY)
 	$(BIN)/refiner-cka analyze --model vit_nano --model deit_nano --model resnet_nano --model refiner_nano \
@@ -73,6 +74,9 @@ replicates: $(READY)
 		--model 'deit_nano=$(REPLICATES)/seed*/deit_nano.safetensors,group=DeiT' \
 		--model 'resnet_nano=$(REPLICATES)/seed*/resnet_nano.safetensors,group=ResNet' \
 		--model 'refiner_nano=$(REPLICATES)/seed*/refiner_nano.safetensors,group=Refiner'
+
+gallery: $(READY)
+	$(BIN)/python docs/gallery.py
 
 matching: $(READY)
 	$(BIN)/python docs/matching.py results/matching

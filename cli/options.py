@@ -35,8 +35,9 @@ Out = Annotated[
 ]
 RESULTS = Path("results")
 ResultFile = Annotated[Path, typer.Argument(metavar="FILE", help="A result, as analyze writes it.")]
+NormalizeName = Literal["first-last", "min-max", "none"]
 Normalize = Annotated[
-    Literal["first-last", "min-max", "none"],
+    NormalizeName,
     typer.Option(
         help="What the normalised curve is: CKA(l, last) over CKA(first, last); between its least and greatest "
         "value; or the plain curve alone."

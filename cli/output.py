@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,11 +288,17 @@ def _complete(target: Target) -> str:
     return f"the result is complete and safe in {target.path}: draw it with `{again} --out FOLDER`"
 
 
-def save_figures(result: rc.Result, folder: Path, *, normalize: rc.results.Normalize) -> list[Path]:
+def save_figures(
+    result: rc.Result,
+    folder: Path,
+    *,
+    normalize: rc.results.Normalize,
+    models: Sequence[rc.plots.Model] | None = None,
+) -> list[Path]:
     """Write every figure of a run as PDF and PNG and return the paths."""
     return [
         path
-        for stem, figure in rc.plots.figures(result, normalize=normalize)
+        for stem, figure in rc.plots.figures(result, normalize=normalize, models=models)
         for path in rc.plots.save_figure(figure, folder / stem)
     ]
 

@@ -1,5 +1,6 @@
 """Everything this package refuses, the one warning it gives, and what keeps their messages to one line."""
 
+import difflib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -75,3 +76,9 @@ def some(names: Sequence[str], shown: int = 3) -> str:
     """Return the first of many names and how many more there are: `a, b, c (+4 more)`."""
     more = f" (+{len(names) - shown} more)" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
+
+
+def known_names(name: str, known: Sequence[str]) -> str:
+    """Return what to choose instead of a name that is none: the nearest, if one is near, and the first of all."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"{f'did you mean {near[0]}? ' if near else ''}choose among {some(known, 12)}"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 import refiner_cka as rc
 from cli import options
 from cli.app import Command, app
-from refiner_cka.plots import Case, NothingToDraw, Plot
+from refiner_cka.plots import Case, Kind, NothingToDraw, Panel, once
 from tests.cli.running import command, refused, succeed
 from tests.synthetic import synthetic_result
 
@@ -29,49 +29,53 @@ def _warnings_as_they_were():
         yield
 
 
-def layer_counts(result, *, models=None, tokens=None):
+def layer_counts(result, *, models=None, tokens=None, ax=None):
     """A toy plot: how many layers each model has."""
-    ax = Figure().subplots()
+    ax = Figure().subplots() if ax is None else ax
     names = models or result.models
     ax.bar(names, [len(result.rows(name, tokens=tokens)) for name in names])
     return ax
 
 
 def test_a_plot_is_one_function_and_one_row(stored, tmp_path, monkeypatch):
-    monkeypatch.setitem(rc.plots.PLOTS, "layer_counts", Plot(layer_counts))
+    monkeypatch.setitem(
+        rc.plots.PLOTS, "layer_counts", Kind(layer_counts, cases=once("layer_counts"))
+    )
     drawn = dict(rc.plots.figures(rc.load(stored)))
     assert "curves" in drawn
     assert [bar.get_height() for bar in drawn["layer_counts"].axes[0].patches] == [3, 4]
     succeed("plot", stored, "--out", tmp_path / "all")
     assert {"curves.pdf", "layer_counts.pdf"} <= {p.name for p in (tmp_path / "all").iterdir()}
-    succeed(
-        "plot", stored, "--out", tmp_path / "one", "--only", "layer_counts", "--model", "deit_s"
+    one = tmp_path / "one.svg"
+    succeed("plot", stored, "-o", one, "--panel", "layer_counts,tokens=all,ylim=0:9,of=deit_s")
+    assert one.read_bytes().startswith(b"<?xml")
+    asked = (
+        "error: 'index' means nothing for the panel layer_counts, which takes of, file, tokens, and"
     )
-    names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == ["layer_counts.pdf", "layer_counts.png"]
+    assert refused("plot", stored, "-o", one, "--panel", "layer_counts,index=cka").startswith(asked)
 
 
 def test_a_plot_of_each_model_says_so_in_its_row(stored, monkeypatch):
-    def of_one(result, model, *, tokens=None):
-        return layer_counts(result, models=[model], tokens=tokens)
+    def of_one(result, model, *, tokens=None, ax=None):
+        return layer_counts(result, models=[model], tokens=tokens, ax=ax)
 
-    def each_model(result):
-        return [Case((model,)) for model in result.models]
+    def each_model(result, models, normalize):
+        return [Case(f"count_{model}", [Panel("of_one", of=[model])]) for model in models]
 
-    row = Plot(of_one, models=(1, 1), stem="count", cases=each_model)
+    row = Kind(of_one, of=(1, 1), cases=each_model)
     monkeypatch.setitem(rc.plots.PLOTS, "of_one", row)
     stems = [stem for stem, _ in rc.plots.figures(rc.load(stored))]
     assert stems[-2:] == ["count_vit_s", "count_deit_s"]
 
 
 def test_a_plot_with_nothing_to_draw_is_left_out_of_a_run(stored, tmp_path, monkeypatch):
-    def empty(result, *, models=None, tokens=None):
+    def empty(result, *, models=None, tokens=None, ax=None):
         raise NothingToDraw("no toys in this result")
 
     before = [stem for stem, _ in rc.plots.figures(rc.load(stored))]
-    monkeypatch.setitem(rc.plots.PLOTS, "toys", Plot(empty))
+    monkeypatch.setitem(rc.plots.PLOTS, "toys", Kind(empty, cases=once("toys")))
     assert [stem for stem, _ in rc.plots.figures(rc.load(stored))] == before
-    refusal = refused("plot", stored, "--out", tmp_path, "--only", "toys")
+    refusal = refused("plot", stored, "-o", tmp_path / "toys.pdf", "--panel", "toys")
     assert refusal == "error: no toys in this result"
 
 

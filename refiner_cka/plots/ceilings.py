@@ -13,10 +13,12 @@ from matplotlib.axes import Axes
 from ..results.estimate import Estimate
 from ..results.result import Result
 from . import captions
-from .bands import Curve
+from .bands import Axis, Bands, Curve
 from .labels import EndLabels
-from .lines import HEIGHT, draw_curves, labels, limits
-from .style import COLUMN, NothingToDraw, new_figure, note, palette, paper
+from .layout import on, tell
+from .lines import draw_curves, labels, limits
+from .models import Model, lines_of
+from .style import NothingToDraw
 
 
 def ceiling(
@@ -25,6 +27,8 @@ def ceiling(
     models: Sequence[str] | None = None,
     tokens: str | None = None,
     index: str = "cka",
+    band: Bands = "both",
+    x: Axis = "depth",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the similarity of the same layer in different trainings over relative depth, one line per group.
@@ -37,24 +41,30 @@ def ceiling(
         models: the groups to draw; all if none are named.
         tokens: readout; the first of the run if none is named.
         index: one of the similarity indices of the result.
+        band: `both`, `pointwise`, `simultaneous` or `none`.
+        x: `depth`, relative, or `block`, the number of the layer.
         ax: where to draw; a new figure of one column's width if not given.
 
     Raises:
         ResultError: no groups in this result; no such group, readout or index.
     """
-    groups = list(result.groups if models is None else dict.fromkeys(models))
+    groups = [*result.groups] if models is None else [*models]
     if not groups:
         raise NothingToDraw("no groups of trainings in this result: name them with group=")
-    drawn = [_curve(result, group, tokens, index) for group in groups]
-    with paper():
-        shown = new_figure(COLUMN, HEIGHT).subplots() if ax is None else ax
-        lines, _ = draw_curves(shown, drawn, palette(result, groups), limits(drawn), None)
-        shown.set_ylabel(f"{captions.named(result, index)} between trainings")
-        EndLabels(shown, lines, labels(groups, [curve.each for curve in drawn], 18))
-        note(shown, "thin: pairs of trainings")
-        if ax is None:
-            captions.write(shown, [captions.of_similarity(result, index, drawn)])
-    return shown
+    of = [group if isinstance(group, Model) else Model(group) for group in groups]
+    found = [_curve(group.result or result, group, tokens, index) for group in of]
+    drawn = [curve.within(band).along(x) for curve in found]
+    lines = lines_of(result, of)
+    label = captions.same_everywhere(lines, index, tokens)
+
+    def draw(ax: Axes) -> None:
+        artists, _ = draw_curves(ax, lines, drawn, limits(drawn), None, x)
+        ax.set_ylabel(f"{label.partition(' (')[0]} between trainings")
+        names = EndLabels(ax, artists, labels(lines, [curve.each for curve in drawn]))
+        thin = "thin: pairs of trainings"
+        tell(ax, [*captions.of_similarity(lines, index, drawn), thin], names, lines, above=thin)
+
+    return on(draw, ax)
 
 
 def _curve(result: Result, group: str, tokens: str | None, index: str) -> Curve:

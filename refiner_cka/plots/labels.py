@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -14,10 +14,11 @@ from matplotlib.transforms import Bbox, IdentityTransform
 from scipy.optimize import isotonic_regression
 
 from ..sums import Array
-from .style import SMALL
+from .style import small
 
 _MARKER, _TEXT, _STUB = 9.0, 14.0, 6.0
-"""Points from the right edge of the axes to a label's marker, and to its text; length of a lone sample."""
+"""Points from the right edge of the axes to a label's marker, and to its text; length of a lone sample. For text
+of 7 points."""
 
 
 def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
@@ -49,10 +50,25 @@ class EndLabels(Artist):
 
     def __init__(self, ax: Axes, lines: Sequence[Line2D], names: Sequence[str]) -> None:
         super().__init__()
-        self.lines = sorted(lines, key=_height)
-        named = dict(zip(lines, names, strict=True))
+        self._scale = small() / 7
+        self.given = list(zip(lines, names, strict=True))
+        self._name(self.given)
+        ax.add_artist(self)
+        # Else the axes take it for clipped, and the layout leaves no room for it.
+        self.set_clip_on(False)
+        self._adopt()
+
+    def leave_out(self, numbers: Collection[int]) -> None:
+        """Leave out some lines, which are named elsewhere."""
+        self.given = [pair for number, pair in enumerate(self.given) if number not in numbers]
+        self._name(self.given)
+        self._adopt()
+
+    def _name(self, given: Sequence[tuple[Line2D, str]]) -> None:
+        named = dict(given)
+        self.lines = sorted(named, key=_height)
         self.texts = [
-            Text(text=named[line], fontsize=SMALL, va="center_baseline", parse_math=False)
+            Text(text=named[line], fontsize=small(), va="center_baseline", parse_math=False)
             for line in self.lines
         ]
         self.leaders = [
@@ -68,11 +84,11 @@ class EndLabels(Artist):
             )
             for line in self.lines
         ]
-        ax.add_artist(self)
-        # Else the axes take it for clipped, and the layout leaves no room for it.
-        self.set_clip_on(False)
+
+    def _adopt(self) -> None:
+        assert self.axes is not None
         for child in self.get_children():
-            child.set_figure(ax.figure)
+            child.set_figure(self.axes.figure)
             child.set_transform(IdentityTransform())
 
     def get_children(self) -> list[Artist]:
@@ -81,7 +97,7 @@ class EndLabels(Artist):
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw the names at their places."""
-        if self.get_visible():
+        if self.get_visible() and self.lines:
             self._place(renderer)
             for child in self.get_children():
                 child.draw(renderer)
@@ -89,12 +105,14 @@ class EndLabels(Artist):
 
     def get_window_extent(self, renderer: RendererBase | None = None) -> Bbox:
         """Return the box around all names, in pixels: the room that the layout leaves for them."""
+        if not self.lines:
+            return Bbox.null()
         self._place(renderer)
         return Bbox.union([text.get_window_extent(renderer) for text in self.texts])
 
     def _place(self, renderer: RendererBase | None) -> None:
         assert self.axes is not None
-        box, point = self.axes.bbox, self.axes.figure.dpi / 72
+        box, point = self.axes.bbox, self.axes.figure.dpi / 72 * self._scale
         ends = [_end(line) for line in self.lines]
         # A line without a single defined value has no end; its name goes to the bottom.
         wanted = np.array([box.y0 if end is None else end[1] for end in ends])
@@ -107,7 +125,8 @@ class EndLabels(Artist):
         # Leaders that all come from one point would tell nothing: a stub shows the style of the line.
         together = len(ends) > 1 and np.ptp(wanted) < gap / 2
         for row, (end, place) in enumerate(zip(ends, places.tolist(), strict=True)):
-            lead = None if together else end
+            # Nor would a leader from a line that ends before the others: it would look like the line.
+            lead = None if together or (end and end[0] < box.x1 - 0.1 * box.width) else end
             start = (mark - _STUB * point, place) if lead is None else (lead[0], wanted[row])
             self.leaders[row].set_data([start[0], mark], [start[1], place])
             self.texts[row].set_position((box.x1 + _TEXT * point, place))

@@ -11,56 +11,50 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from ..errors import ResultError
 from ..results.estimate import Estimate
 from ..results.result import Result
 from ..results.statistics import Normalize
 from . import captions
-from .bands import Chance, Curve, curve_of, draw_band, with_spread
+from .bands import Axis, Bands, Chance, Curve, curve_of, draw_band, with_spread
 from .labels import EndLabels
-from .style import (
-    COLUMN,
-    GREY,
-    PAGE,
-    checked_names,
-    new_figure,
-    note,
-    palette,
-    paper,
-    series,
-    shortened,
-)
+from .layout import grid, on, tell
+from .models import Line, Model, cast, label_of, lines_of
+from .style import GREY, PAGE, letters_in, note, series, shortened
 
 DEPTH = "Relative depth (first to last layer)"
 
-HEIGHT = 2.5
-"""Of a figure of curves in inches, without its caption."""
+BLOCK = "Layer"
+
+_LONGEST = 18
+"""Characters of a name at the end of a line."""
 
 ALONE = 5.0
 """Width in inches of a comparison of one panel: room for long names."""
-
-_SHORT = 8
-"""Characters of an index's name that leave room for a formula on one line."""
 
 _DASHED = (0.0, (3.0, 1.5))
 _MARKED = 12
 """About how many layers of a deep model carry a marker."""
 
 
-def formula(name: str, normalize: Normalize) -> str:
+def formula(name: str, normalize: Normalize, room: int = 1000) -> str:
     """Return what a curve is, for its axis.
 
     Args:
         name: of the similarity index.
         normalize: see `Result.curve`.
+        room: characters on a line.
     """
     raw = f"{name}($l$, last)"
-    between = "\n" if len(name) > _SHORT else " "
-    return {
-        "first-last": f"$s(l)$ = {raw}{between}/ {name}(first, last)",
-        "min-max": f"{raw},{between}least 0 to greatest 1",
-        "none": raw,
+    parts = {
+        "first-last": (f"$s(l)$ = {raw}", f"/ {name}(first, last)"),
+        "min-max": (f"{raw},", "least 0 to greatest 1"),
+        "none": (raw,),
     }[normalize]
+    whole = " ".join(parts)
+    return whole if len(whole.replace("$", "")) <= room else "\n".join(parts)
 
 
 def curves(
@@ -70,6 +64,8 @@ def curves(
     normalize: Normalize = "first-last",
     tokens: str | None = None,
     index: str = "cka",
+    band: Bands = "both",
+    x: Axis = "depth",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the similarity of each layer to the last over relative depth, one line per model.
@@ -78,42 +74,51 @@ def curves(
     would lie in the grey with 95 %, whichever of the models; it is left out where it is too thin to see. A group
     of trainings is drawn as the mean over them, in an outlined band of one standard deviation to either side, with
     a thin line for each. A curve whose values mean little because it divides by a number not clearly above 0 is
-    dashed, and does not stretch the axis. Notes say what of this there is, and below a new figure a caption says
-    what it rests on.
+    dashed, and does not stretch the axis. A caption below a new figure says what there is of this and what it
+    rests on; above given axes stands what there is.
 
     Args:
         result: what was measured.
-        models: the models and groups to draw; if none are named all that have the readout, groups in the place of
-            their trainings.
+        models: the models and groups to draw, which may be `Model`s with labels and colours, of other results
+            too; if none are named all that have the readout, groups in the place of their trainings.
         normalize: `first-last`, `min-max` or `none`; see `Result.curve`.
         tokens: readout; the first of the run if none is named.
         index: one of the similarity indices of the result.
+        band: `both`, `pointwise`, `simultaneous` or `none`.
+        x: `depth`, relative, or `block`, the number of the layer.
         ax: where to draw; a new figure of one column's width if not given.
 
     Raises:
         ResultError: no such model, readout, index or normalisation.
     """
-    names = checked_names(result, models, tokens)
-    drawn = _curves(result, names, normalize, tokens, index)
+    lines = cast(result, models, tokens)
+    label = captions.same_everywhere(lines, index, tokens)
+    drawn = [
+        curve_of(line, partial(line.result.curve, normalize=normalize, tokens=tokens, index=index))
+        .within(band)
+        .along(x)
+        for line in lines
+    ]
     estimates = [curve.each for curve in drawn]
-    with paper():
-        shown = new_figure(COLUMN, HEIGHT).subplots() if ax is None else ax
-        chance = _chance(result, names, tokens, index) if normalize == "none" else None
-        lines, grey = draw_curves(
-            shown, drawn, palette(result, names), limits(drawn, normalize), chance
-        )
-        shown.set_ylabel(formula(captions.named(result, index), normalize))
-        EndLabels(shown, lines, labels(names, estimates, 18))
-        remarks = [
-            captions.outlined(estimates),
-            grey,
-            captions.unresolved(result, index, estimates),
-        ]
-        if any(remarks):
-            note(shown, "\n".join(filter(None, remarks)))
-        if ax is None:
-            captions.write(shown, [captions.of_similarity(result, index, drawn)])
-    return shown
+    nulls = (
+        line.result.null(model, tokens=tokens, index=index)
+        for line in lines
+        for model in line.trainings
+    )
+
+    def draw(ax: Axes) -> None:
+        if normalize == "first-last":
+            ax.axhline(1.0, color=GREY, linewidth=0.6, zorder=0.6)
+        chance = Chance.around(nulls, x) if normalize == "none" else None
+        artists, grey = draw_curves(ax, lines, drawn, limits(drawn, normalize), chance, x)
+        room = letters_in(ax, upright=True)
+        ax.set_ylabel(formula(label.partition(" (")[0], normalize, room))
+        names = EndLabels(ax, artists, labels(lines, estimates))
+        marks = [captions.outlined(estimates), grey, captions.unresolved(lines, index, estimates)]
+        rests = captions.of_similarity(lines, index, drawn)
+        tell(ax, [*rests, *marks], names, lines, above="\n".join(filter(None, marks)))
+
+    return on(draw, ax)
 
 
 def compare(
@@ -138,24 +143,13 @@ def compare(
     Raises:
         ResultError: no such model, readout, index or normalisation.
     """
-    names = checked_names(result, models, tokens)
-    shown: list[Normalize] = ["none"] if normalize == "none" else ["none", normalize]
-    looks, grey = palette(result, names), ""
-    with paper():
-        figure = new_figure(PAGE if len(shown) == 2 else ALONE, HEIGHT)
-        for ax, kind in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            drawn = _curves(result, names, kind, tokens, index)
-            chance = _chance(result, names, tokens, index) if kind == "none" else None
-            lines, said = draw_curves(ax, drawn, looks, limits(drawn, kind), chance)
-            ax.set_ylabel(formula(captions.named(result, index), kind))
-            grey = grey or said
-        estimates = [curve.each for curve in drawn]
-        # Both panels show the same lines: their names stand at the right of the last.
-        EndLabels(ax, lines, labels(names, estimates, 24))
-        rests = captions.of_similarity(result, index, drawn)
-        marks = captions.joined(captions.outlined(estimates), grey)
-        captions.write(ax, [rests, marks, captions.unresolved(result, index, estimates)])
-    return figure
+    shown: list[Normalize] = ["none", *([] if normalize == "none" else [normalize])]
+
+    def panel(kind: Normalize, ax: Axes) -> Axes:
+        return curves(result, models=models, normalize=kind, tokens=tokens, index=index, ax=ax)
+
+    draws = [partial(panel, kind) for kind in shown]
+    return grid(draws, PAGE if len(draws) == 2 else ALONE, square=[False] * len(draws))
 
 
 def contrast(
@@ -166,6 +160,8 @@ def contrast(
     normalize: Normalize = "none",
     tokens: str | None = None,
     index: str = "cka",
+    band: Bands = "both",
+    x: Axis = "depth",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the curve of `model` minus that of `other` over relative depth with its 95 % bands.
@@ -180,88 +176,97 @@ def contrast(
         normalize: `none`, `min-max` or `first-last`; see `Result.curve`.
         tokens: readout; the first of the run if none is named.
         index: one of the similarity indices of the result.
+        band: `both`, `pointwise`, `simultaneous` or `none`.
+        x: `depth`, relative, or `block`, the number of the layer, of models with as many layers.
         ax: where to draw; a new figure of one column's width if not given.
 
     Raises:
         ResultError: no such model, readout, index or normalisation.
     """
+    if (
+        x == "block"
+        and len({len(result.rows(result.trainings(each)[0])) for each in (model, other)}) > 1
+    ):
+        raise ResultError(
+            f"{model} and {other} have different numbers of layers: draw their contrast with x=depth"
+        )
     ask = partial(result.contrast, model, other, normalize=normalize, tokens=tokens, index=index)
     difference = Curve(ask())
     if difference.each.over == "images":
         difference = Curve(difference.each, ask(band="simultaneous"))
-    with paper():
-        shown = new_figure(COLUMN, HEIGHT).subplots() if ax is None else ax
-        shown.axhline(0.0, color=GREY, linewidth=0.6)
-        draw_curve(shown, difference, series(0), 0, 1)
-        first, second = shortened([model, other], 24)
-        depth_axis(shown)
+    difference = difference.within(band).along(x)
+    line = lines_of(result, [model if isinstance(model, Model) else Model(model)])[0]
+    first, second = shortened([label_of(model), label_of(other)], 24)
+    over = ""
+    if difference.each.over == "trainings":
+        over = f"; outlined: 95 % over {difference.each.trainings} trainings"
+
+    def draw(ax: Axes) -> None:
+        ax.axhline(0.0, color=GREY, linewidth=0.6)
+        draw_curve(ax, difference, series(0) | getattr(model, "look", {}), 0, 1)
+        depth_axis(ax, x)
         what = formula(captions.named(result, index), normalize).partition(" =")[0]
-        shown.set_ylabel(f"Difference in {what}")
-        over = ""
-        if difference.each.over == "trainings":
-            over = f"; outlined: 95 % over {difference.each.trainings} trainings"
-        note(shown, f"{first} minus {second}{over}")
-        if ax is None:
-            captions.write(shown, [captions.of_similarity(result, index, [difference])])
-    return shown
+        ax.set_ylabel(f"Difference in {what}")
+        note(ax, f"{first} minus {second}{over}")
+        tell(ax, captions.of_similarity([line], index, [difference]))
 
-
-def _curves(
-    result: Result, names: Sequence[str], normalize: Normalize, tokens: str | None, index: str
-) -> list[Curve]:
-    ask = partial(result.curve, normalize=normalize, tokens=tokens, index=index)
-    return [curve_of(result, name, ask) for name in names]
-
-
-def _chance(result: Result, names: Sequence[str], tokens: str | None, index: str) -> Chance | None:
-    """Return chance of the similarity to the last layer, around all models and trainings."""
-    models = [model for name in names for model in result.trainings(name)]
-    return Chance.around(result.null(model, tokens=tokens, index=index) for model in models)
+    return on(draw, ax)
 
 
 def draw_curves(
     ax: Axes,
+    lines: Sequence[Line],
     drawn: Sequence[Curve],
-    looks: Sequence[dict[str, Any]],
     span: tuple[float, float],
     chance: Chance | None,
+    x: Axis = "depth",
 ) -> tuple[list[Line2D], str]:
     """Draw curves over relative depth, and where chance is, and return the lines and what to say of chance.
 
     Args:
         ax: where to draw.
+        lines: whose curves they are.
         drawn: the curves.
-        looks: colour and marker of each.
         span: limits of the vertical axis, which chance may widen.
         chance: behind them, if anything is known of it.
+        x: what they are over.
     """
-    lines = [
-        draw_curve(ax, curve, look, number, len(drawn))
-        for number, (curve, look) in enumerate(zip(drawn, looks, strict=True))
+    artists = [
+        draw_curve(ax, curve, line.look, number, len(drawn))
+        for number, (curve, line) in enumerate(zip(drawn, lines, strict=True))
     ]
     low, high = span
-    ax.set_ylim(min(low, chance.lower.min()) if chance else low, high)
-    depth_axis(ax)
-    return lines, chance.draw(ax) if chance else ""
+    shown = chance is not None and chance.upper.max() >= low
+    ax.set_ylim(min(low, chance.lower.min()) if chance and shown else low, high)
+    depth_axis(ax, x)
+    return artists, chance.draw(ax) if chance else ""
 
 
-def depth_axis(ax: Axes) -> None:
-    """Make the horizontal axis relative depth."""
+def depth_axis(ax: Axes, x: Axis = "depth") -> None:
+    """Make the horizontal axis relative depth, or the number of the layer."""
+    ax.spines[["top", "right"]].set_visible(False)
+    if x == "block":
+        ax.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
+        ax.set_xlabel(BLOCK)
+        return
     ax.set_xlim(-0.02, 1.02)
     ax.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "0.25", "0.5", "0.75", "1"])
-    ax.set_xlabel(DEPTH)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_xlabel(
+        DEPTH if len(DEPTH) <= letters_in(ax, upright=False) else DEPTH.partition(" (")[0]
+    )
 
 
 def draw_curve(ax: Axes, curve: Curve, look: dict[str, Any], number: int, of: int) -> Line2D:
     """Draw curve `number` of so many with its bands and thin lines."""
     draw_thin(ax, curve.thin, look)
     if curve.whole is not None:
-        draw_band(ax, curve.whole, look["color"], of)
-    return draw_line(ax, curve.each, look, number, of)
+        draw_band(ax, curve.whole, look["color"], of, under=curve.inner)
+    return draw_line(ax, curve.each, look, number, of, band=curve.inner)
 
 
-def draw_line(ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: int) -> Line2D:
+def draw_line(
+    ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: int, *, band: bool = True
+) -> Line2D:
     """Draw line `number` of so many with its band, dashed if it is unresolved.
 
     The band is filled where it is over images, and outlined where it is over trainings: of a mean over trainings
@@ -277,7 +282,8 @@ def draw_line(ax: Axes, curve: Estimate, look: dict[str, Any], number: int, of: 
         zorder=3,
         **look,
     )
-    draw_band(ax, with_spread(curve), line.get_color(), of)
+    if band:
+        draw_band(ax, with_spread(curve), line.get_color(), of)
     return line
 
 
@@ -292,23 +298,29 @@ def limits(drawn: Sequence[Curve], normalize: Normalize = "none") -> tuple[float
     resolved = [part for curve in drawn for part in _parts(curve) if part.resolved]
     shown = [part.values for part in resolved or [curve.each for curve in drawn]]
     shown += [bound for part in resolved for bound in (part.lower, part.upper)]
-    # Raw similarity keeps its whole scale, whatever part of it the curves use.
-    everything = np.concatenate([*shown, [1.0] if normalize == "first-last" else [0.0, 1.0]])
+    everything = np.concatenate([*shown, [0.0, 1.0] if normalize == "min-max" else [1.0]])
     defined = everything[np.isfinite(everything)]
     low, high = float(defined.min()), float(defined.max())
+    if normalize == "none":
+        # From 0, unless much of the panel were empty.
+        low = min(low, 0.0) if low < 0.3 else np.floor(10 * low) / 10
     margin = 0.04 * (high - low) or 0.5
     return low - margin, high + margin
 
 
 def _parts(curve: Curve) -> list[Estimate]:
     """Return all that is drawn of a curve, with the ends of its bands; thin lines have none."""
-    thin = [replace(each, lower=each.values, upper=each.values) for each in curve.thin]
-    return [with_spread(curve.each), *([] if curve.whole is None else [curve.whole]), *thin]
+    bare = [curve.each] if not curve.inner else []
+    thin = [replace(each, lower=each.values, upper=each.values) for each in (*curve.thin, *bare)]
+    inner = [with_spread(curve.each)] if curve.inner else []
+    return [*inner, *([] if curve.whole is None else [curve.whole]), *thin]
 
 
-def labels(names: Sequence[str], drawn: Sequence[Estimate], limit: int) -> list[str]:
+def labels(lines: Sequence[Line], drawn: Sequence[Estimate]) -> list[str]:
     """Return the names of lines, and of which there is nothing to see."""
     return [
         name if np.isfinite(curve.values).any() else f"{name} (undefined)"
-        for name, curve in zip(shortened(names, limit), drawn, strict=True)
+        for name, curve in zip(
+            shortened([line.label for line in lines], _LONGEST), drawn, strict=True
+        )
     ]

@@ -5,14 +5,84 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..errors import ResultError, known_names
 from ..results.result import Result
 from . import captions
-from .bands import Chance, curve_of
+from .bands import Axis, Bands, Chance, curve_of
 from .labels import EndLabels
-from .lines import HEIGHT, draw_curves, labels, limits
-from .style import COLUMN, PAGE, NothingToDraw, checked_names, new_figure, palette, paper
+from .layout import grid, on, tell
+from .lines import draw_curves, labels, limits
+from .models import cast
+from .style import COLUMN, PAGE, NothingToDraw
+
+_ABSENT = "no references in this result: analyse again with --against labels"
+
+
+def reference(
+    result: Result,
+    name: str,
+    *,
+    models: Sequence[str] | None = None,
+    tokens: str | None = None,
+    index: str = "cka",
+    band: Bands = "both",
+    x: Axis = "depth",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the similarity of each layer to a reference over relative depth.
+
+    With the labels it says at which depth class information arises. Lines, bands and the grey of chance are those
+    of raw curves in `curves`.
+
+    Args:
+        result: what was measured.
+        name: of the reference, such as `labels`.
+        models: the models and groups to draw; see `curves`.
+        tokens: readout; the first of the run if none is named.
+        index: one of the similarity indices of the result.
+        band: `both`, `pointwise`, `simultaneous` or `none`.
+        x: `depth`, relative, or `block`, the number of the layer.
+        ax: where to draw; a new figure of one column's width if not given.
+
+    Raises:
+        ResultError: no such model, readout, index or reference.
+    """
+    lines = cast(result, models, tokens)
+    label = captions.same_everywhere(lines, index, tokens)
+    for line in lines:
+        if not line.result.references:
+            raise NothingToDraw(_ABSENT)
+        if name not in line.result.references:
+            known = known_names(name, line.result.references)
+            raise ResultError(f"no reference {name!r} in this result: {known}")
+    drawn = [
+        curve_of(line, partial(line.result.against, reference=name, tokens=tokens, index=index))
+        .within(band)
+        .along(x)
+        for line in lines
+    ]
+    estimates = [curve.each for curve in drawn]
+
+    def draw(ax: Axes) -> None:
+        chance = Chance.around(
+            (
+                line.result.null(model, name, tokens=tokens, index=index)
+                for line in lines
+                for model in line.trainings
+            ),
+            x,
+        )
+        artists, grey = draw_curves(ax, lines, drawn, limits(drawn), chance, x)
+        ax.set_ylabel(f"{label.partition(' (')[0]}($l$, {name})")
+        names = EndLabels(ax, artists, labels(lines, estimates))
+        marks = [captions.outlined(estimates), grey]
+        rests = captions.of_similarity(lines, index, drawn)
+        tell(ax, [*rests, *marks], names, lines, above="\n".join(filter(None, marks)))
+
+    return on(draw, ax)
 
 
 def against(
@@ -22,10 +92,7 @@ def against(
     tokens: str | None = None,
     index: str = "cka",
 ) -> Figure:
-    """Draw the similarity of each layer to the references over relative depth, a panel for each of them.
-
-    With the labels it says at which depth class information arises. Lines, bands and the grey of chance are those
-    of raw curves in `curves`.
+    """Draw the similarity of each layer to the references, a panel for each; see `reference`.
 
     Args:
         result: what was measured.
@@ -37,36 +104,10 @@ def against(
         ResultError: no such model, readout or index; no references in this result.
     """
     if not result.references:
-        raise NothingToDraw("no references in this result: analyse again with --against labels")
-    names = checked_names(result, models, tokens)
-    columns = min(2, len(result.references))
-    rows = -(-len(result.references) // columns)
-    looks, remarks = palette(result, names), dict[str, None]()
-    with paper():
-        figure = new_figure(PAGE if columns == 2 else COLUMN, HEIGHT * rows)
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for ax in axes[len(result.references) :]:
-            ax.set_axis_off()
-        for place, (ax, reference) in enumerate(zip(axes, result.references, strict=False)):
-            ask = partial(result.against, reference=reference, tokens=tokens, index=index)
-            drawn = [curve_of(result, name, ask) for name in names]
-            chance = _chance(result, names, reference, tokens, index)
-            lines, grey = draw_curves(ax, drawn, looks, limits(drawn), chance)
-            ax.set_ylabel(f"{captions.named(result, index)}($l$, {reference})")
-            estimates = [curve.each for curve in drawn]
-            remarks |= dict.fromkeys([captions.outlined(estimates), grey])
-            if place % columns == columns - 1 or reference == result.references[-1]:
-                EndLabels(ax, lines, labels(names, estimates, 18))
-        rests = captions.of_similarity(result, index, drawn)
-        captions.write(axes[0], [rests, captions.joined(*remarks)])
-    return figure
+        raise NothingToDraw(_ABSENT)
 
+    def panel(name: str, ax: Axes) -> Axes:
+        return reference(result, name, models=models, tokens=tokens, index=index, ax=ax)
 
-def _chance(
-    result: Result, names: Sequence[str], reference: str, tokens: str | None, index: str
-) -> Chance | None:
-    return Chance.around(
-        result.null(model, reference, tokens=tokens, index=index)
-        for name in names
-        for model in result.trainings(name)
-    )
+    draws = [partial(panel, name) for name in result.references]
+    return grid(draws, PAGE if len(draws) > 1 else COLUMN, square=[False] * len(draws))

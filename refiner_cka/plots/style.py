@@ -1,35 +1,37 @@
-"""How figures look: sizes, fonts and colours for print, and saving them; no global setting is touched."""
+"""How figures look: sizes, fonts and colours for print; no global setting is touched."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-import json
+import functools
+import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
+from cycler import cycler
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..errors import ResultError
-from ..results.atomic import write_whole
-from ..results.result import Result
+from ..errors import ResultError, known_names, one_line
+from ..grammar import literal
 
 COLUMN, PAGE = 3.25, 6.75
 """Widths of a figure in inches: one column of a two-column paper, and the whole page."""
 
-SMALL = 7.0
-"""Points, of the smallest text in a figure."""
+STYLES = {"column": (COLUMN, 8.0), "text": (PAGE, 8.0), "talk": (10.0, 18.0)}
+"""Style -> width of a figure in inches, and size of its text in points."""
 
-PER_INCH = 19.5
-"""Characters of the smallest text in an inch, on average."""
+PER_EM = 1.9
+"""Characters to the size of the text, on average."""
 
 GREY = "0.35"
-"""Notes, and the zero line."""
+"""Notes, and the lines at 0 and 1."""
 
 COLOURS = (
     "#4f24c3",
@@ -48,101 +50,208 @@ al. 2009), and the first four far apart in lightness for grey print. Markers tel
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*")
 
-SEQUENTIAL = ("viridis_r", "magma_r", "cividis_r")
-"""Colour maps for the states of one training, light to dark; one for each training in a figure."""
+FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")
+"""Sans fonts of papers, the first that is there; the last comes with matplotlib and has every sign."""
 
-STATES = 3
-"""So many states of one training are drawn as its trajectory."""
+_REFUSED = ("backend", "interactive", "savefig.directory", "text.usetex", "toolbar")
+"""Settings that are none of a figure's look, or, as LaTeX, take names for programs."""
 
 
 class NothingToDraw(ResultError):
     """A result holds nothing that a plot shows."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What figures are drawn with.
+
+    Attributes:
+        settings: of matplotlib.
+        width: of a figure in inches; `None` leaves each its own.
+        height: the same, where it was asked for.
+    """
+
+    settings: Any
+    width: float | None = None
+    height: float | None = None
+
+
+_look: ContextVar[Look | None] = ContextVar("look", default=None)
+
+
+@contextlib.contextmanager
+def styled(
+    style: str | Path | None = None, settings: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Draw what is drawn inside the block in a style, and nothing else.
+
+    Args:
+        style: `column` (3.25 in and 8 pt), `text` (6.75 in), `talk`, or a file of matplotlib's settings
+            (`.mplstyle`), of which nothing is executed; `None` leaves every figure its own width.
+        settings: of matplotlib, over those of the style; text is read as in such a file.
+
+    Raises:
+        ResultError: no such style, setting or value.
+    """
+    own = _of_file(style) if style is not None and str(style) not in STYLES else {}
+    own |= _checked((settings or {}).items(), "")
+    width: float | None
+    width, points = STYLES.get(str(style), STYLES["column"])
+    if "font.sans-serif" in own:
+        own = {"font.family": own["font.sans-serif"], **own}
+    height = None
+    if style is None:
+        width = None
+    if "figure.figsize" in own:
+        width, height = own["figure.figsize"]
+    look = Look(_base(own.get("font.size", points)) | own, width, height)
+    token = _look.set(look)
+    try:
+        with paper():
+            yield
+    finally:
+        _look.reset(token)
+
+
 @contextlib.contextmanager
 def paper() -> Iterator[None]:
     """Apply the style to what is drawn inside the block, and to nothing else."""
-    with mpl.rc_context(
-        {
-            "font.size": SMALL + 1,
-            "axes.labelsize": SMALL + 1,
-            "axes.titlesize": SMALL,
-            "axes.linewidth": 0.6,
-            "xtick.labelsize": SMALL,
-            "ytick.labelsize": SMALL,
-            "xtick.major.width": 0.6,
-            "ytick.major.width": 0.6,
-            "xtick.major.size": 2.5,
-            "ytick.major.size": 2.5,
-            "lines.linewidth": 1.2,
-            "lines.markersize": 3.2,
-            "hatch.linewidth": 0.5,
-            "figure.constrained_layout.w_pad": 0.03,
-            "figure.constrained_layout.h_pad": 0.03,
-            # TrueType: text in the PDF stays text, which publishers ask for.
-            "pdf.fonttype": 42,
-        }
-    ):
+    with mpl.rc_context(current().settings):
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
+def current() -> Look:
+    """Return what figures are drawn with here."""
+    return _look.get() or Look(_base(STYLES["column"][1]))
+
+
+def small() -> float:
+    """Return the size of the smallest text in points."""
+    return float(current().settings["xtick.labelsize"])
+
+
+@functools.cache
+def _base(points: float) -> dict[str, Any]:
+    """Return the settings for text of a size in points."""
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    scale, little = points / 8.0, points * 7 / 8
+    return {
+        "font.size": points,
+        # By name, so that a figure that is saved elsewhere keeps its font.
+        "font.family": [font for font in FONTS if font in there],
+        "axes.labelsize": points,
+        "axes.titlesize": little,
+        "axes.linewidth": 0.6 * scale,
+        "axes.prop_cycle": cycler(color=COLOURS),
+        "xtick.labelsize": little,
+        "ytick.labelsize": little,
+        "xtick.major.width": 0.6 * scale,
+        "ytick.major.width": 0.6 * scale,
+        "xtick.major.size": 2.5 * scale,
+        "ytick.major.size": 2.5 * scale,
+        "lines.linewidth": 1.2 * scale,
+        "lines.markersize": 3.2 * scale,
+        "hatch.linewidth": 0.5 * scale,
+        "image.cmap": "magma",
+        "figure.constrained_layout.w_pad": 0.03,
+        "figure.constrained_layout.h_pad": 0.03,
+        "savefig.dpi": 300,
+        # Text stays text, which publishers ask for: TrueType in PDF, and letters in SVG.
+        "pdf.fonttype": 42,
+        "ps.fonttype": 42,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "refiner-cka",
+    }
+
+
+def _of_file(style: str | Path) -> dict[str, Any]:
+    """Return the settings of a style file, each line of which is `name: value`."""
+    path = Path(style).expanduser()
+    if path.suffix != ".mplstyle":
+        names = [*STYLES, "a file that ends in .mplstyle"]
+        raise ResultError(f"no style {str(style)!r}: {known_names(str(style), names)}")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"cannot read the style {path}: {one_line(error)}") from error
+    # A comment begins at a # outside quotes.
+    written = [re.sub(r"""^((?:[^#"']|"[^"]*"|'[^']*')*)#.*""", r"\1", line) for line in lines]
+    pairs = [line.partition(":")[::2] for line in written if line.strip()]
+    return _checked(pairs, f" of {path}")
+
+
+def _checked(pairs: Iterable[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """Return settings as matplotlib understands them."""
+    found: dict[str, Any] = {}
+    for name, value in ((name.strip(), value) for name, value in pairs):
+        if name not in mpl.rcParamsDefault:
+            known = known_names(name, sorted(mpl.rcParamsDefault))
+            raise ResultError(f"matplotlib has no setting {name!r}{where}: {known}")
+        if name in _REFUSED or "preamble" in name:
+            raise ResultError(f"the setting {name}{where} is none of a figure's look: leave it out")
+        try:
+            found[name] = _setting(name, value.strip() if isinstance(value, str) else value)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ResultError(f"the setting {name}{where}: {one_line(error)}") from error
+    return found
+
+
+def _setting(name: str, value: Any) -> Any:
+    """Return the value of one setting; colours of a cycle are read here, matplotlib would evaluate them."""
+    if name == "axes.prop_cycle" and isinstance(value, str):
+        listed = re.fullmatch(
+            r"cycler\(\s*(?:'color'|\"color\"|color)\s*[,=]\s*(.*)\)", value, re.DOTALL
+        )
+        colours = literal(listed[1]) if listed else value.split(",")
+        colours = [colours] if isinstance(colours, str) else colours
+        return cycler(color=[mpl.colors.to_hex(str(colour).strip()) for colour in colours])
+    if name == "image.cmap" and value not in mpl.colormaps:
+        raise ValueError(f"no colours {value!r}: {known_names(str(value), list(mpl.colormaps))}")
+    (validated,) = mpl.RcParams({name: value}).values()
+    if name.endswith("size") and name != "figure.figsize" and isinstance(validated, str):
+        raise ValueError("give a number of points")
+    return validated
+
+
+class PaperFigure(Figure):
+    """A figure that is drawn and saved with the settings it was made with, wherever that is.
+
+    Attributes:
+        told: what its panels say of themselves while it is put together.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.told: dict[Axes, Any] = {}
+        self._settings = current().settings
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it."""
+        with mpl.rc_context(self._settings):
+            super().draw(renderer)
+
+    def get_tightbbox(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the box around all that is drawn; how many ticks there are depends on the settings."""
+        with mpl.rc_context(self._settings):
+            return super().get_tightbbox(*args, **kwargs)
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Save it; for the arguments see `matplotlib.figure.Figure.savefig`."""
+        with mpl.rc_context(self._settings):
+            super().savefig(*args, **kwargs)
+
+
+def new_figure(width: float, height: float) -> PaperFigure:
     """Return an empty figure in inches that pyplot knows nothing of, so nobody has to close it."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return PaperFigure(figsize=(width, height), layout="constrained")
 
 
 def series(number: int) -> dict[str, Any]:
     """Return colour and marker of line `number`; beyond ten, other pairs of the two."""
-    shift = number // len(COLOURS)
+    colours = current().settings["axes.prop_cycle"].by_key().get("color", COLOURS)
+    shift = number // len(colours)
     marker = MARKERS[(number + shift) % len(MARKERS)]
-    return {"color": COLOURS[number % len(COLOURS)], "marker": marker}
-
-
-def palette(result: Result, models: Sequence[str]) -> list[dict[str, Any]]:
-    """Return colour and marker of the line of each model or group, the same in all figures of a result.
-
-    Three or more states of one network along one training share a marker and go from light to dark, the earliest
-    first. The trainings of a group have its colour and markers of their own. All others get a colour and a marker.
-
-    Args:
-        result: whose provenance says which models are states of one training, and which form groups.
-        models: a model or group for each line; one that comes again has the same colour and another marker,
-            hollow.
-    """
-    looks = {name: series(number) for number, name in enumerate(entries(result, result.models))}
-    for group, trainings in result.groups.items():
-        start = MARKERS.index(looks[group]["marker"])
-        for number, model in enumerate(trainings, start + 1):
-            looks[model] = looks[group] | {"marker": MARKERS[number % len(MARKERS)]}
-    for family, states in enumerate(_trajectories(result)):
-        shades = mpl.colormaps[SEQUENTIAL[family % len(SEQUENTIAL)]]
-        for share, model in zip(np.linspace(0.1, 1.0, len(states)), states, strict=True):
-            looks[model] = {"color": shades(share), "marker": MARKERS[family % len(MARKERS)]}
-    found = [looks[model] for model in models]
-    for number, model in enumerate(models):
-        if model in models[:number]:
-            following = MARKERS[(MARKERS.index(looks[model]["marker"]) + 1) % len(MARKERS)]
-            found[number] = looks[model] | {"marker": following, "markerfacecolor": "white"}
-    return found
-
-
-def _trajectories(result: Result) -> list[list[str]]:
-    """Return the models that are states of one training, earliest first, for each training with enough of them."""
-    moments = result.provenance.get("training", {})
-    trainings: dict[str, dict[str, tuple[int, ...]]] = {}
-    for model in result.provenance.get("models", []):
-        if moment := moments.get(model["name"]):
-            # What two states of one network have in common.
-            network = [
-                model.get("origin", {}).get(name) for name in ("model", "arguments", "image_size")
-            ]
-            training = json.dumps([moment["run"], *network], sort_keys=True)
-            trainings.setdefault(training, {})[model["name"]] = tuple(moment["time"])
-    return [
-        sorted(times, key=times.__getitem__)
-        for times in trainings.values()
-        if len(set(times.values())) >= STATES
-    ]
+    return {"color": colours[number % len(colours)], "marker": marker}
 
 
 def note(ax: Axes, text: str) -> None:
@@ -150,12 +259,13 @@ def note(ax: Axes, text: str) -> None:
     figure = ax.get_figure(root=True)
     assert figure is not None
     lines = wrapped(text.splitlines(), ax.get_window_extent().width / figure.dpi)
-    ax.set_title(lines, loc="left", fontsize=SMALL, color=GREY, parse_math=False)
+    ax.set_title(lines, loc="left", fontsize=small(), color=GREY, parse_math=False)
 
 
 def wrapped(parts: Iterable[str], width: float) -> str:
     """Return small text in lines of at most so many inches, each part on lines of its own."""
-    return "\n".join(line for part in parts for line in textwrap.wrap(part, int(width * PER_INCH)))
+    most = max(12, int(width * 72 / small() * PER_EM))
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, most))
 
 
 def shortened(names: Sequence[str], limit: int) -> list[str]:
@@ -169,60 +279,18 @@ def shortened(names: Sequence[str], limit: int) -> list[str]:
     return short if len(set(short)) == len(set(names)) else shortened(names, limit + 4)
 
 
+def letters_in(ax: Axes, *, upright: bool) -> int:
+    """Return how many characters of a label go along an axis, at least a few: the vertical one if `upright`.
+
+    The width of axes is known before they are laid out to within the room that labels take.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    box = ax.get_window_extent()
+    size = float(current().settings["axes.labelsize"])
+    return max(8, int((box.height if upright else box.width) / figure.dpi * 72 / (0.52 * size)))
+
+
 def plural(count: int, noun: str) -> str:
     """Return a count and its noun, `1 image`, `2,000 images`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def save_figure(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
-    """Write a figure as `stem.pdf` and `stem.png`, each whole or not at all; equal figures, equal bytes.
-
-    Raises:
-        ResultFileError: a file cannot be written.
-    """
-    # Without dates, versions of matplotlib or anything else that changes from run to run.
-    changing = {"pdf": ("Creator", "Producer", "CreationDate"), "png": ("Software",)}
-    for kind, names in changing.items():
-        buffer = io.BytesIO()
-        with paper():
-            figure.savefig(buffer, format=kind, dpi=300, metadata=dict.fromkeys(names))
-        write_whole(f"{stem}.{kind}", buffer.getvalue())
-    return Path(f"{stem}.pdf"), Path(f"{stem}.png")
-
-
-def entries(result: Result, models: Sequence[str]) -> list[str]:
-    """Return the models with each group in the place of its trainings."""
-    group_of = {each: group for group in result.groups for each in result.trainings(group)}
-    return list(dict.fromkeys(group_of.get(model, model) for model in models))
-
-
-def checked_names(result: Result, models: Sequence[str] | None, tokens: str | None) -> list[str]:
-    """Return the models and groups to draw: those named, or all, groups in the place of their trainings.
-
-    Raises:
-        ResultError: none named; a name or readout that the result does not hold.
-    """
-    if models is None:
-        return entries(result, checked_models(result, None, tokens))
-    checked_models(result, [each for name in models for each in result.trainings(name)], tokens)
-    return list(dict.fromkeys(models))
-
-
-def checked_models(result: Result, models: Sequence[str] | None, tokens: str | None) -> list[str]:
-    """Return the models to draw: those named, or all that have the readout, the first of the run by default.
-
-    Raises:
-        ResultError: none named; a model or readout that the result does not hold.
-    """
-    if models is None:
-        rows = result.rows(tokens=tokens or result.tokens[0])
-        return list(dict.fromkeys(result.layers[row].model for row in rows))
-    if not models:
-        raise ResultError("no model to draw: name at least one of " + ", ".join(result.models))
-    for model in models:
-        if model in result.references:
-            raise ResultError(
-                f"{model!r} is no model but a reference: draw it with the plot against"
-            )
-        result.rows(model, tokens=tokens)
-    return list(dict.fromkeys(models))

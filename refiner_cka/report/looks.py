@@ -9,9 +9,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import colors
 
-from ..plots.style import checked_names as checked_names
-from ..plots.style import entries as entries
-from ..plots.style import palette
+from ..plots.models import checked_names as checked_names
+from ..plots.models import entries as entries
+from ..plots.models import palette
 from ..results.result import Result
 from ..sums import Array
 

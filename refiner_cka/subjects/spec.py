@@ -7,9 +7,7 @@ matches one, is the FILE.
 
 from __future__ import annotations
 
-import ast
 import glob
-import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import grammar
 from ..errors import CheckpointError, ModelError
 
 Size = tuple[int, int]
 """(height, width) of images in pixels."""
 
-_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
 # Keys of the tool, not of the model: how its tokens lie.
 _TOKENS = ("layout", "prefix_tokens")
 # Keys of the tool that name something: whatever is written is text.
@@ -63,7 +61,7 @@ def parse(text: str) -> list[Spec]:
         ModelError: no name, or an option given twice.
         CheckpointError: a glob that matches no file.
     """
-    head, *options = _OPTION.split(text.strip())
+    head, *options = grammar.split(text)
     name, has_weights, weights = head.partition("=")
     name = name.strip()
     if not name:
@@ -103,17 +101,12 @@ def told_apart(files: Sequence[Path]) -> list[str]:
     """
     if len(files) == 1:
         return [stem(files[0])]
-    short = _differing([(*file.parent.parts, stem(file)) for file in files])
-    return short if len(set(short)) == len(files) else _differing([file.parts for file in files])
-
-
-def _differing(paths: Sequence[tuple[str, ...]]) -> list[str]:
-    if len({len(path) for path in paths}) > 1:
-        folders = zip(*(path[:-1] for path in paths), strict=False)
-        shared = len(list(itertools.takewhile(lambda parts: len(set(parts)) == 1, folders)))
-        return ["/".join(path[shared:]) for path in paths]
-    kept = [place for place, parts in enumerate(zip(*paths, strict=True)) if len(set(parts)) > 1]
-    return ["/".join(path[place] for place in kept) for path in paths]
+    short = grammar.told_apart([(*file.parent.parts, stem(file)) for file in files])
+    return (
+        short
+        if len(set(short)) == len(files)
+        else grammar.told_apart([file.parts for file in files])
+    )
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -150,16 +143,5 @@ def _options(options: list[str], text: str) -> dict[str, Any]:
     for key, _, value in (option.partition("=") for option in options):
         if key in values:
             raise ModelError(f"{key!r} is given twice in --model {text!r}")
-        values[key] = value if key in _NAMES else _literal(value)
+        values[key] = value if key in _NAMES else grammar.literal(value)
     return values
-
-
-def _literal(text: str) -> Any:
-    """Return a Python literal, or the text itself; `true`, `false` and `none` in any case are meant as such."""
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text

@@ -7,7 +7,7 @@ import torch
 from matplotlib.colors import to_rgb
 
 import refiner_cka as rc
-from refiner_cka.plots.style import palette
+from refiner_cka.plots.models import palette
 from tests.cli.running import SMALL, succeed
 
 

@@ -48,31 +48,10 @@ def test_plot_draws_all_figures_or_one(result, tmp_path):
     assert {path.stem for path in (tmp_path / "all").glob("*.pdf")} == {
         stem for stem, _ in rc.plots.figures(result)
     }
-    succeed("plot", "run.h5", "--out", "one", "--only", "heatmap", "--model", "a", "--model", "b")
-    assert [path.name for path in sorted((tmp_path / "one").iterdir())] == [
-        "heatmap.pdf",
-        "heatmap.png",
-    ]
+    succeed("plot", "run.h5", "-o", "one/ab.pdf", "--panel", "heatmap,of=a:b")
+    assert [path.name for path in sorted((tmp_path / "one").iterdir())] == ["ab.pdf"]
     succeed("plot", "run.h5", "--out", "scaled", "--normalize", "min-max")
     assert (tmp_path / "scaled" / "curves.png").read_bytes()[:4] == b"\x89PNG"
-    assert "compare" in refused("plot", "run.h5", "--only", "pie")
-    for option in ("--model", "--tokens", "--index", "--given"):
-        done = command("plot", "run.h5", option, "a")
-        assert done.exit_code == 2
-        assert "goes with --only" in done.stderr
-
-
-def test_plot_takes_an_index_and_a_reference_for_one_figure(result, tmp_path):
-    synthetic_result({"a": 3}, references=["labels"], batches=5).save("against.h5")
-    heatmap = ["plot", "against.h5", "--only", "heatmap", "--model", "a"]
-    drawn = []
-    for given in ([], ["--given", "labels"], ["--given", "labels", "--index", "cka"]):
-        succeed(*heatmap, *given, "--out", "one")
-        drawn.append((tmp_path / "one" / "heatmap.png").read_bytes())
-    assert drawn[0] != drawn[1] == drawn[2]
-    assert "'rsa' was not measured" in refused(*heatmap, "--index", "rsa")
-    refusal = refused("plot", "run.h5", "--only", "smoothing", "--given", "labels")
-    assert refusal == "error: the plot smoothing has no option 'given': leave it out"
 
 
 def test_export_writes_a_table(result, tmp_path):

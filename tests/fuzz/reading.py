@@ -79,7 +79,7 @@ def crafted_result(path):
         more = (
             ("show", path, "--json"),
             ("export", path, f"{folder}/table.csv"),
-            ("plot", path, "--only", "curves", "--out", folder, "--quiet"),
+            ("plot", path, "--panel", "curve", "--out", f"{folder}/curve.pdf", "--quiet"),
         )
         _command(*more[zlib.crc32(path.read_bytes()) % len(more)])
     return shown

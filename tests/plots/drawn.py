@@ -62,6 +62,13 @@ def note_of(ax: Axes) -> str:
     return " ".join(ax.get_title(loc="left").split())
 
 
+def legend_of(figure: Figure) -> list[str]:
+    """The names in a figure's legend, above its panels or in an empty place of their grid."""
+    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+    (legend,) = legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
 def text_boxes(figure: Figure, texts: Sequence[mpl.text.Text]) -> list[Bbox]:
     figure.draw_without_rendering()
     return [text.get_window_extent() for text in texts]

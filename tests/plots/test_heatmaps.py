@@ -10,7 +10,7 @@ import pytest
 
 from refiner_cka import plots
 from refiner_cka.plots.heatmaps import common_path, thinned
-from tests.plots.drawn import LEAVES, RESNET, figure_of, note_of, overlapping
+from tests.plots.drawn import LEAVES, RESNET, caption_of, figure_of, overlapping
 from tests.synthetic import synthetic_result, with_index
 
 
@@ -31,7 +31,12 @@ def test_heatmap_of_all_models_marks_their_borders():
     result = synthetic_result({"vit_s": 12, "resnet50": RESNET})
     ax = plots.heatmap(result)
     assert ax.images[0].get_array().shape == (28, 28)
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["vit_s", "resnet50"]
+    assert [tick.get_text() for tick in ax.get_yticklabels(minor=True)] == ["vit_s", "resnet50"]
+    numbers = [int(tick.get_text()) for tick in ax.get_yticklabels()]
+    assert numbers[0] == 0
+    again = numbers.index(0, 1)
+    assert list(ax.get_yticks()) == [*numbers[:again], *(12 + each for each in numbers[again:])]
+    assert len(numbers) >= 6
     assert [
         line.get_ydata()[0] for line in ax.lines if line.get_xdata()[0] != line.get_xdata()[1]
     ] == [11.5]
@@ -53,7 +58,7 @@ def test_dots_mark_pairs_within_chance(few, shown):
     assert {tuple(dot) for dot in dots.get_offsets()} == {
         (column, row) for row, column in np.argwhere(within)
     }
-    assert "dots: within chance" in note_of(ax)
+    assert "dots: within chance" in caption_of(ax)
     figure_of(ax).draw_without_rendering()
     cell = ax.bbox.height / within.shape[0] / figure_of(ax).dpi * 72
     assert np.sqrt(dots.get_sizes()[0]) < 0.6 * cell
@@ -62,16 +67,16 @@ def test_dots_mark_pairs_within_chance(few, shown):
 def test_no_dots_where_all_pairs_are_above_chance_or_undefined():
     ax = plots.heatmap(synthetic_result(constant=[("vit_s", 3)]), "vit_s")
     assert not ax.collections
-    assert note_of(ax) == "hatched: undefined"
+    assert caption_of(ax).endswith(" hatched: undefined")
 
 
 def test_approximate_chance_is_said_where_it_decides(few):
     def said(fourth):
         rough = replace(few, sums={**few.sums, "similarity/cka/fourth": fourth})
-        return note_of(plots.heatmap(rough, "vit_s"))
+        return caption_of(plots.heatmap(rough, "vit_s"))
 
     fourth = np.zeros_like(few.sums["similarity/cka/fourth"])
-    assert "dots: within chance;" in said(fourth)
+    assert said(fourth).endswith("dots: within chance")
     clear, within = np.argwhere(few.p_values(tokens="all")[:6, :6] >= 0.05)[0], (4, 5)
     for pair, expected in ((clear, True), (within, False)):
         one = fourth.copy()
@@ -79,16 +84,20 @@ def test_approximate_chance_is_said_where_it_decides(few):
         assert ("(approximate)" in said(one)) == expected
 
 
-def test_values_clearly_below_the_scale_are_said(few):
+def test_values_clearly_below_0_have_a_scale_in_two_colours(few):
     least = few.cka("vit_s").min()
     assert least < -0.05
     ax = plots.heatmap(few, "vit_s")
-    assert f"least \N{MINUS SIGN}{-least:.2f}" in note_of(ax)
-    assert ax.images[0].colorbar.extend == "min"
+    assert ax.images[0].get_clim() == (-1.0, 1.0)
+    white = ax.images[0].cmap(ax.images[0].norm(0.0))
+    np.testing.assert_allclose(white[:3], 0.97, atol=0.01)
+    positive = plots.heatmap(few, "vit_s", vmin=0)
+    assert positive.images[0].get_clim() == (0.0, 1.0)
+    assert positive.images[0].colorbar.extend == "min"
     # Unrelated images lie on both sides of 0, which says nothing.
     within = plots.heatmap(synthetic_result({"a": 3}), "a")
     assert within.images[0].colorbar.extend == "neither"
-    assert note_of(within) == ""
+    assert within.images[0].get_clim() == (0.0, 1.0)
 
 
 def test_what_layers_share_beyond_a_reference():
@@ -97,8 +106,7 @@ def test_what_layers_share_beyond_a_reference():
         ax = plots.heatmap(result, *shown, given="pixels")
         expected = result.partial(*shown, given="pixels").values
         np.testing.assert_array_equal(ax.images[0].get_array(), expected)
-        assert note_of(ax).startswith("given pixels")
-        assert ax.images[0].colorbar.ax.get_ylabel() == "Partial CKA"
+        assert ax.images[0].colorbar.ax.get_ylabel() == "Partial CKA given pixels"
         assert not ax.collections
 
 

@@ -8,7 +8,7 @@ import pytest
 import refiner_cka as rc
 from refiner_cka import plots
 from refiner_cka.results.maps import TokenMaps
-from tests.plots.drawn import bands, caption_of, corners
+from tests.plots.drawn import bands, caption_of, corners, legend_of
 from tests.synthetic import ATTENTION, TOKENS, synthetic_result, with_smoothing
 
 
@@ -25,7 +25,7 @@ def test_a_panel_for_each_measure_with_a_line_for_each_model(result):
     shown = panels(plots.smoothing(result))
     assert len(shown) == len(TOKENS)
     for ax, measure in zip(shown, TOKENS, strict=True):
-        assert ax.get_ylabel().startswith(measure.label)
+        assert ax.get_ylabel().replace("\n", " ") == measure.label
         drawn = {tuple(line.get_ydata()) for line in ax.lines}
         assert drawn == {
             tuple(result.smoothing(measure.name, model).values) for model in result.models
@@ -36,8 +36,6 @@ def test_a_panel_for_each_measure_with_a_line_for_each_model(result):
             for model, band in zip(result.models, drawn_bands, strict=True):
                 expected = result.smoothing(measure.name, model, band=kind)
                 assert corners(band) >= set(zip(expected.depth, expected.upper, strict=True))
-        arrows = [text.get_text() for text in ax.texts]
-        assert arrows == (["smoother"] if measure.smoother else [])
 
 
 def test_the_caption_says_which_band_is_which(result):
@@ -48,10 +46,13 @@ def test_the_caption_says_which_band_is_which(result):
 
 
 def test_arrows_point_to_smoother(result):
+    arrows = {
+        "higher": "\N{UPWARDS ARROW} smoother",
+        "lower": "\N{DOWNWARDS ARROW} smoother",
+        None: "",
+    }
     for ax, measure in zip(panels(plots.smoothing(result)), TOKENS, strict=True):
-        for text in ax.texts:
-            upwards = text.xy[1] > text.get_position()[1]
-            assert upwards == (measure.smoother == "higher")
+        assert ax.get_title(loc="right") == arrows[measure.smoother]
 
 
 def test_one_depth_axis_for_all(result):
@@ -73,11 +74,17 @@ def test_rounding_is_not_magnified_to_a_finding():
 def test_refined_maps_are_lines_of_their_own_and_bring_row_sums(result):
     figure = plots.attention(result)
     assert len(panels(figure)) == len(ATTENTION)
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["vit_s", "deit_s", "deit_s (refined)"]
-    plain = plots.attention(result, models=["vit_s"])
+    assert legend_of(figure) == ["vit_s", "deit_s", "deit_s (refined)"]
+    sums = dict(result.sums)
+    softmax = [block.tokens == "softmax" for block in result.attention]
+    for name, value in (("attention_row_sum", 1.0), ("attention_negative", 0.0)):
+        total, images = (sums[f"smoothing/{name}/{part}"].copy() for part in ("total", "images"))
+        total[:, softmax] = value * images[:, softmax] * (1 + 1e-8)
+        sums[f"smoothing/{name}/total"] = total
+    real = replace(result, sums=sums)
+    assert len(panels(plots.attention(real))) == len(ATTENTION)
     # A softmax's rows sum to 1 and hold nothing negative: no panels for that.
-    assert len(panels(plain)) == 3
+    assert len(panels(plots.attention(real, models=["vit_s"]))) == 3
 
 
 def test_similarity_between_blocks_is_a_matrix(result):
@@ -148,5 +155,6 @@ def test_few_images_are_counted_where_there_is_a_number(result):
         values *= np.arange(len(values))[:, None] < 2  # measured in two folds only
         values[:, 0] = sums["images"] if part == "images" else np.nan
     expected = result.images * 2 // len(sums["images"])
-    labels = [ax.get_ylabel() for ax in panels(plots.smoothing(replace(result, sums=sums)))]
-    assert any(f"({expected} images)" in label for label in labels)
+    said = caption_of(plots.smoothing(replace(result, sums=sums)))
+    assert said.startswith("(a to c, e) 640 images; batches of 16; 95 % bands, jackknife")
+    assert f"(d) {expected} images; batches of 16" in said

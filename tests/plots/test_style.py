@@ -13,7 +13,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from refiner_cka import plots
-from refiner_cka.plots.style import COLOURS, MARKERS, palette, series
+from refiner_cka.plots.models import palette
+from refiner_cka.plots.style import COLOURS, MARKERS, series
 from refiner_cka.subjects.provenance import moment
 from tests.plots.drawn import data_lines
 from tests.synthetic import synthetic_result, with_smoothing

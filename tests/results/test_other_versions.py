@@ -49,8 +49,8 @@ def test_an_index_of_another_version_is_loaded_merged_drawn_and_exported(measure
         np.testing.assert_array_equal(one, two)
     save(result, tmp_path / "again.h5")
     again = load(tmp_path / "again.h5")
-    drawn = dict(plots.figures(again))["novel_a_b"]
-    np.testing.assert_array_equal(drawn.axes[0].images[0].get_array(), again.cka("a", "b"))
+    drawn = dict(plots.figures(again))["novel_a"]
+    np.testing.assert_array_equal(drawn.axes[0].images[0].get_array(), again.cka("a"))
     export(again, tmp_path / "run.pairs.csv")
     rows = [*csv.DictReader((tmp_path / "run.pairs.csv").read_text().splitlines())]
     values = {
