@@ -34,6 +34,7 @@ docs/nano
 docs/refiner
 docs/tested-models
 docs/reviewers
+docs/gallery
 docs/tables
 docs/report
 docs/reliability
