@@ -14,8 +14,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-# As many processes as cores, each on one: small networks gain nothing from more threads.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# As many processes as cores; each takes one (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 SEED ?= 0
 REPLICATES ?= results/replicates

@@ -3,7 +3,7 @@
 python docs/replicates.py results/replicates
 
 writes results/replicates/seed0/vit_nano.safetensors and so on: seeds 0, 1 and 2 of the four networks, by the
-recipe of notebook 5. As many are trained at once as there are cores, each on one.
+recipe of notebook 5 in a third of its epochs. As many are trained at once as there are cores, each on one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=20)
     given = parser.parse_args()
     wanted = [(chain, seed) for chain in CHAINS for seed in given.seeds]
     workers = min(len(wanted), os.cpu_count() or 1)

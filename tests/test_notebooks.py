@@ -19,8 +19,6 @@ def test_it_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("EPOCHS", "1")
     monkeypatch.delenv("SEED", raising=False)
     monkeypatch.setenv("WEIGHTS", str(tmp_path / "weights"))
-    # Layers this small gain nothing from a second thread, and lose much to a busy machine.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = [

@@ -97,7 +97,7 @@ def in_processes(script, folder):
     done = subprocess.run(
         [*launcher, str(folder / "script.py"), str(folder)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,5 @@
 """Several processes: whose parts are gone on from, which of them speaks, and whole runs of them under torchrun."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,7 +113,6 @@ def program(name, *arguments):
         [sys.executable, STRESS / f"{name}.py", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
