@@ -107,6 +107,12 @@ def _with_contents(_app: Sphinx, page: str, source: list[str]) -> None:
         source[0] += CONTENTS
 
 
+def _as_rst(
+    _app: Sphinx, _what: str, _name: str, _thing: object, _options: object, lines: list[str]
+) -> None:
+    lines[:] = map(reference.as_rst, lines)
+
+
 def _mathml(writer: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
     """Write a formula as MathML, which browsers draw by themselves: MathJax would be loaded from elsewhere."""
     writer.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
@@ -117,4 +123,5 @@ def setup(app: Sphinx) -> None:
     """Write the reference before pages are looked for."""
     app.connect("builder-inited", lambda _app: reference.write(ROOT / "docs" / "reference"))
     app.connect("source-read", _with_contents)
+    app.connect("autodoc-process-docstring", _as_rst, priority=400)  # before napoleon
     app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -98,6 +99,11 @@ def _order(name: Name) -> tuple[int, str]:
     return kinds.index(True), name.path.casefold()
 
 
+def as_rst(line: str) -> str:
+    """Return a line of a docstring with its plurals, `Subject`s, as reStructuredText takes them."""
+    return re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line)
+
+
 def commands() -> str:
     """Return the page of every command and option, as Typer documents an application."""
     done = subprocess.run(
@@ -177,7 +183,7 @@ def _about(name: Name) -> str:
     else:
         docs = ModuleAnalyzer.for_module(name.origin).find_attr_docs()
         text = "\n".join(docs["", name.path.rpartition(".")[2]])
-    return text.split("\n\n")[0].strip().replace("\n", " ")
+    return as_rst(text.split("\n\n")[0].strip().replace("\n", " "))
 
 
 def _heading(title: str, line: str = "=") -> str:

@@ -113,6 +113,6 @@ def test_the_main_job_runs_from_it_in_an_empty_folder(wheel, tmp_path):
         "cpu",
     ]
     found = run("-c", command, "analyze", "--model", "test_vit=random,img_size=32", *arguments)
-    assert "CKA(first, last)" in found
+    assert "CKA(first," in found  # the head of a column, in two lines
     assert (empty / "results" / "analysis.h5").exists()
     assert (empty / "results" / "curves.pdf").exists()
