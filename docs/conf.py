@@ -110,7 +110,7 @@ def _with_contents(_app: Sphinx, page: str, source: list[str]) -> None:
 def _as_rst(
     _app: Sphinx, _what: str, _name: str, _thing: object, _options: object, lines: list[str]
 ) -> None:
-    lines[:] = map(reference.as_rst, lines)
+    lines[:] = reference.as_rst("\n".join(lines)).split("\n")
 
 
 def _mathml(writer: HTML5Translator, node: nodes.math | nodes.math_block) -> None:

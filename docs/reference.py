@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from sphinx.pycode import ModuleAnalyzer
 
@@ -99,9 +99,9 @@ def _order(name: Name) -> tuple[int, str]:
     return kinds.index(True), name.path.casefold()
 
 
-def as_rst(line: str) -> str:
-    """Return a line of a docstring with its plurals, `Subject`s, as reStructuredText takes them."""
-    return re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line)
+def as_rst(text: str) -> str:
+    """Return a docstring with its plurals, `Subject`s, as reStructuredText takes them."""
+    return re.sub(r"(`[^`]+`)(\w?)", lambda found: "\\ ".join(filter(None, found.groups())), text)
 
 
 def commands() -> str:
@@ -178,11 +178,13 @@ def _line(name: Name) -> str:
 
 def _about(name: Name) -> str:
     """Return the first paragraph of what is said about a name where it is defined, in one line."""
-    if callable(name.thing) and hasattr(name.thing, "__name__"):
+    if inspect.isroutine(name.thing) or inspect.isclass(name.thing):
         text = inspect.getdoc(name.thing) or ""
     else:
         docs = ModuleAnalyzer.for_module(name.origin).find_attr_docs()
-        text = "\n".join(docs["", name.path.rpartition(".")[2]])
+        text = "\n".join(docs["", name.path.rpartition(".")[2]]).strip()
+        if choices := get_args(name.thing):
+            text += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
     return as_rst(text.split("\n\n")[0].strip().replace("\n", " "))
 
 

@@ -88,9 +88,12 @@ def test_the_site_builds_without_a_warning_its_links_hold_and_nothing_public_is_
     for name in rc.__all__:
         thing = getattr(rc, name)
         assert isinstance(thing, ModuleType) or f"refiner_cka.{name}" in documented, name
+    reference = site / "docs" / "reference"
+    assert ":</p>" not in (reference / "python.html").read_text(encoding="utf-8")
+    assert not any("\\ " in file.read_text(encoding="utf-8") for file in reference.glob("*.html"))
 
     command = typer.main.get_command(app)
-    text = (site / "docs" / "reference" / "commands.html").read_text(encoding="utf-8")
+    text = (reference / "commands.html").read_text(encoding="utf-8")
     for name in command.commands:
         assert f"refiner-cka-{name}" in documented
     for option in options(command):
