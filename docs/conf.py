@@ -24,6 +24,7 @@ CONTENTS = """
 :caption: Pages
 :glob:
 
+docs/questions
 docs/glossary
 docs/cka
 docs/statistics
