@@ -1,5 +1,6 @@
 # make demo: the main job on embedded data and networks.  make test: everything a change must pass.
-# make test-all: that, and all model families where make test tries a sample.
+# make test-all: that, and all model families where make test tries a sample; the site and the distribution.
+# make docs: build the site of the documentation in build/docs/site.
 # make tested-models: analyse every network of the zoo and write docs/tested-models.md.
 # make simulate: how often intervals hold what is true, and p-values against permutations.
 # make stress: kill runs of one process and of three at random moments, resume each, and compare.
@@ -19,17 +20,21 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo test test-all lint format bench tested-models simulate stress fuzz weights replicates matching gallery notebooks \
-	clean
+.PHONY: demo docs test test-all lint format bench tested-models simulate stress fuzz weights replicates matching \
+	gallery notebooks clean
 
 demo: $(READY)
 	$(BIN)/refiner-cka analyze --model vit_nano --model deit_nano --model resnet_nano --model refiner_nano \
 		--data digits --smoothing all --attention --out results/demo
 
+docs: .venv/with-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/docs/read . build/docs/site
+	@echo build/docs/site/index.html
+
 test: lint
 	$(PYTEST)
 
-test-all: lint
+test-all: lint .venv/with-docs .venv/with-release
 	$(PYTEST) -m "whole or not whole"
 
 lint: $(READY)
@@ -87,5 +92,10 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
+# What pyproject.toml lists as optional, beside what the tests need.
+.venv/with-%: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
 clean:
-	rm -rf .venv build results *.egg-info
+	rm -rf .venv build results docs/reference *.egg-info

@@ -8,8 +8,10 @@ The public names stand in `__init__.pyi`. They are imported when they are first 
 result needs neither torch nor timm.
 """
 
+from importlib.metadata import version as _version
+
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = _version("refiner-cka")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

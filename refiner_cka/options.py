@@ -14,6 +14,7 @@ MOST = 2**63 - 1
 """The largest number an option takes: results and their readers hold numbers of 64 bits."""
 
 Precision = Literal["fp32", "bf16", "fp16"]
+"""In what the forward pass computes."""
 
 _T = TypeVar("_T")
 

@@ -56,7 +56,8 @@ def analyze(models: Models, data: Data, options: _Call) -> Result:
     """Measure how the representations of models change with depth, in one pass over the images.
 
     Args:
-        models: names as in `--model` (`deit_s`, `deit_s=epoch05.pth`, `resnet50=random`), `Subject`s, or a mix.
+        models: names as in `--model` (`deit_s`, `deit_s=epoch05.pth`, `resnet50=random`), `Subject` objects, or
+            both.
         data: a folder, archive or array file, `digits`, a tensor or array, or an `ImageSource`.
         options: keyword arguments, the fields of `Options`; and `resume`, a part of the same analysis to go on
             from, `progress`, called after each batch with the images done and their total, and `save` with

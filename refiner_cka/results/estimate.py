@@ -80,6 +80,11 @@ class Estimate:
         return {name: as_json(value) for name, value in vars(self).items() if value is not None}
 
 
+def nearest(depth: Array, wanted: float) -> int:
+    """Return which layer lies nearest to a relative depth, the earlier of two that are equally near."""
+    return int(np.abs(depth - wanted).round(9).argmin())  # equal but for rounding is equal
+
+
 def with_se(value: float | Array, se: float | Array) -> str:
     """Return a value with its standard error as text, `0.412 +- 0.010`."""
     if not np.isfinite(value):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..sums import LAYERS
 from .chance import ALPHA, corrected
-from .estimate import Estimate
+from .estimate import Estimate, nearest
 from .jackknife import t_p_value
 from .measured import Measured
 
@@ -177,13 +177,13 @@ def findings(result: Measured) -> tuple[Finding, ...]:
 
 
 def comparisons(result: Measured) -> tuple[Comparison, ...]:
-    """Return the difference of the raw curves of any two models, or groups, at the depth nearest to the middle."""
+    """Return the difference of the raw curves of any two models, or groups, at the layer nearest to the middle."""
     found: list[Comparison] = []
     for tokens, names in itertools.product(result.tokens, (result.models, result.groups)):
         of_readout = []
         for model, other in itertools.combinations(names, 2):
             contrast = result.contrast(model, other, tokens=tokens)
-            middle = contrast.at(int(np.argmin(np.abs(contrast.depth - 0.5))))
+            middle = contrast.at(nearest(contrast.depth, 0.5))
             if np.isfinite(middle.values):
                 of_readout.append(Comparison(model, other, tokens, middle))
         found += _corrected(of_readout)

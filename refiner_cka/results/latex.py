@@ -7,11 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from ..errors import printable
 from . import findings
-from .estimate import Estimate
+from .estimate import Estimate, nearest
 from .findings import Smoothing
 from .measured import Measured
 
@@ -140,8 +138,7 @@ def _curves(result: Measured, names: Sequence[tuple[str, str]]) -> list[_Column]
     curves = [result.curve(name, normalize="none", tokens=tokens) for name, tokens in names]
     columns = []
     for depth, head in DEPTHS.items():
-        nearest = [int(np.abs(curve.depth - depth).argmin()) for curve in curves]
-        points = [curve.at(place) for curve, place in zip(curves, nearest, strict=True)]
+        points = [curve.at(nearest(curve.depth, depth)) for curve in curves]
         columns.append(_Column("S", f"${head}$", [_told(point) for point in points]))
     return columns
 

@@ -16,6 +16,8 @@ from .estimate import Estimate
 from .jackknife import Band, Products, Statistic, covariance, critical, errors, t_quantile
 
 Normalize = Literal["first-last", "min-max", "none"]
+"""Scale of a curve: from 1 at the first layer; 0 at its least and 1 at its greatest value; as measured."""
+
 NORMALIZATIONS: tuple[Normalize, ...] = ("first-last", "min-max", "none")
 
 RESOLVED = 5.0

@@ -30,6 +30,8 @@ ALIASES = {
     "resnet_nano": "resnet_nano.digits",
     "refiner_nano": "refiner_nano.digits",
 }
+"""Alias -> name in timm's registry, with the tag of its weights."""
+
 _SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 

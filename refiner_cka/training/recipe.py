@@ -19,7 +19,7 @@ class Augmentation:
         scale: largest relative change of size.
         shear: largest shear, as a share of the height.
         shift: largest shift, as a share of the side.
-        flip: mirror every second image, left to right: not for digits or letters.
+        flip: mirror each image, left to right, with probability 1/2: not for digits or letters.
     """
 
     rotation: float = 10.0

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from refiner_cka.results.estimate import nearest
 from tests.synthetic import synthetic_result, with_smoothing
 
 
@@ -41,3 +42,10 @@ def test_one_place_of_it_is_an_estimate():
     assert (last.depth, last.images, last.folds) == (1.0, 640.0, 20)
     assert last.as_dict()["se"] == measure.se[-1]
     assert np.shape(last.upper) == ()
+
+
+def test_half_way_is_the_earlier_of_two_layers_equally_near():
+    for layers in range(2, 200):
+        depth = np.arange(layers) / (layers - 1)
+        assert nearest(depth, 0.5) == (layers - 1) // 2
+        assert nearest(np.linspace(0, 1, layers), 0.5) == (layers - 1) // 2
