@@ -24,6 +24,7 @@ ROWS = {
     },
     "bench_saving": {"| 6 |": 7},
     "bench_smoothing": {"| test_vit | default |": 4, "| test_vit | all |": 4},
+    "bench_versions": {"test_vit: elapsed": 3, "test_vit: processor": 3},
 }
 
 

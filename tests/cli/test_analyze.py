@@ -17,7 +17,7 @@ def test_analyze_writes_the_result_and_the_figures_and_prints_what_was_found():
     done = succeed("analyze", *MODEL, "--model", "test_resnet=random", *SMALL)
     assert "s(last) [95 %]" in done.stdout
     assert "untrained" in done.stdout
-    heatmaps = ("cka_test_resnet-random", "cka_vit", "cka_vit_test_resnet-random")
+    heatmaps = ("cka", "cka_test_resnet-random", "cka_vit")
     stems = [*heatmaps, "curves", "smoothing"]
     expected = {f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png")} | {"analysis.h5"}
     assert {path.name for path in Path("results").iterdir()} == expected
