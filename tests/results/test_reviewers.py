@@ -265,7 +265,7 @@ def test_neighbours_that_are_nearly_the_same_are_named_in_runs():
 
 @pytest.mark.parametrize("value", [None, 3, "text \x1b[2J", [3], {"a": 3}, [{"name": "a"}], True])
 def test_whatever_a_file_says_of_itself_is_answered_in_printable_lines(value):
-    """What no run records, such as models that are no list, is refused with the file: tests/results/test_checks.py."""
+    """What no run records, such as models that are no list, is refused with the file: test_checks.py."""
     keys = "seed precision estimator against data versions device started"
     provenance = {
         **dict.fromkeys(keys.split(), value),
