@@ -29,12 +29,13 @@ def gram(x):
 
 
 def minibatch_cka(x_grams, y_grams):
-    """Minibatch CKA of two lists of Gram matrices, one a batch, each batch weighted by n(n-3)."""
+    """Minibatch CKA of two lists of Gram matrices, one a batch, each batch weighted by n(n-3); NaN of a constant."""
 
     def total(a, b):
         return sum(len(p) * (len(p) - 3) * hsic_1(p, q) for p, q in zip(a, b, strict=True))
 
-    return total(x_grams, y_grams) / np.sqrt(total(x_grams, x_grams) * total(y_grams, y_grams))
+    with np.errstate(invalid="ignore"):
+        return total(x_grams, y_grams) / np.sqrt(total(x_grams, x_grams) * total(y_grams, y_grams))
 
 
 def minibatch_cka_matrix(layers):
