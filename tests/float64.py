@@ -29,7 +29,7 @@ def gram(x):
 
 
 def minibatch_cka(x_grams, y_grams):
-    """Minibatch CKA of two lists of Gram matrices, one a batch, each batch weighted by n(n-3); NaN of a constant."""
+    """Minibatch CKA of two lists of Gram matrices, one a batch, batches weighted by n(n-3); NaN of a constant."""
 
     def total(a, b):
         return sum(len(p) * (len(p) - 3) * hsic_1(p, q) for p, q in zip(a, b, strict=True))
