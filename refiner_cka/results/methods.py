@@ -137,12 +137,7 @@ def _errors(result: Result) -> Iterator[str]:
     )
     if result.groups:
         yield "Errors of groups are over trainings, and those of their differences by Welch's t."
-    compared = [
-        f"the {math.comb(len(names), 2)} pairs of {what}"
-        for what, names in (("models", result.models), ("groups", result.groups))
-        if len(names) > 2
-    ]
-    if compared:
+    if compared := reviewers.compared_pairs(result):
         yield f"p-values of differences are corrected for {' and '.join(compared)} (Holm, 1979)."
 
 

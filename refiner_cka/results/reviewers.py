@@ -282,14 +282,18 @@ def _chance(result: Result) -> Iterator[str]:
     yield f"{within} of {pairs} pairs of layers are within it (one-sided p of at least {ALPHA} after Holm)."
 
 
-def _corrections(result: Result) -> Iterator[str]:
-    counts = [
-        f"{math.comb(len(names), 2)} pairs of {what}"
+def compared_pairs(result: Result) -> list[str]:
+    """Return the pairs of models, and of groups, for which p-values of differences are corrected, if any."""
+    return [
+        f"the {math.comb(len(names), 2)} pairs of {what}"
         for what, names in (("models", result.models), ("groups", result.groups))
         if len(names) > 2
     ]
-    if counts:
-        yield f"p-values of differences, for the {' and the '.join(counts)} of a readout or measure (Holm)."
+
+
+def _corrections(result: Result) -> Iterator[str]:
+    if counts := compared_pairs(result):
+        yield f"p-values of differences, for {' and '.join(counts)} of a readout or measure (Holm)."
     yield (
         "p-values of chance, for all pairs of layers of a model, or of two (Holm). Intervals hold for one layer "
         "at a time; the lighter bands of figures, for all layers of a curve at once (max-t)."
