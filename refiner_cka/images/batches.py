@@ -12,6 +12,7 @@ system, is not stalled as long as now and then an image arrives, however long a 
 from __future__ import annotations
 
 import hashlib
+import io
 import multiprocessing
 import pickle
 import signal
@@ -22,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +58,8 @@ class Batch:
             they are. Preprocessings of equal geometry share one tensor.
         labels: int64 `(n,)`, if the source has labels.
         unreadable: of each missing image its id, and the reason in one line.
-        digests: for each preprocessing the SHA-256 of its input and the labels; see `digest_of`.
-        image_digests: uint64 `(n,)`, of each image's input for the first preprocessing; see `image_digest`.
+        digests: for each preprocessing the SHA-256 of its input and the labels; see `digests_of`.
+        image_digests: uint64 `(n,)`, of each image's input for the first preprocessing; see `digests_of`.
     """
 
     index: int
@@ -86,30 +88,37 @@ class Batch:
         return replace(self, inputs=inputs, labels=labels)
 
 
-def digest_of(pixels: torch.Tensor, labels: torch.Tensor | None) -> bytes:
-    """Return the SHA-256 (32 bytes) of what a model is given of one batch.
+def digests_of(
+    pixels: torch.Tensor, labels: torch.Tensor | None
+) -> tuple[bytes, npt.NDArray[np.uint64]]:
+    """Return the SHA-256 (32 bytes) of what a model is given of one batch, and 64 bits of that of each image.
 
-    Hashed are a line with type and shape, such as `uint8 (64, 3, 224, 224)`, and the values in C
-    order, little-endian; then the same of the labels, if there are any. Neither mean and standard
-    deviation, which are applied later, nor workers, processes and device have a part in it.
+    Each image's values are hashed once, in C order, little-endian. The digest of the batch is of a line with type and
+    shape, such as `uint8 (64, 3, 224, 224)`, and the SHA-256 of each image; then of such a line of the labels and
+    their values, if there are any. The number of an image, the first 8 bytes of its SHA-256, is never 0: equal
+    images, equal numbers. Neither mean and standard deviation, which are applied later, nor workers, processes and
+    device have a part in them.
 
     Args:
         pixels: on the CPU, as `Batch.inputs` holds them.
         labels: of the batch.
     """
-    total = hashlib.sha256()
-    for tensor in (pixels, labels):
-        if tensor is not None:
-            kind = str(tensor.dtype).removeprefix("torch.")
-            total.update(f"{kind} {tuple(tensor.shape)}\n".encode())
-            total.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return total.digest()
+    images = [hashlib.sha256(image).digest() for image in _bytes_of(pixels.flatten(1))]
+    total = hashlib.sha256(_kind_of(pixels) + b"".join(images))
+    if labels is not None:
+        total.update(_kind_of(labels) + _bytes_of(labels).tobytes())
+    numbers = [int.from_bytes(digest[:8], "little") or 1 for digest in images]
+    return total.digest(), np.array(numbers, np.uint64)
 
 
-def image_digest(pixels: torch.Tensor) -> int:
-    """Return 64 bits of the SHA-256 of one image's values in C order, never 0: equal images, equal digests."""
-    digest = hashlib.sha256(pixels.contiguous().view(-1).view(torch.uint8).numpy().data).digest()
-    return int.from_bytes(digest[:8], "little") or 1
+def _kind_of(tensor: torch.Tensor) -> bytes:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}\n".encode()
+
+
+def _bytes_of(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Return a tensor's values in C order as bytes, the last axis so many times as long."""
+    found: npt.NDArray[np.uint8] = tensor.contiguous().view(torch.uint8).numpy()
+    return found
 
 
 def check_channels(source: ImageSource, preprocessing: Preprocessing) -> None:
@@ -184,20 +193,44 @@ def load_batches(
 
 
 class _Sent:
-    """A batch on its way from a loading process, or why there is none."""
+    """A batch on its way from a loading process, or why there is none.
+
+    Its tensors travel beside the rest, as bytes that are neither searched nor copied into it.
+    """
 
     def __init__(self, item: Batch | DataError) -> None:
-        self._content = pickle.dumps(item, protocol=5)
+        beside: list[pickle.PickleBuffer] = []
+        content = io.BytesIO()
+        _Packing(content, protocol=5, buffer_callback=beside.append).dump(item)
+        self._content = content.getvalue()
+        self._beside = [bytes(each.raw()) for each in beside]
 
     def item(self) -> Batch | DataError:
-        """Return what was sent."""
-        found: Batch | DataError = pickle.loads(self._content)
+        """Return what was sent; its tensors may be written to."""
+        beside = [bytearray(each) for each in self._beside]
+        found: Batch | DataError = pickle.loads(self._content, buffers=beside)
         return found
 
     def pin_memory(self) -> Batch | DataError:
         """Return what was sent, in page-locked memory; the `DataLoader` calls this beside the main thread."""
         found = self.item()
         return found.pin_memory() if isinstance(found, Batch) else found
+
+
+class _Packing(pickle.Pickler):
+    """Takes a tensor for the array of its bytes, which need not be copied; one that comes twice stays one."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Say how a tensor is made again; leave everything else as it is."""
+        if not isinstance(value, torch.Tensor):
+            return NotImplemented
+        return _tensor_of, (_bytes_of(value.flatten()), value.dtype, tuple(value.shape))
+
+
+def _tensor_of(
+    values: npt.NDArray[np.uint8], kind: torch.dtype, shape: tuple[int, ...]
+) -> torch.Tensor:
+    return torch.from_numpy(values).view(kind).view(shape)
 
 
 class _Batches(Dataset["Batch | DataError | _Sent"]):
@@ -246,15 +279,15 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
                 labels.append(self.labels[index])
         stacks = {key: _stack(rows, key) for key in self.geometry.values()}
         classes = None if self.labels is None else torch.tensor(labels, dtype=torch.int64)
-        digests = {key: digest_of(pixels, classes) for key, pixels in stacks.items()}
+        digests = {key: digests_of(pixels, classes) for key, pixels in stacks.items()}
         return Batch(
             index=position,
             places=np.array(places, np.int64),
             inputs={wanted: stacks[key] for wanted, key in self.geometry.items()},
             labels=classes,
             unreadable=tuple(unreadable),
-            digests={wanted: digests[key] for wanted, key in self.geometry.items()},
-            image_digests=np.array([*map(image_digest, next(iter(stacks.values())))], np.uint64),
+            digests={wanted: digests[key][0] for wanted, key in self.geometry.items()},
+            image_digests=next(iter(digests.values()))[1],
         )
 
     def _tensors(self, index: int) -> dict[Preprocessing, torch.Tensor]:
