@@ -93,11 +93,11 @@ def digests_of(
 ) -> tuple[bytes, npt.NDArray[np.uint64]]:
     """Return the SHA-256 (32 bytes) of what a model is given of one batch, and 64 bits of that of each image.
 
-    Each image's values are hashed once, in C order, little-endian. The digest of the batch is of a line with type and
-    shape, such as `uint8 (64, 3, 224, 224)`, and the SHA-256 of each image; then of such a line of the labels and
-    their values, if there are any. The number of an image, the first 8 bytes of its SHA-256, is never 0: equal
-    images, equal numbers. Neither mean and standard deviation, which are applied later, nor workers, processes and
-    device have a part in them.
+    Each image's values are hashed once, in C order, little-endian. The digest of the batch is of a line
+    with type and shape, such as `uint8 (64, 3, 224, 224)`, and the SHA-256 of each image; then of such a
+    line of the labels and their values, if there are any. The number of an image, the first 8 bytes of
+    its SHA-256, is never 0: equal images, equal numbers. Neither mean and standard deviation, which are
+    applied later, nor workers, processes and device have a part in them.
 
     Args:
         pixels: on the CPU, as `Batch.inputs` holds them.
