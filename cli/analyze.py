@@ -48,6 +48,9 @@ def analyze(
     image_size: Annotated[int | None, options.of("image_size")] = None,
     device: Annotated[str | None, options.of("device")] = rc.Options.device,
     precision: Annotated[rc.Precision, options.of("precision")] = rc.Options.precision,
+    fast_pixels: Annotated[
+        bool, options.of("fast_pixels", "--fast-pixels")
+    ] = rc.Options.fast_pixels,
     workers: Annotated[int | None, options.of("workers")] = rc.Options.workers,
     seed: Annotated[int, options.of("seed")] = rc.Options.seed,
     resume: Annotated[
@@ -94,6 +97,7 @@ def analyze(
             image_size=image_size,
             device=device,
             precision=precision,
+            fast_pixels=fast_pixels,
             workers=workers,
             seed=seed,
             shard=part,

@@ -29,7 +29,13 @@ from .runtime import Runtime
 
 
 def identity(
-    models: Sequence[Model], source: ImageSource, plan: Plan, digest: Digest, here: Runtime
+    models: Sequence[Model],
+    source: ImageSource,
+    plan: Plan,
+    digest: Digest,
+    here: Runtime,
+    *,
+    fast_pixels: bool,
 ) -> dict[str, Any]:
     """Return what determines the numbers whatever is measured, as JSON types; meters add what theirs depend on."""
     order = list(itertools.chain.from_iterable(plan.batches))
@@ -38,7 +44,9 @@ def identity(
             {
                 "name": model.name,
                 "origin": {key: of for key, of in model.subject.origin.items() if key not in ASIDE},
-                "preprocessing": _preprocessing(model.subject.preprocessing, source),
+                "preprocessing": _preprocessing(
+                    model.subject.preprocessing, source, fast_pixels=fast_pixels
+                ),
                 "layers": [_layer(row, model) for row in model.rows],
             }
             for model in models
@@ -119,13 +127,15 @@ def _of_origins(subjects: Sequence[Subject], key: str) -> dict[str, Any]:
     return {subject.name: subject.origin[key] for subject in subjects if key in subject.origin}
 
 
-def _preprocessing(value: Preprocessing, source: ImageSource) -> dict[str, Any]:
+def _preprocessing(
+    value: Preprocessing, source: ImageSource, *, fast_pixels: bool
+) -> dict[str, Any]:
     """Return what becomes of an image before the model is given it."""
     if source.input_shape is not None:
         return {"input_size": list(source.input_shape), "inputs": "floating, fed as they are"}
     stated = {name: list(of) if isinstance(of, tuple) else of for name, of in asdict(value).items()}
     del stated["assumed"]
-    return stated
+    return {**stated, "fast_pixels": fast_pixels}
 
 
 def _labels(source: ImageSource, order: Sequence[int]) -> str | None:

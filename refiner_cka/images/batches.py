@@ -35,7 +35,7 @@ from ..errors import DataError, one_line
 from ..sums import fold_of
 from .plan import Plan
 from .preprocessing import Preprocessing
-from .source import ImageSource, UnreadableImage
+from .source import ImageSource, ReducibleSource, UnreadableImage
 
 PATIENCE = 50.0
 """Seconds without any image after which loading processes count as stalled."""
@@ -144,6 +144,7 @@ def load_batches(
     *,
     workers: int,
     pin_memory: bool = False,
+    fast: bool = False,
 ) -> Iterator[Batch]:
     """Yield the wanted batches in the order asked for, each image decoded once.
 
@@ -155,6 +156,7 @@ def load_batches(
         workers: processes that load ahead, `AHEAD` batches each; 0 loads in this process. The batches
             are the same whatever the number.
         pin_memory: put tensors into page-locked memory, for faster copies to a GPU.
+        fast: decode large JPEG files at a reduced scale and resize by a faster way, which changes pixels.
 
     Raises:
         DataError: the images do not fit the models or one another, or the processes cannot be started,
@@ -163,7 +165,7 @@ def load_batches(
     for preprocessing in preprocessings:
         check_channels(source, preprocessing)
     processes = max(0, min(workers, len(wanted)))
-    batches = _Batches(source, plan, preprocessings)
+    batches = _Batches(source, plan, preprocessings, fast=fast)
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -241,7 +243,12 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
     """
 
     def __init__(
-        self, source: ImageSource, plan: Plan, preprocessings: Sequence[Preprocessing]
+        self,
+        source: ImageSource,
+        plan: Plan,
+        preprocessings: Sequence[Preprocessing],
+        *,
+        fast: bool = False,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -249,6 +256,8 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
         self.pictures = source.input_shape is None
         self.geometry = {wanted: wanted.geometry() for wanted in preprocessings}
         self.transforms: dict[Preprocessing, Callable[[Image.Image], torch.Tensor]] = {}
+        self.fast = fast
+        self.reducible = isinstance(source, ReducibleSource) if fast and self.pictures else False
         self.alive = multiprocessing.RawValue("d", time.monotonic())
 
     def __getitem__(self, position: int) -> Batch | DataError | _Sent:
@@ -292,6 +301,10 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
 
     def _tensors(self, index: int) -> dict[Preprocessing, torch.Tensor]:
         """Return one image for each geometry."""
+        if self.reducible:
+            sizes = {key.enough for key in self.geometry.values()}
+            reduced = {size: self.source.read_reduced(index, size) for size in sizes}
+            return self._resized({key: reduced[key.enough] for key in self.geometry.values()})
         image = self.source.read(index)
         if isinstance(image, torch.Tensor) == self.pictures:
             mixed = "floating input among pictures", "picture among floating inputs"
@@ -301,9 +314,14 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
             )
         if isinstance(image, torch.Tensor):
             return dict.fromkeys(self.geometry.values(), image)
+        return self._resized(dict.fromkeys(self.geometry.values(), image))
+
+    def _resized(
+        self, images: Mapping[Preprocessing, Image.Image]
+    ) -> dict[Preprocessing, torch.Tensor]:
         if not self.transforms:  # late: inputs that are no images may have any number of channels
-            self.transforms = {key: key.transform() for key in self.geometry.values()}
-        return {key: transform(image) for key, transform in self.transforms.items()}
+            self.transforms = {key: key.transform(fast=self.fast) for key in images}
+        return {key: transform(images[key]) for key, transform in self.transforms.items()}
 
 
 def _stack(

@@ -34,11 +34,16 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def decode(stream: BinaryIO) -> Image.Image:
+def decode(stream: BinaryIO, at_least: int | None = None) -> Image.Image:
     """Return the RGB image in a file, upright (EXIF) and opaque (laid over white).
 
     Of several frames or pages the first counts. 16 bits become 8 by their upper byte, as Pillow
     does for 16-bit colour. Floating pixels are taken as 0..1 if none is larger, else as 0..255.
+
+    Args:
+        stream: the file.
+        at_least: decode a JPEG at the smallest of the scales 1/8, 1/4, 1/2 and 1 at which its short
+            side has so many pixels. The decoder then leaves out high frequencies, and much of its work.
 
     Raises:
         UnreadableImage: damaged, in no known format, too large (`MAX_PIXELS`, `MAX_ASPECT`), or
@@ -48,6 +53,8 @@ def decode(stream: BinaryIO) -> Image.Image:
         with _pillow_unlimited():
             image = Image.open(stream, formats=_FORMATS)
             check_size(*image.size)
+            if at_least is not None:
+                image.draft("RGB", (at_least, at_least))
             image.load()
             with suppress(Exception):  # damaged EXIF says nothing about the pixels
                 ImageOps.exif_transpose(image, in_place=True)

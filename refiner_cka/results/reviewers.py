@@ -174,9 +174,10 @@ def _transform_of(record: Record, model: str) -> str:
         return f"inputs of {sides} ({text(way['inputs'])})"
     crop = way.get("crop_pct")
     share = f" of {100 * crop:.4g} %" if isinstance(crop, int | float) else ""
+    fast = " of JPEG files decoded at reduced scale (fast pixels)" if way.get("fast_pixels") else ""
     mean, std = (", ".join(map(text, _listed(way.get(key)))) for key in ("mean", "std"))
     return (
-        f"{text(way.get('interpolation'))} resizing, {text(way.get('crop_mode'))} crop{share}, {sides} "
+        f"{text(way.get('interpolation'))} resizing{fast}, {text(way.get('crop_mode'))} crop{share}, {sides} "
         f"(channels, height, width), mean ({mean}), standard deviation ({std})"
     )
 
