@@ -44,9 +44,7 @@ def identity(
             {
                 "name": model.name,
                 "origin": {key: of for key, of in model.subject.origin.items() if key not in ASIDE},
-                "preprocessing": _preprocessing(
-                    model.subject.preprocessing, source, fast_pixels=fast_pixels
-                ),
+                "preprocessing": _preprocessing(model.subject.preprocessing, source),
                 "layers": [_layer(row, model) for row in model.rows],
             }
             for model in models
@@ -56,6 +54,7 @@ def identity(
             "transform": digest.transform,
             "labels": _labels(source, order),
             "count": len(order),
+            "fast_pixels": fast_pixels and source.input_shape is None,
         },
         "batch_size": plan.batch_size,
         "seed": plan.seed,
@@ -127,15 +126,13 @@ def _of_origins(subjects: Sequence[Subject], key: str) -> dict[str, Any]:
     return {subject.name: subject.origin[key] for subject in subjects if key in subject.origin}
 
 
-def _preprocessing(
-    value: Preprocessing, source: ImageSource, *, fast_pixels: bool
-) -> dict[str, Any]:
+def _preprocessing(value: Preprocessing, source: ImageSource) -> dict[str, Any]:
     """Return what becomes of an image before the model is given it."""
     if source.input_shape is not None:
         return {"input_size": list(source.input_shape), "inputs": "floating, fed as they are"}
     stated = {name: list(of) if isinstance(of, tuple) else of for name, of in asdict(value).items()}
     del stated["assumed"]
-    return {**stated, "fast_pixels": fast_pixels}
+    return stated
 
 
 def _labels(source: ImageSource, order: Sequence[int]) -> str | None:

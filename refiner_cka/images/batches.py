@@ -257,7 +257,7 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
         self.geometry = {wanted: wanted.geometry() for wanted in preprocessings}
         self.transforms: dict[Preprocessing, Callable[[Image.Image], torch.Tensor]] = {}
         self.fast = fast
-        self.reducible = isinstance(source, ReducibleSource) if fast and self.pictures else False
+        self.reducible = source if fast and isinstance(source, ReducibleSource) else None
         self.alive = multiprocessing.RawValue("d", time.monotonic())
 
     def __getitem__(self, position: int) -> Batch | DataError | _Sent:
@@ -301,9 +301,9 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
 
     def _tensors(self, index: int) -> dict[Preprocessing, torch.Tensor]:
         """Return one image for each geometry."""
-        if self.reducible:
+        if self.reducible is not None:
             sizes = {key.enough for key in self.geometry.values()}
-            reduced = {size: self.source.read_reduced(index, size) for size in sizes}
+            reduced = {size: self.reducible.read_reduced(index, size) for size in sizes}
             return self._resized({key: reduced[key.enough] for key in self.geometry.values()})
         image = self.source.read(index)
         if isinstance(image, torch.Tensor) == self.pictures:

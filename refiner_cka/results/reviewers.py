@@ -164,6 +164,9 @@ def _images(result: Result, record: Record) -> Iterator[str]:
         yield f"SHA-256 {text(images['digest'])}{covers}; each image has a digest of its pixels (image_digests)."
 
 
+FAST_PIXELS = "Large JPEG files were decoded at a reduced scale, and all resized by a faster way (--fast-pixels)."
+
+
 def _transform_of(record: Record, model: str) -> str:
     way = record.preprocessing(model)
     if not way:
@@ -174,10 +177,9 @@ def _transform_of(record: Record, model: str) -> str:
         return f"inputs of {sides} ({text(way['inputs'])})"
     crop = way.get("crop_pct")
     share = f" of {100 * crop:.4g} %" if isinstance(crop, int | float) else ""
-    fast = " of JPEG files decoded at reduced scale (fast pixels)" if way.get("fast_pixels") else ""
     mean, std = (", ".join(map(text, _listed(way.get(key)))) for key in ("mean", "std"))
     return (
-        f"{text(way.get('interpolation'))} resizing{fast}, {text(way.get('crop_mode'))} crop{share}, {sides} "
+        f"{text(way.get('interpolation'))} resizing, {text(way.get('crop_mode'))} crop{share}, {sides} "
         f"(channels, height, width), mean ({mean}), standard deviation ({std})"
     )
 
@@ -189,8 +191,10 @@ def _listed(value: object) -> list[object]:
 def _transform(result: Result, record: Record) -> Iterator[str]:
     for way, models in transforms(result, record).items():
         yield f"{listed(models)}: {way}."
-    own = record.entry("images").get("transform")
-    if own:
+    images = record.entry("images")
+    if images.get("fast_pixels"):
+        yield FAST_PIXELS
+    if own := images.get("transform"):
         yield f"The data set itself transforms its images first: {text(own)}."
     if assumed := record.names("preprocessing_assumed"):
         yield f"Nobody stated the transform of {listed(assumed)}: that of ImageNet was assumed."

@@ -6,8 +6,8 @@
 
 The pictures are JPEG files of noise of a seed, of the sizes in bytes that photographs have. Measured is processor
 time, of this process and of the one that loads, from files to normalised float32 batches of 64 at 224 x 224 on
-the CPU. All loaders take turns in each round: printed are medians, with their range. timm's loader serves one model,
-so it runs once for each; it is that of its GPU evaluation (`create_loader` with its prefetcher, `ImageDataset`).
+the CPU. All loaders take turns in each round: printed are medians, with their range. timm's loader serves one
+model, so it runs once for each; it is that of its evaluation on a GPU (`create_loader` with its prefetcher).
 """
 
 from __future__ import annotations

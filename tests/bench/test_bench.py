@@ -17,6 +17,26 @@ ROWS = {
         f"| test_vit, 6 blocks, batches of 8 | {tool} |": 5
         for tool in ("refiner-cka", "pytorch-cka", "torch_cka")
     },
+    "bench_loading": {
+        **{
+            f"| 60 x 45, 3 kB | {models} | {loader} |": 6
+            for models in ("1 model", "3 models, one geometry", "3 models, three geometries")
+            for loader in ("refiner-cka", "refiner-cka --fast-pixels", "timm")
+        },
+        **{
+            f"| {step} |": 3
+            for step in (
+                "read",
+                "decode",
+                "resize",
+                "crop",
+                "to tensor",
+                "stack",
+                "digest",
+                "normalise",
+            )
+        },
+    },
     "bench_refiner": {
         "refiner_nano / deit_nano:": 5,
         "plain path / fast path:": 5,

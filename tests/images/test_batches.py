@@ -1,6 +1,7 @@
 """Batches: what is in them, what is missing, their digests."""
 
 import hashlib
+from dataclasses import replace
 
 import torch
 
@@ -12,7 +13,7 @@ from refiner_cka.images import (
     plan_batches,
 )
 from refiner_cka.images.batches import digests_of
-from tests.images.examples import SMALL, Source, batches_of, folder_of, scene
+from tests.images.examples import SMALL, Source, batches_of, folder_of, save, scene
 
 HALF = Preprocessing((3, 16, 16), (0.5,) * 3, (0.5,) * 3)
 
@@ -41,6 +42,41 @@ def test_three_models_read_each_image_once():
         for wanted in three:
             expected = wanted.transform()(scene(seed=index))
             assert torch.equal(batches[1].inputs[wanted][position], expected)
+
+
+def test_fast_pixels_are_decoded_once_for_models_of_about_one_size(tmp_path):
+    """And what a model is given does not depend on the others."""
+    for number in range(4):
+        save(scene(640, 480, seed=number), tmp_path / f"{number}.jpg")
+    source = open_source(tmp_path)
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+    larger, largest = replace(SMALL, crop_pct=0.8), Preprocessing((3, 64, 64))
+    read = []
+    reduced = source.read_reduced
+    source.read_reduced = lambda *given: read.append(given) or reduced(*given)
+
+    def loaded(*ways):
+        read.clear()
+        (batch,) = load_batches(source, plan, [0], ways, workers=0, fast=True)
+        return batch.inputs
+
+    alone = loaded(SMALL)
+    assert sorted(read) == [(index, 64) for index in range(4)]
+    three = loaded(SMALL, larger, largest)
+    assert sorted(read) == [(index, side) for index in range(4) for side in (64, 256)]
+    assert torch.equal(three[SMALL], alone[SMALL])
+    assert torch.equal(three[largest], loaded(largest)[largest])
+    (exact,) = load_batches(source, plan, [0], [SMALL], workers=0)
+    difference = (exact.inputs[SMALL].int() - alone[SMALL].int()).abs()
+    assert 0 < difference.max() <= 8
+
+
+def test_a_source_without_a_reduced_scale_can_be_fast():
+    source, read = recorded(4)
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+    (batch,) = load_batches(source, plan, [0], [SMALL, Preprocessing()], workers=0, fast=True)
+    assert sorted(read) == [0, 1, 2, 3]
+    assert batch.images == 4
 
 
 def test_labels_go_with_their_images():
