@@ -182,11 +182,20 @@ def test_an_image_larger_than_pillow_permits_is_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("at_least", "size"),
-    [(None, (320, 241)), (242, (320, 241)), (121, (320, 241)), (120, (160, 121)), (8, (40, 31))],
+    [(None, (320, 240)), (121, (320, 240)), (120, (160, 120)), (59, (80, 60)), (8, (40, 30))],
 )
 def test_a_jpeg_is_decoded_no_smaller_than_asked_for(at_least, size):
-    stream = io.BytesIO(jpeg(scene(320, 241)))
+    stream = io.BytesIO(jpeg(scene(320, 240)))
     assert decode(stream, at_least).size == size
+
+
+@pytest.mark.parametrize(
+    ("whole", "reduced"),
+    [((321, 240), (321, 240)), ((322, 248), (161, 124)), ((324, 248), (81, 62))],
+)
+def test_a_jpeg_is_reduced_by_what_divides_its_sides(whole, reduced):
+    """The last column of the first would stand for one pixel of eight: all others would be shifted."""
+    assert decode(io.BytesIO(jpeg(scene(*whole))), 8).size == reduced
 
 
 def test_a_reduced_image_is_upright_and_looks_the_same():
