@@ -5,9 +5,10 @@
     python tests/bench/bench_loading.py --tiny     # few and small pictures, once: whether it runs
 
 The pictures are JPEG files of noise of a seed, of the sizes in bytes that photographs have. Measured is processor
-time, of this process and of the one that loads, from files to normalised float32 batches of 64 at 224 x 224 on
-the CPU. All loaders take turns in each round: printed are medians, with their range. timm's loader serves one
-model, so it runs once for each; it is that of its evaluation on a GPU (`create_loader` with its prefetcher).
+time, from files to normalised float32 batches of 64 at 224 x 224 on the CPU, without loading processes; what these
+add is in the second table. All loaders take turns in each round: printed are medians, with their range. timm's
+loader serves one model, so it runs once for each; it is that of its evaluation on a GPU (`create_loader` with its
+prefetcher).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from refiner_cka.images.batches import digests_of
 from refiner_cka.images.decoding import decode
 
 BATCH = 64
-SIZES = {(500, 375): 512, (1000, 750): 192, (2000, 1500): 64}
+SIZES = {(500, 375): 256, (2000, 1500): 64}
 """Width and height of pictures -> how many."""
 TINY = {(60, 45): 8}
 DIFFERENT = 16
@@ -161,17 +162,11 @@ def rate(seconds: Sequence[float], images: int) -> str:
 
 
 def rates(folder: Path, what: str, count: int, rounds: int) -> Iterator[str]:
-    """Yield a row for each number of models."""
+    """Yield a row for each number of models and each loader."""
     for models, ways in MODELS.items():
-        runs = {
-            f"{name} {workers}": partial(load, folder, ways, workers)
-            for name, load in LOADERS.items()
-            for workers in (0, 1)
-        }
-        times = in_turn(runs, rounds)
-        for name in LOADERS:
-            cells = " | ".join(rate(times[f"{name} {workers}"], count) for workers in (0, 1))
-            yield f"| {what} | {models} | {name} | {cells} |"
+        runs = {name: partial(load, folder, ways, 0) for name, load in LOADERS.items()}
+        for name, seconds in in_turn(runs, rounds).items():
+            yield f"| {what} | {models} | {name} | {rate(seconds, count)} |"
 
 
 def split(folder: Path, count: int, rounds: int) -> dict[str, list[float]]:
@@ -201,12 +196,19 @@ def split(folder: Path, count: int, rounds: int) -> dict[str, list[float]]:
         name: [1000 * each / len(paths) for each in seconds]
         for name, seconds in in_turn(steps, rounds).items()
     }
+    loaders = {"hand over": ours, "hand over, timm": timms}
     whole = in_turn(
-        {str(workers): partial(ours, folder, [USUAL], workers) for workers in (0, 1)},
+        {
+            f"{name} {workers}": partial(load, folder, [USUAL], workers)
+            for name, load in loaders.items()
+            for workers in (0, 1)
+        },
         rounds,
     )
-    sent = [1000 * (one - none) / count for none, one in zip(whole["0"], whole["1"], strict=True)]
-    return {**times, "hand over (a loading process - none)": sent}
+    for name in loaders:
+        pairs = zip(whole[f"{name} 0"], whole[f"{name} 1"], strict=True)
+        times[name] = [1000 * (one - none) / count for none, one in pairs]
+    return times
 
 
 def errors(folder: Path, what: str) -> Iterator[str]:
@@ -251,8 +253,8 @@ def main() -> None:
                     print(row, flush=True)
             return
         folders = {}
-        print("| pictures | models | loader | images/s and core | with a loading process |")
-        print("|---|---|---|---|---|", flush=True)
+        print("| pictures | models | loader | images/s and core (range) |")
+        print("|---|---|---|---|", flush=True)
         for size, count in (TINY if given.tiny else SIZES).items():
             what = "{} x {}".format(*size)
             folder = folder_of(Path(place) / what, size, count, min(count, DIFFERENT))

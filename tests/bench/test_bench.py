@@ -19,7 +19,7 @@ ROWS = {
     },
     "bench_loading": {
         **{
-            f"| 60 x 45, 3 kB | {models} | {loader} |": 6
+            f"| 60 x 45, 3 kB | {models} | {loader} |": 3
             for models in ("1 model", "3 models, one geometry", "3 models, three geometries")
             for loader in ("refiner-cka", "refiner-cka --fast-pixels", "timm")
         },
