@@ -51,6 +51,7 @@ bench: $(READY)
 	$(BIN)/python tests/bench/bench_refiner.py
 	$(BIN)/python tests/bench/bench_smoothing.py
 	$(BIN)/python tests/bench/bench_saving.py
+	$(BIN)/python tests/bench/bench_loading.py
 
 tested-models: $(READY)
 	$(BIN)/python tests/tested_models.py

@@ -42,7 +42,7 @@ def decode(stream: BinaryIO, at_least: int | None = None) -> Image.Image:
 
     Args:
         stream: the file.
-        at_least: decode a JPEG at a reduced scale at which its short side has so many pixels.
+        at_least: decode a JPEG at a reduced scale, if there is one at which its short side has so many pixels.
 
     Raises:
         UnreadableImage: damaged, in no known format, too large (`MAX_PIXELS`, `MAX_ASPECT`), or
