@@ -63,6 +63,7 @@ ERROR_MODELS = (
     *("deit_tiny_patch16_224=random", "resnet18=random"),
     *("vit_nano", "deit_nano", "resnet_nano", "refiner_nano"),
 )
+ERROR_SIZES = ((500, 375), (1000, 750), (2000, 1500))
 ERROR_PICTURES = 128
 
 
@@ -243,7 +244,7 @@ def main() -> None:
         if given.error:
             print("| pictures | model | largest change of CKA | largest standard error |")
             print("|---|---|---|---|", flush=True)
-            for size in SIZES:
+            for size in ERROR_SIZES:
                 what = "{} x {}".format(*size)
                 for row in errors(
                     folder_of(Path(place) / what, size, ERROR_PICTURES, ERROR_PICTURES), what
