@@ -99,8 +99,9 @@ def mean_contrast(
 
 def leave_one_out(total: Array, images: Array) -> Array:
     """Return total / images of everything, and without each fold: `(1 + g, ...)`; NaN where nothing is left."""
-    count = _without(images)
-    result: Array = _without(total) / np.where(count > 0, count, np.nan)
+    with np.errstate(invalid="ignore"):  # what is inf makes NaN of sums that it has no part in
+        count = _without(images)
+        result: Array = _without(total) / np.where(count > 0, count, np.nan)
     return result
 
 
@@ -125,8 +126,7 @@ def _without(sums: Array) -> Array:
     """
     folds = len(sums)
     remaining = np.concatenate([np.ones((1, folds)), 1 - np.eye(folds)])
-    with np.errstate(invalid="ignore"):  # what is inf makes NaN of sums that it has no part in
-        result: Array = np.tensordot(remaining, sums, 1)
+    result: Array = np.tensordot(remaining, sums, 1)
     return result
 
 
