@@ -151,5 +151,5 @@ def _reach(replicates: Array, has: npt.NDArray[np.bool_], freedom: Array, band: 
     """
     filled = has.reshape(len(has), -1).any(1)
     reach = critical(replicates.reshape(len(has), -1)[filled], band)
-    result: Array = reach * t_quantile(freedom + 1) / t_quantile(np.count_nonzero(filled))
+    result: Array = reach * t_quantile(freedom + 1) / t_quantile(int(filled.sum()))
     return result
