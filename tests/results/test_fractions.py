@@ -168,6 +168,13 @@ def test_differences_of_two_results_have_the_degrees_of_freedom_of_fractions(res
     np.testing.assert_allclose(found.p, 2 * stats.t.sf(np.abs(found.difference / found.se), over))
 
 
+def test_what_is_written_for_reviewers_says_how_its_interval_is_taken(result):
+    without = synthetic_result({"a": 4, "b": 3})
+    for told in (rc.results.paragraph, rc.results.answers):
+        assert "Satterthwaite" in str(told(result))
+        assert "Satterthwaite" not in str(told(without))
+
+
 def test_a_group_has_its_mean_over_trainings():
     made = synthetic_result(
         {"a": 3, "b": 3}, provenance={"batch_size": 16, "groups": {"g": ["a", "b"]}}
