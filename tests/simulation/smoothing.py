@@ -36,8 +36,14 @@ BATCH, TOKENS, DIM, CLASSES = 64, 12, 8, 10
 OUTLIERS, LENGTH = 0.02, 10
 """How many images are outliers, and how many times as long as others."""
 
-MEASURED = ("patch_cosine_centred", "patch_cosine_between", "patch_cosine", "within_image_variance")
-"""All but the third depend on what the images of a batch share. The last is a fraction."""
+MEASURED = (
+    "patch_cosine_centred",
+    "patch_cosine_between",
+    "patch_cosine",
+    "token_norm",
+    "within_image_variance",
+)
+"""The first two and the last depend on what the images of a batch share. Outliers decide the last two."""
 
 _COMMON = np.random.default_rng(1).standard_normal(DIM)
 _CENTRES = np.random.default_rng(2).standard_normal((CLASSES, DIM))
