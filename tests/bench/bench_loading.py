@@ -6,19 +6,22 @@
 
 The pictures are JPEG files of noise of a seed, of the sizes in bytes that photographs have. Measured is processor
 time, from files to uint8 batches of 64 at 224 x 224, which are normalised on the device, and without loading
-processes; what these add is in the second table. All loaders take turns in each round: printed are medians, with
-their range. timm's loader serves one model, so it runs once for each; it is that of its evaluation on a GPU.
+processes. What these add, handing over, is in the second table. All loaders take turns in each round: printed are
+medians, with their range. timm's loader serves one model, so it runs once for each; it is that of its evaluation
+on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import multiprocessing
 import os
 import resource
 import statistics
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,8 +36,8 @@ from timm.data import ImageDataset, create_loader
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import refiner_cka as rc
-from refiner_cka.images import Preprocessing, load_batches, open_source, plan_batches
-from refiner_cka.images.batches import digests_of
+from refiner_cka.images import Batch, Preprocessing, load_batches, open_source, plan_batches
+from refiner_cka.images.batches import _Sent, digests_of
 from refiner_cka.images.decoding import decode
 
 BATCH = 64
@@ -168,6 +171,17 @@ def rates(folder: Path, what: str, count: int, rounds: int) -> Iterator[str]:
             yield f"| {what} | {models} | {name} | {rate(seconds, count)} |"
 
 
+def handed_over(batch: Batch) -> Batch | rc.DataError:
+    """Send a batch through a pipe, as a loading process does."""
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    with receiving, sending:
+        thread = threading.Thread(target=lambda: sending.send(_Sent(batch)))
+        thread.start()
+        found = receiving.recv().item()
+        thread.join()
+    return found
+
+
 def split(folder: Path, count: int, rounds: int) -> dict[str, list[float]]:
     """Return the milliseconds per image of each step, for one model."""
     paths = [folder / f"{number}.jpg" for number in range(min(count, BATCH))]
@@ -179,35 +193,27 @@ def split(folder: Path, count: int, rounds: int) -> dict[str, list[float]]:
     cropped = [crop(image) for image in resized]
     tensors = [to_tensor(image) for image in cropped]
     batch = torch.stack(tensors)
+    source = open_source(folder)
+    plan = plan_batches(source, batch_size=len(paths), images=None, seed=0)
+    (loaded,) = load_batches(source, plan, [0], [USUAL], workers=0)
+    small = [decode(io.BytesIO(each), USUAL.enough) for each in files]
     steps = {
         "read": lambda: [path.read_bytes() for path in paths],
         "decode": lambda: [decode(io.BytesIO(each)) for each in files],
         "decode, reduced": lambda: [decode(io.BytesIO(each), USUAL.enough) for each in files],
         "resize": lambda: [resize(image) for image in images],
-        "resize and crop, fast": lambda: [fast(image) for image in images],
+        "resize and crop, fast": lambda: [fast(image) for image in small],
         "crop": lambda: [crop(image) for image in resized],
         "to tensor": lambda: [to_tensor(image) for image in cropped],
         "stack": lambda: torch.stack(tensors),
         "digest": lambda: digests_of(batch, None),
+        "hand over": lambda: handed_over(loaded),
         "normalise": lambda: USUAL.normalize(batch),
     }
-    times = {
+    return {
         name: [1000 * each / len(paths) for each in seconds]
         for name, seconds in in_turn(steps, rounds).items()
     }
-    loaders = {"hand over": ours, "hand over, timm": timms}
-    whole = in_turn(
-        {
-            f"{name} {workers}": partial(load, folder, [USUAL], workers)
-            for name, load in loaders.items()
-            for workers in (0, 1)
-        },
-        rounds,
-    )
-    for name in loaders:
-        pairs = zip(whole[f"{name} 0"], whole[f"{name} 1"], strict=True)
-        times[name] = [1000 * (one - none) / count for none, one in pairs]
-    return times
 
 
 def errors(folder: Path, what: str) -> Iterator[str]:

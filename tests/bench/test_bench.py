@@ -33,6 +33,7 @@ ROWS = {
                 "to tensor",
                 "stack",
                 "digest",
+                "hand over",
                 "normalise",
             )
         },
