@@ -17,7 +17,9 @@ def test_asked_for_measures_and_attention_are_written_drawn_and_said():
     assert result.attention
     stems = {path.stem for path in Path("results").glob("*.pdf")}
     assert {"smoothing", "attention", "attention_vit"} <= stems
-    assert f"{result.quantity('patch_cosine').label}, last" in rc.summarize(result).tables[0].headers
+    assert (
+        f"{result.quantity('patch_cosine').label}, last" in rc.summarize(result).tables[0].headers
+    )
     assert result.quantity("patch_cosine").label in " ".join(done.stdout.split())
     assert "Neither implies the other." in succeed("show", "results/analysis.h5").stdout
 
