@@ -16,13 +16,11 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import ResultError
 from ..results.chance import ALPHA
-from ..results.estimate import Estimate
 from ..results.result import Result
 from ..sums import Array, Layer
 from . import captions
-from .bands import Curve
 from .layout import on, tell
-from .models import Model, label_of, lines_of
+from .models import label_of
 from .style import current, shortened, small
 
 Rows = npt.NDArray[np.intp]
@@ -86,22 +84,16 @@ def heatmap(
     label = result.quantity(index).label or index
     label = label if given is None else f"Partial {label} given {given}"
     remarks = [note, "hatched: undefined" if np.isnan(matrix).any() else ""]
-    line = lines_of(result, [Model(result.models[0])])
 
     def draw(ax: Axes) -> None:
         draw_cells(ax, matrix, label, vmin, vmax)
         for axis, side in ((ax.yaxis, sides[0]), (ax.xaxis, sides[1])):
             _name(ax, axis, side, [result.stack[row] for row in side.rows])
         _dot(ax, marks)
-        rests = captions.of_similarity(line, index, [_BARE])
-        tell(ax, [*rests, *remarks], above=captions.joined(*remarks))
+        rests = captions.measured_on(result, index)
+        tell(ax, [rests, *remarks], above=captions.joined(*remarks))
 
     return on(draw, ax, square=True)
-
-
-_NONE = np.empty(0)
-_BARE = Curve(Estimate(_NONE, _NONE, _NONE, _NONE, _NONE, folds=0), inner=False)
-"""What is captioned has no bands."""
 
 
 class _Side(NamedTuple):
