@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,16 @@ NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[-+]?\d+)?(?!\w)|nan|inf")
 
 # Script -> what begins a row, and how many numbers follow.
 ROWS = {
+    "bench_accuracy": {
+        f"| {package} {version(package)} | `{call}` |": 3
+        for package, call in (
+            ("refiner-cka", "analyze"),
+            ("refiner-cka", "cka"),
+            ("pytorch-cka", "compute_cka"),
+            ("pytorch-cka", "cka_from_features"),
+            ("torch-cka", "CKA.compare"),
+        )
+    },
     "bench_analysis": {
         f"| test_vit, 6 blocks, batches of 8 | {tool} |": 5
         for tool in ("refiner-cka", "pytorch-cka", "torch_cka")
@@ -45,6 +56,6 @@ def test_it_measures_what_it_claims_to(script):
         [row] = [line for line in done.stdout.splitlines() if line.startswith(start)]
         numbers = [float(number) for number in NUMBER.findall(row.removeprefix(start))]
         assert len(numbers) == count, row
-        assert all(math.isfinite(number) and number >= 0 for number in numbers), row
-        # Memory in whole megabytes may be none.
+        assert all(math.isfinite(number) for number in numbers), row
+        # Memory in whole megabytes may be none, and CKA of unrelated layers on either side of 0.
         assert sum(number > 0 for number in numbers) >= count - 1, row

@@ -1,0 +1,311 @@
+"""What each package that computes CKA prints of the same float32 features, against its own formula in float64.
+
+    python tests/bench/bench_accuracy.py
+    python tests/bench/bench_accuracy.py --tiny    # small features: whether it runs
+
+The packages of docs/comparison.md that are installed; of the others it says so. Each gets the same layers: those
+that take networks get one that hands its input out as layers, those that take arrays get the arrays. A *package
+of batches* sums over batches, the others take all images at once. The error is the largest of the matrix against
+the estimator that the package states, in float64; in the last columns layers are unrelated, and what is right is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import importlib
+import importlib.util
+import io
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import float64  # by this name: thingsvision installs a package that is called `tests`
+
+import refiner_cka as rc
+from refiner_cka.images import open_source
+from refiner_cka.subjects import resolve
+
+Layers = Sequence[torch.Tensor]
+"""Features of the same images, `(n, p)` each, float32."""
+
+
+class Package(NamedTuple):
+    """A package, and how it is asked.
+
+    Attributes:
+        name: of the distribution.
+        call: what was called, for the table.
+        estimator: what it estimates, a key of `ESTIMATORS`.
+        matrix: from layers and images to a batch to the matrix of CKA.
+    """
+
+    name: str
+    call: str
+    estimator: str
+    matrix: Callable[[Layers, int], np.ndarray]
+
+
+class Apart(nn.Module):
+    """A network whose layers are given to it side by side as an image, `(n, 1, 1, sum of widths)`."""
+
+    def __init__(self, widths: Sequence[int]):
+        super().__init__()
+        self.widths = list(widths)
+        self.layers = nn.ModuleList(nn.Identity() for _ in widths)
+        self.unused = nn.Parameter(torch.zeros(1))  # some packages ask where the parameters are
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        parts = images.flatten(1).split(self.widths, dim=1)
+        outputs = [layer(part) for layer, part in zip(self.layers, parts, strict=True)]
+        return torch.stack([output.sum(1) for output in outputs], 1)
+
+
+def network(layers: Layers) -> tuple[nn.Module, list[str], torch.Tensor]:
+    """Return a network with these layers, their names, and the images that make it put them out."""
+    module = Apart([layer.shape[1] for layer in layers]).eval()
+    return module, [f"layers.{place}" for place in range(len(layers))], torch.cat([*layers], 1)
+
+
+def loader(images: torch.Tensor, size: int) -> DataLoader:
+    return DataLoader([(row, 0) for row in images], batch_size=size)
+
+
+def analyzed(layers: Layers, size: int) -> rc.Result:
+    """What `analyze` makes of layers, in batches of the same images as those of the other packages."""
+    module, paths, images = network(layers)
+    subject = rc.Subject.from_module(module, paths, name="all")
+    options = {"batch_size": size, "workers": 0, "device": "cpu", "smoothing": "none"}
+    planned = rc.prepare(subject, images[:, None, None], **options).plan.batches
+    back = np.argsort(np.concatenate(planned))  # its batches take the images in an order of its own
+    return rc.analyze(subject, images[back, None, None], **options)
+
+
+def refiner_cka(layers: Layers, size: int) -> np.ndarray:
+    return analyzed(layers, size).cka()
+
+
+def refiner_cka_arrays(layers: Layers, size: int) -> np.ndarray:
+    return np.array([[rc.cka(one, other) for other in layers] for one in layers])
+
+
+def pytorch_cka(layers: Layers, size: int) -> np.ndarray:
+    from cka import compute_cka
+
+    module, paths, images = network(layers)
+    other = copy.deepcopy(module)
+    batches = loader(images, size)
+    return compute_cka(module, other, batches, layers=paths, device="cpu", progress=False)[
+        0
+    ].numpy()
+
+
+def pytorch_cka_arrays(layers: Layers, size: int) -> np.ndarray:
+    from cka import cka_from_features
+
+    return cka_from_features([*layers], [*layers]).numpy()
+
+
+def torch_cka(layers: Layers, size: int) -> np.ndarray:
+    from torch_cka import CKA
+
+    module, paths, images = network(layers)
+    compared = CKA(module, copy.deepcopy(module), model1_layers=paths, model2_layers=paths)
+    with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+        compared.compare(loader(images, size))
+    return compared.hsic_matrix.numpy()
+
+
+def cka_pytorch(layers: Layers, size: int) -> np.ndarray:
+    from cka_pytorch import CKACalculator
+
+    module, paths, images = network(layers)
+    compared = CKACalculator(module, copy.deepcopy(module), paths, verbose=False)
+    return compared.calculate_cka_matrix(loader(images, size), num_epochs=1).numpy()
+
+
+def thingsvision(layers: Layers, size: int, unbiased: bool = False) -> np.ndarray:
+    # Its module of CKA alone: the package as a whole imports TensorFlow.
+    place = Path(importlib.util.find_spec("thingsvision").origin).parent / "core" / "cka"
+    package = sys.modules["thingsvision_cka"] = ModuleType("thingsvision_cka")
+    package.__path__ = [str(place)]
+    module = importlib.import_module("thingsvision_cka.cka_numpy")
+    compared = module.CKANumPy(m=len(layers[0]), kernel="linear", unbiased=unbiased)
+    arrays = [layer.numpy() for layer in layers]
+    return np.array([[compared.compare(one, other) for other in arrays] for one in arrays])
+
+
+def thingsvision_unbiased(layers: Layers, size: int) -> np.ndarray:
+    return thingsvision(layers, size, unbiased=True)
+
+
+def rsatoolbox(layers: Layers, size: int) -> np.ndarray:
+    from rsatoolbox.data import Dataset
+    from rsatoolbox.rdm import calc_rdm, compare
+
+    distances = calc_rdm([Dataset(layer.numpy()) for layer in layers], method="euclidean")
+    return compare(distances, distances, method="cosine_cov")
+
+
+BATCHES, AT_ONCE, BIASED = "unbiased, batches", "unbiased, at once", "biased, at once"
+
+PACKAGES = (
+    Package("refiner-cka", "analyze", BATCHES, refiner_cka),
+    Package("refiner-cka", "cka", AT_ONCE, refiner_cka_arrays),
+    Package("pytorch-cka", "compute_cka", BATCHES, pytorch_cka),
+    Package("pytorch-cka", "cka_from_features", AT_ONCE, pytorch_cka_arrays),
+    Package("torch-cka", "CKA.compare", BATCHES, torch_cka),
+    Package("cka-pytorch", "CKACalculator", BATCHES, cka_pytorch),
+    Package("thingsvision", "get_cka", BIASED, thingsvision),
+    Package("thingsvision", "get_cka, unbiased=True", AT_ONCE, thingsvision_unbiased),
+    Package("rsatoolbox", "compare, cosine_cov", BIASED, rsatoolbox),
+)
+
+
+def grams(layers: Layers, size: int) -> list[list[np.ndarray]]:
+    """Gram matrices in float64 of each layer, one a batch."""
+    return [[float64.gram(part.numpy()) for part in layer.split(size)] for layer in layers]
+
+
+def biased(layers: Layers) -> np.ndarray:
+    """CKA by the definition of Kornblith et al. (2019), in float64: centred Gram matrices, diagonal and all."""
+    flat = np.array(
+        [gram.ravel() / np.linalg.norm(gram) for [gram] in grams(layers, len(layers[0]))]
+    )
+    return flat @ flat.T
+
+
+ESTIMATORS = {
+    BATCHES: lambda layers, size: float64.minibatch_cka_matrix(grams(layers, size)),
+    AT_ONCE: lambda layers, size: float64.minibatch_cka_matrix(grams(layers, len(layers[0]))),
+    BIASED: lambda layers, size: biased(layers),
+}
+
+
+def hooked(module: nn.Module, paths: Sequence[str], images: torch.Tensor) -> list[torch.Tensor]:
+    """Features of a network's layers, `(n, p)` each."""
+    found = {}
+    for path in paths:
+        module.get_submodule(path).register_forward_hook(
+            lambda _m, _i, output, path=path: found.update({path: output.flatten(1)})
+        )
+    with torch.inference_mode():
+        module(images)
+    return [found[path].clone() for path in paths]
+
+
+def random_deit(images: int) -> list[torch.Tensor]:
+    """Every second block of a DeiT-Ti with random weights, on noise."""
+    torch.manual_seed(0)
+    module = timm.create_model("deit_tiny_patch16_224").eval()
+    paths = [f"blocks.{place}" for place in range(1, 12, 2)]
+    return hooked(module, paths, torch.randn(images, 3, 224, 224))
+
+
+def trained(name: str, images: int) -> list[torch.Tensor]:
+    """Every second block of an embedded network, on digits that it has not seen."""
+    [subject], digits = resolve(name), open_source("digits-test")
+    transform = subject.preprocessing.transform()
+    pixels = torch.stack([transform(digits.read(place)) for place in range(images)])
+    paths = list(subject.layers)[1::2]
+    return hooked(subject.module.eval(), paths, subject.preprocessing.normalize(pixels))
+
+
+def unrelated(images: int, width: int = 768) -> list[torch.Tensor]:
+    """Layers of independent Gaussian features."""
+    draws = torch.Generator().manual_seed(0)
+    return [torch.randn(images, width, generator=draws) for _ in range(UNRELATED)]
+
+
+def small(images: int) -> list[torch.Tensor]:
+    """Layers that are one another, and noise."""
+    one, *others = unrelated(images, 8)
+    return [one, *(one + other for other in others[:2])]
+
+
+CASES = {
+    "DeiT-Ti, random weights, noise": lambda: random_deit(128),
+    "vit_nano, trained, digits": lambda: trained("vit_nano", 128),
+    "resnet_nano, trained, digits": lambda: trained("resnet_nano", 128),
+}
+SIZE = 64
+SMALLER = 2**-7
+"""By a power of two, which rounds nothing."""
+
+SHUFFLES = 2000
+
+UNRELATED = 24
+"""Layers, of which all pairs are looked at: their mean is then known to 0.001."""
+
+
+def row(package: Package, cases: dict[str, Layers], apart: Layers, size: int) -> str:
+    """The cells of a package: errors, errors of smaller features, and CKA of unrelated layers."""
+    estimate = ESTIMATORS[package.estimator]
+    smaller = {"smaller": [SMALLER * layer for layer in list(cases.values())[-1]]}
+    errors = [
+        np.abs(package.matrix(layers, size) - estimate(layers, size)).max()
+        for layers in (cases | smaller).values()
+    ]
+    chance = package.matrix(apart, size)[np.triu_indices(len(apart), 1)]
+    return " | ".join([*(f"{error:.1e}" for error in errors), f"{chance.mean():.3f}"])
+
+
+def thresholds(layers: Layers, shuffles: int) -> str:
+    """CKA that unrelated images stay below with 95 %, of the first layer and the last: shuffled, and in closed form."""
+    from calibrated_similarity import calibrate
+
+    one, *_, last = layers
+    threshold = calibrate(
+        *(one, last, rc.cka), K=shuffles, generator=torch.Generator().manual_seed(0)
+    )[2]
+    closed = analyzed(layers, len(one)).null("all").quantile(0.95)[0, -1]
+    return (
+        f"unrelated images stay below, 95 %: calibrated-similarity {version('calibrated-similarity')},"
+        f" {shuffles} shuffles {threshold:.4f}; refiner-cka, in closed form {closed:.4f}"
+    )
+
+
+def main() -> None:
+    """Print a line for each package."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tiny", action="store_true", help="small features: whether it runs")
+    tiny = parser.parse_args().tiny
+    warnings.simplefilter("ignore")
+    size = 8 if tiny else SIZE
+    apart = unrelated(2 * size, 16 if tiny else 768)
+    cases = {"small": small(2 * size)} if tiny else {name: make() for name, make in CASES.items()}
+    print(f"{2 * size} images in batches of {size}, torch {torch.__version__}")
+    heads = [*cases, "the same / 128", "mean of unrelated"]
+    print(f"| package | called | estimator | {' | '.join(heads)} |")
+    print("|---" * (3 + len(heads)) + "|", flush=True)
+    for package in PACKAGES:
+        try:
+            name = f"{package.name} {version(package.name)}"
+            cells = row(package, cases, apart, size)
+        except PackageNotFoundError:
+            name, cells = package.name, "not installed"
+        except Exception as error:  # such as torch_cka's own check of its numbers
+            cells = f"failed: {type(error).__name__}: {error}"
+        print(f"| {name} | `{package.call}` | {package.estimator} | {cells} |", flush=True)
+    try:
+        print(thresholds(list(cases.values())[-1], SHUFFLES))
+    except ModuleNotFoundError:
+        print("calibrated-similarity: not installed")
+
+
+if __name__ == "__main__":
+    main()
