@@ -3,10 +3,10 @@
     python tests/bench/bench_accuracy.py
     python tests/bench/bench_accuracy.py --tiny    # small features: whether it runs
 
-The packages of docs/comparison.md that are installed; of the others it says so. Each gets the same layers: those that
-take networks get one that hands its input out as layers, those that take arrays get the arrays. *Batches* are summed
-over, *at once* are all images. The error is the largest of the matrix against the estimator that the package states,
-in float64. The last column is the mean over pairs of unrelated layers, for which 0 is right.
+The packages of docs/comparison.md that are installed; of the others it says so. Each gets the same layers: those
+that take networks get one that hands its input out as layers, those that take arrays get the arrays. *Batches* are
+summed over, *at once* are all images. The error is the largest of the matrix against the estimator that the package
+states, in float64. The last column is the mean over pairs of unrelated layers, for which 0 is right.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import float64  # by this name: thingsvision installs a package that is called `tests`
 
@@ -266,7 +265,7 @@ def row(package: Package, cases: dict[str, Layers], apart: Layers, size: int) ->
 
 
 def thresholds(layers: Layers, shuffles: int) -> str:
-    """What CKA of the first and the last layer stays below with 95 % if images are shuffled, and in closed form."""
+    """What CKA of the first and the last layer stays below with 95 %: by shuffling images, and in closed form."""
     from calibrated_similarity import calibrate
 
     one, *_, last = layers
