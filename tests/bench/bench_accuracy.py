@@ -5,8 +5,8 @@
 
 The packages of docs/comparison.md that are installed; of the others it says so. Each gets the same layers: those
 that take networks get one that hands its input out as layers, those that take arrays get the arrays. *Batches* are
-summed over, *at once* are all images. The error is the largest of the matrix against the estimator that the package
-states, in float64. The last column is the mean over pairs of unrelated layers, for which 0 is right.
+summed over, *at once* are all images. The error is the largest of the matrix against the estimator that the
+package states, in float64. The last column is the mean over pairs of unrelated layers, for which 0 is right.
 """
 
 from __future__ import annotations
