@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-from itertools import chain
 from html.parser import HTMLParser
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote, urlsplit

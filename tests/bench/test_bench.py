@@ -15,7 +15,7 @@ NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[-+]?\d+)?(?!\w)|nan|inf")
 # Script -> what begins a row, and how many numbers follow.
 ROWS = {
     "bench_accuracy": {
-        f"| {package} {version(package)} | `{call}` |": 3
+        f"| {package} {version(package)} | `{call}` |": 4
         for package, call in (
             ("refiner-cka", "analyze"),
             ("refiner-cka", "cka"),
