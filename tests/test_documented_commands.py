@@ -226,6 +226,12 @@ def test_the_page_of_arrays_prints_what_it_says(here, python):
     assert found > by_chance
 
 
+def test_the_first_lines_of_python_draw_the_figure(here, python):
+    block = next(text for language, text in steps("README.md") if language == "python")
+    python(block.replace('"digits")', '"digits", images=64)'))
+    assert Path("curves.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_what_the_page_of_other_languages_reads_is_in_the_file(made):
     page = text_of("docs/howto/r-and-matlab.md")
     read = re.findall(r"""h5read\(file, "(.*?)"\)|file\[\["(.*?)"\]\]""", page)
