@@ -267,9 +267,9 @@ def small(images: int) -> list[torch.Tensor]:
 
 
 CASES = {
-    "DeiT-Ti, random weights, noise": lambda: random_deit(128),
-    "resnet_nano, trained, digits": lambda: trained("resnet_nano", 128),
-    "vit_nano, trained, digits": lambda: trained("vit_nano", 128),
+    "DeiT-Ti": lambda: random_deit(128),
+    "resnet_nano": lambda: trained("resnet_nano", 128),
+    "vit_nano": lambda: trained("vit_nano", 128),
 }
 SIZE = 64
 SMALLER = 2**-7

@@ -59,3 +59,14 @@ def test_it_measures_what_it_claims_to(script):
         assert all(math.isfinite(number) for number in numbers), row
         # Memory in whole megabytes may be none, and CKA of unrelated layers on either side of 0.
         assert sum(number > 0 for number in numbers) >= count - 1, row
+
+
+def test_the_page_of_the_comparison_has_a_row_for_each_call():
+    script = (FOLDER / "bench_accuracy.py").read_text()
+    page = (FOLDER.parents[1] / "docs" / "comparison.md").read_text()
+    calls = re.findall(r'Package\("(.+?)", "(.+?)", (\w+)', script)
+    assert len(calls) == 9
+    for package, call, _ in calls:
+        assert re.search(rf"^\| {package} [\d.]+ \| `{re.escape(call)}` \|", page, re.MULTILINE), (
+            call
+        )
