@@ -259,6 +259,7 @@ def _errors(result: Result) -> Iterator[str]:
         f"time. Intervals are of 95 %, by Student's t with {result.folds - 1} degrees of freedom: of CKA on the "
         "scale of artanh, of s(l) by Fieller's method, of differences between models paired over the same images."
     )
+    yield from of_fractions(result)
     if result.groups:
         yield (
             f"Over trainings, of {listed([*result.groups])}: standard errors and intervals over the trainings of "
@@ -266,6 +267,16 @@ def _errors(result: Result) -> Iterator[str]:
         )
     else:
         yield "They say how well these networks are known, not how another training would differ."
+
+
+def of_fractions(result: Result) -> Iterator[str]:
+    """Yield how intervals of measures that are fractions are taken, if there are any."""
+    labels = [each.label or each.name for each in result.quantities if each.estimator == "fraction"]
+    if labels:
+        yield (
+            f"Intervals of {listed(labels)}, of which few images may decide, are on the scale of the logit with "
+            "Satterthwaite's degrees of freedom."
+        )
 
 
 def _chance(result: Result) -> Iterator[str]:

@@ -262,11 +262,13 @@ def test_several_processes_measure_what_one_does(tmp_path):
         np.testing.assert_array_equal(held.batches, alone.batches)
 
 
-def test_tf32_is_off_inside_and_as_before_after():
+def test_tf32_and_bf16_products_are_off_inside_and_as_before_after():
     before = torch.backends.cudnn.conv.fp32_precision
     with runtime.Runtime(torch.device("cpu")).session():
         assert torch.backends.cudnn.conv.fp32_precision == "ieee"
         assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+        assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
         assert not torch.is_grad_enabled()
     assert torch.backends.cudnn.conv.fp32_precision == before
     assert torch.is_grad_enabled()
