@@ -198,32 +198,40 @@ def shown(page, python):
     return printed
 
 
-@pytest.mark.parametrize("page", HOW_TO)
-def test_every_command_and_block_of_a_how_to_runs(page, here, python):
-    shown(page, python)
-    if HOW_TO[page]:
-        assert list(rc.load("analysis.h5").models) == HOW_TO[page]
-
-
-def test_the_page_of_a_checkpoint_prints_what_is_left_of_each_block(here, python):
-    [lines] = shown("checkpoint", python)
+def prints_what_is_left_of_each_block(printed):
+    [lines] = printed
     kept = rc.load("results/analysis.h5").cka("deit_nano", "Ours").diagonal()
     assert [float(line.split()[1]) for line in lines] == pytest.approx([*kept], abs=6e-4)
 
 
-def test_the_page_of_a_training_prints_each_state_beside_the_last(here, python):
-    [lines] = shown("training", python)
-    assert [line.split()[0] for line in lines] == [
-        f"deit_nano=epoch{epoch:02d}" for epoch in (0, 5, 10)
-    ]
+def prints_each_state(printed):
+    [lines] = printed
+    names = [line.split()[0] for line in lines]
+    assert names == [f"deit_nano=epoch{epoch:02d}" for epoch in (0, 5, 10)]
 
 
-def test_the_page_of_arrays_prints_what_it_says(here, python):
-    (rotated, unrelated), [line] = shown("arrays", python)
+def prints_what_its_comments_say(printed):
+    (rotated, unrelated), [line] = printed
     found, by_chance = map(float, re.findall(r"\d\.\d+", line))
     assert float(rotated) == 1.0
     assert abs(float(unrelated)) < 0.05
     assert found > by_chance
+
+
+PRINTED = {
+    "arrays": prints_what_its_comments_say,
+    "checkpoint": prints_what_is_left_of_each_block,
+    "training": prints_each_state,
+}
+
+
+@pytest.mark.parametrize("page", HOW_TO)
+def test_every_command_and_block_of_a_how_to_runs(page, here, python):
+    printed = shown(page, python)
+    if page in PRINTED:
+        PRINTED[page](printed)
+    if HOW_TO[page]:
+        assert list(rc.load("analysis.h5").models) == HOW_TO[page]
 
 
 def test_the_first_lines_of_python_draw_the_figure(here, python):

@@ -103,11 +103,8 @@ class Apart(nn.Module):
 
 def network(layers: Layers) -> tuple[nn.Module, list[str], torch.Tensor]:
     """Return a network with these layers, their names, and the images that make it put them out."""
-    return (
-        Apart(layers).eval(),
-        [f"layers.{place}" for place in range(len(layers))],
-        torch.cat([*layers], 1),
-    )
+    paths = [f"layers.{place}" for place in range(len(layers))]
+    return Apart(layers).eval(), paths, torch.cat([*layers], 1)
 
 
 def loader(images: torch.Tensor, size: int) -> DataLoader:
@@ -136,11 +133,9 @@ def pytorch_cka(layers: Layers, size: int) -> np.ndarray:
     from cka import compute_cka
 
     module, paths, images = network(layers)
-    other = copy.deepcopy(module)
-    batches = loader(images, size)
-    return compute_cka(module, other, batches, layers=paths, device="cpu", progress=False)[
-        0
-    ].numpy()
+    models, batches = (module, copy.deepcopy(module)), loader(images, size)
+    [matrix] = compute_cka(*models, batches, layers=paths, device="cpu", progress=False)
+    return matrix.numpy()
 
 
 def pytorch_cka_arrays(layers: Layers, size: int) -> np.ndarray:
@@ -282,7 +277,7 @@ UNRELATED = 24
 
 
 def row(package: Package, cases: dict[str, Layers], apart: Layers, size: int) -> str:
-    """The cells of a package: errors, of the last case also in two other forms, and CKA of unrelated layers."""
+    """The cells of a package: errors, of the last case also in three other forms, and CKA of unrelated layers."""
     *_, last = cases.values()
     others = [SMALLER * layer for layer in last], Overwritten(last), Tuples(last)
     cells = [error(package, layers, size) for layers in (*cases.values(), *others)]
