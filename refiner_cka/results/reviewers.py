@@ -162,6 +162,10 @@ def _images(result: Result, record: Record) -> Iterator[str]:
     if images.get("digest"):
         covers = f", of {text(covered['covers'])}" if covered.get("covers") else ""
         yield f"SHA-256 {text(images['digest'])}{covers}; each image has a digest of its pixels (image_digests)."
+    if not covered.get("whole", True):
+        yield (
+            f"The fingerprint covers {text(covered.get('covers'))}; what each batch saw is digested in the result."
+        )
 
 
 def _transform_of(record: Record, model: str) -> str:
@@ -321,6 +325,10 @@ def _tokens(result: Result, record: Record) -> Iterator[str]:
             yield f"Layers of {model} have {count} prefix {noun} (class, distillation, registers)."
     if any(LAYERS in result.quantity(name).axes for name in result.measures):
         yield "Measures of over-smoothing read the patch tokens alone."
+        yield (
+            "CKA near 1: two layers tell the images apart alike. Cosine near 1: the tokens of an image are alike "
+            "within a layer. Neither implies the other."
+        )
     if result.attention:
         yield "Measures of attention maps leave out rows and columns of prefix tokens."
 
