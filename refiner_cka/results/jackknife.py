@@ -135,7 +135,6 @@ def critical(replicates: Array, band: Band) -> float:
     Raises:
         ResultError: no such band.
     """
-    from scipy.optimize import brentq
     from scipy.special import chdtr, stdtrit
 
     if band not in BANDS:
@@ -153,15 +152,28 @@ def critical(replicates: Array, band: Band) -> float:
     freedom = folds - 1
 
     def excess(reach: float) -> float:
-        """How much more often the largest goes beyond `reach` than it may."""
+        """Logarithm of how many times as often as it may the largest goes beyond `reach`."""
         beyond = chdtr(freedom, freedom * (largest / reach) ** 2).mean()
-        return float(beyond - (1 - CONFIDENCE))
+        return float(np.log(beyond / (1 - CONFIDENCE)))
 
-    if excess(pointwise) <= 0:
-        return pointwise
     # Bonferroni's bound, and a tenth for the chance of the draws.
     most = 1.1 * stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * varies.sum()))
-    return float(brentq(excess, pointwise, most, xtol=1e-6))
+    return _zero(excess, pointwise, float(most)) if excess(pointwise) > 0 else pointwise
+
+
+def _zero(function: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a smooth, monotone function is 0 between two places, by secants.
+
+    Few of them, as each value of the function takes long; SciPy's solvers take more, and as long again to import.
+    """
+    before, here = low, high
+    was, value = function(before), function(here)
+    # The error after a step is about the product of those before it: far below 1e-6.
+    while abs(here - before) > 1e-4 and value != was:
+        step = value * (here - before) / (value - was)
+        before, was, here = here, value, min(max(here - step, low), high)
+        value = function(here)
+    return here
 
 
 @cache
