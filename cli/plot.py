@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -83,8 +84,12 @@ def plot(
             for name, result in results.items():
                 folder = files[0].parent if out is None else out
                 folder = folder / name if len(results) > 1 else folder
-                written += output.save_figures(
-                    result, folder, normalize=normalize or "first-last", models=models
+                written += rc.plots.save_figures(
+                    result,
+                    folder,
+                    normalize=normalize or "first-last",
+                    models=models,
+                    processes=_cores(),
                 )
             told = output.written(written)
     if not quiet:
@@ -103,6 +108,11 @@ def _check_place(out: Path, *, figure: bool) -> None:
         )
     else:
         rc.results.check_writable(out / "curves.pdf")
+
+
+def _cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -112,7 +112,7 @@ def test_every_command_of_a_page_runs(page, made, tmp_path, monkeypatch):
     shutil.copytree(made, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     # Drawn in tests of their own; here they would take most of the time.
-    monkeypatch.setattr("cli.output.save_figures", lambda *_, **__: [Path("curves.pdf")])
+    monkeypatch.setattr("refiner_cka.plots.save_figures", lambda *_, **__: [Path("curves.pdf")])
     for line in commands(page):
         run(line)
     for folder in ("merged", "results/whole"):

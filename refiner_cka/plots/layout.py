@@ -144,9 +144,7 @@ def _height(width: float, columns: int, square: bool) -> float:
     )
 
 
-def _finish(
-    figure: PaperFigure, rest: Sequence[Axes], columns: int, *, fixed: bool
-) -> Text | None:
+def _finish(figure: PaperFigure, rest: Sequence[Axes], columns: int, *, fixed: bool) -> Text | None:
     """Add what belongs to the figure as a whole; return its caption, if it has one."""
     told = cast(dict[Axes, Told], figure.told)
     letters = string.ascii_lowercase if 1 < len(told) <= 26 else ""

@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -20,7 +21,8 @@ FORMATS = {
 }
 """Suffix -> what the format would say that changes from run to run: dates, versions of matplotlib."""
 
-_LAYOUT_TABLES = ("GDEF", "GPOS", "GSUB", "MATH")
+_LAYOUT_TABLES = {"GDEF", "GPOS", "GSUB", "MATH", "kern"}
+"""Of a font: ligatures, kerning, formulas."""
 
 
 def check_format(path: str | Path) -> str:
@@ -58,17 +60,20 @@ def _write(figure: Figure, path: Path, kind: str) -> Path:
 
 @contextlib.contextmanager
 def _fonts_without_layout() -> Iterator[None]:
-    """Leave out of embedded fonts what places letters: in a PDF they have places, and reading it takes a fifth of
-    the time of all figures.
-    """  # noqa
-    from fontTools.subset import Options
+    """Leave out of embedded fonts what arranges letters: in a PDF each has a place, and reading it takes long."""
+    from fontTools import subset
 
-    before = Options._drop_tables_default
-    Options._drop_tables_default = [*before, *_LAYOUT_TABLES]
+    def load_font(*args: Any, **kwargs: Any) -> Any:
+        font = load(*args, **kwargs)
+        for table in _LAYOUT_TABLES & {*font.keys()}:
+            del font[table]
+        return font
+
+    load, subset.load_font = subset.load_font, load_font
     try:
         yield
     finally:
-        Options._drop_tables_default = before
+        subset.load_font = load
 
 
 @contextlib.contextmanager

@@ -156,23 +156,24 @@ def critical(replicates: Array, band: Band) -> float:
         beyond = chdtr(freedom, freedom * (largest / reach) ** 2).mean()
         return float(np.log(beyond / (1 - CONFIDENCE)))
 
-    # Bonferroni's bound, and a tenth for the chance of the draws.
-    most = 1.1 * stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * varies.sum()))
-    return _zero(excess, pointwise, float(most)) if excess(pointwise) > 0 else pointwise
+    often = excess(pointwise)
+    if often <= 0:
+        return pointwise
+    # Near by: where so many independent layers would be that often beyond.
+    near = stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * np.exp(often)))
+    return _zero(excess, (pointwise, often), float(near))
 
 
-def _zero(function: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a smooth, monotone function is 0 between two places, by secants.
+def _zero(function: Callable[[float], float], start: tuple[float, float], guess: float) -> float:
+    """Return where a smooth, monotone function is 0, by secants from a place with its value and a better one.
 
     Few of them, as each value of the function takes long; SciPy's solvers take more, and as long again to import.
     """
-    before, here = low, high
-    was, value = function(before), function(here)
-    # The error after a step is about the product of those before it: far below 1e-6.
-    while abs(here - before) > 1e-4 and value != was:
+    (before, was), here = start, guess
+    # The error after a step is about the product of the two before it: below 1e-6 at the end.
+    while (value := function(here)) != was and abs(here - before) > 1e-4:
         step = value * (here - before) / (value - was)
-        before, was, here = here, value, min(max(here - step, low), high)
-        value = function(here)
+        before, was, here = here, value, here - step
     return here
 
 

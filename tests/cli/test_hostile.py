@@ -99,7 +99,7 @@ def test_ctrl_c_while_figures_are_drawn_says_that_the_result_is_complete(monkeyp
     def interrupted(*_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rc.plots, "save_figure", interrupted)
+    monkeypatch.setattr("refiner_cka.plots.drawing.save_figure", interrupted)
     line = refused("analyze", *MODEL, *SMALL, "--quiet", code=130)
     assert "interrupted while figures were drawn; the result is complete and safe in" in line
     assert "refiner-cka plot results/analysis.h5 --out FOLDER" in line
