@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 import refiner_cka as rc
 
-from . import console
+from . import console, processes
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a system answers whose file system has no locks, such as NFS without its daemon for them."""
@@ -271,7 +271,10 @@ def tell(
     """
     files, failure = [target.path], None
     try:
-        files += rc.plots.save_figures(result, target.folder, normalize=normalize) if draw else []
+        if draw:
+            files += rc.plots.save_figures(
+                result, target.folder, normalize=normalize, processes=processes.cores()
+            )
     except rc.ResultFileError as error:
         failure = error
     except KeyboardInterrupt:

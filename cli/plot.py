@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import console, options, output
+from . import console, options, output, processes
 
 
 def plot(
@@ -89,7 +88,7 @@ def plot(
                     folder,
                     normalize=normalize or "first-last",
                     models=models,
-                    processes=_cores(),
+                    processes=processes.cores(),
                 )
             told = output.written(written)
     if not quiet:
@@ -108,11 +107,6 @@ def _check_place(out: Path, *, figure: bool) -> None:
         )
     else:
         rc.results.check_writable(out / "curves.pdf")
-
-
-def _cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -25,6 +24,9 @@ from .style import NothingToDraw
 
 _MOST = 4
 """Processes that draw, at most."""
+
+PATIENCE = 60.0
+"""Seconds that another process may need longer than this one."""
 
 _LEAST = 3
 """Figures for each: a process is started in about the time of a tenth of one."""
@@ -83,14 +85,12 @@ def save_figures(
 
     own, *others = _shares(cases, processes)
     with contextlib.ExitStack() as stack:
-        receivers = [stack.enter_context(_helped(save, share)) for share in others]
+        answers = [stack.enter_context(_helped(save, share)) for share in others]
         written = save(own)
-        for share, receiver in zip(others, receivers, strict=True):
-            try:
-                written |= receiver.recv()
-            except EOFError:
-                # That process was killed, or failed as this one will, which can say why.
-                written |= save(share)
+        for share, answer in zip(others, answers, strict=True):
+            found = answer()
+            # Where that process failed, this one will too, and can say why.
+            written |= save(share) if found is None else found
     return [path for case in cases for path in written.get(case.stem, ())]
 
 
@@ -130,8 +130,8 @@ def _work(case: Case) -> float:
 @contextlib.contextmanager
 def _helped(
     save: Callable[[Sequence[Case]], Written], share: Sequence[Case]
-) -> Iterator[Connection]:
-    """Save figures in a forked process; what it wrote can be received, or nothing where it failed."""
+) -> Iterator[Callable[[], Written | None]]:
+    """Save figures in a forked process; a function waits for what it wrote, `None` where it failed."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 
@@ -142,13 +142,26 @@ def _helped(
         with contextlib.suppress(Exception, KeyboardInterrupt):
             sender.send(save(share))
 
+    def answer() -> Written | None:
+        with contextlib.suppress(EOFError):
+            if receiver.poll(PATIENCE):
+                found: Written = receiver.recv()
+                return found
+            process.kill()
+        return None
+
     process = context.Process(target=help_out, daemon=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # threads, of which those of BLAS stand a fork
-        process.start()
+        # Threads, as of BLAS: those of some OpenMPs do not stand a fork, hence the patience.
+        warnings.simplefilter("ignore")
+        try:
+            process.start()
+        except OSError:  # no memory for another process
+            yield lambda: None
+            return
     sender.close()
     try:
-        yield receiver
+        yield answer
     except BaseException:
         process.terminate()
         raise
