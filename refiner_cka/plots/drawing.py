@@ -164,6 +164,8 @@ def _helped(
         yield answer
     except BaseException:
         process.terminate()
+        process.join(1.0)
+        process.kill()  # where the interrupt was lost, as in what is called at the end of an object
         raise
     finally:
         process.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import multiprocessing
 import os
@@ -208,13 +209,30 @@ def out_of_memory():
     raise MemoryError
 
 
-@pytest.mark.parametrize("act", [killed, out_of_memory])
+def hung():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("act", [killed, out_of_memory, hung])
 def test_what_another_process_could_not_save_is_saved_here(act, tmp_path, monkeypatch):
     result = synthetic_result(MANY, batches=5)
     acting(monkeypatch, elsewhere=act)
+    monkeypatch.setattr(drawing, "PATIENCE", 1.0 if act is hung else 60.0)
     saved = plots.save_figures(result, tmp_path, processes=2)
     assert [path.stem for path in saved[::2]] == [stem for stem, _ in plots.figures(result)]
     assert {path.name for path in saved} == {path.name for path in tmp_path.iterdir()}
+    assert multiprocessing.active_children() == []
+
+
+def test_where_no_process_can_be_started_all_is_saved_here(tmp_path, monkeypatch):
+    def full():
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "fork", full)
+    result = synthetic_result(MANY, batches=5)
+    saved = plots.save_figures(result, tmp_path, processes=2)
+    assert [path.stem for path in saved[::2]] == [stem for stem, _ in plots.figures(result)]
 
 
 def test_a_figure_that_cannot_be_written_is_refused_whoever_draws_it(tmp_path):
@@ -225,14 +243,15 @@ def test_a_figure_that_cannot_be_written_is_refused_whoever_draws_it(tmp_path):
             plots.save_figures(result, tmp_path / stem, processes=2)
 
 
-def test_an_interrupt_ends_the_other_processes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("act", [lambda: time.sleep(600), hung])
+def test_an_interrupt_ends_the_other_processes(act, tmp_path, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
-    acting(monkeypatch, here=interrupted, elsewhere=lambda: time.sleep(60))
+    acting(monkeypatch, here=interrupted, elsewhere=act)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         plots.save_figures(synthetic_result(MANY, batches=5), tmp_path, processes=2)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert multiprocessing.active_children() == []
     assert list(tmp_path.iterdir()) == []
