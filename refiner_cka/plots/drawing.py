@@ -28,8 +28,8 @@ _MOST = 4
 PATIENCE = 60.0
 """Seconds that another process may need longer than this one."""
 
-_LEAST = 3
-"""Figures for each: a process is started in about the time of a tenth of one."""
+_LEAST = 4
+"""Panels for each, at least: to start a process takes about as long as one of them."""
 
 Written = dict[str, tuple[Path, Path]]
 """Stem -> the files of a figure."""
@@ -115,7 +115,8 @@ def _drawn(
 
 def _shares(cases: Sequence[Case], processes: int) -> list[list[Case]]:
     """Deal what is to be drawn to processes, about the same work to each."""
-    most = min(processes, _MOST, len(cases) // _LEAST) if sys.platform == "linux" else 1
+    worth = int(sum(map(_work, cases)) / _LEAST) if sys.platform == "linux" else 1
+    most = min(processes, _MOST, worth)
     shares: list[list[Case]] = [[] for _ in range(max(1, most))]
     for case in sorted(cases, key=_work, reverse=True):
         min(shares, key=lambda share: sum(map(_work, share))).append(case)

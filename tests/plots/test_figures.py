@@ -185,8 +185,8 @@ def test_figures_are_shared_among_processes_by_what_they_take():
     assert sorted(case.stem for share in shares for case in share) == list("01234567")
     assert [sum(map(drawing._work, share)) for share in shares] == [8.5, 8.5]
     assert len(drawing._shares(cases, 1)) == 1
-    assert len(drawing._shares(cases, 64)) == 2, "a process is worth it for three figures"
-    assert len(drawing._shares(cases * 9, 64)) == 4
+    assert len(drawing._shares(cases, 64)) == 4
+    assert len(drawing._shares(cases[:3], 64)) == 1, "too little to start a process for"
     assert drawing._shares([], 2) == [[]]
 
 
