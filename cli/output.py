@@ -304,7 +304,7 @@ def print_summary(
     for table in summary.tables:
         console.table(table.headers, table.rows)
     for sentence in summary.sentences:
-        console.say(sentence)
+        console.sentence(sentence)
     if files and not quiet:
         console.note(written(files))
 
@@ -312,8 +312,9 @@ def print_summary(
 def written(files: list[Path]) -> str:
     """Return the line that says what was written and where."""
     results = [path.name for path in files if path.suffix == ".h5"]
-    stems = dict.fromkeys(path.stem for path in files if path.suffix != ".h5")
-    drawn = [f"the figures {', '.join(stems)} (PDF and PNG)"] if stems else []
+    stems = [*dict.fromkeys(path.stem for path in files if path.suffix != ".h5")]
+    figures = "figure" if len(stems) == 1 else "figures"
+    drawn = [f"the {figures} {rc.errors.some(stems, 4)} (PDF and PNG)"] if stems else []
     return f"wrote {' and '.join([*results, *drawn])} to {files[0].parent}"
 
 

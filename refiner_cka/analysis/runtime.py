@@ -52,12 +52,14 @@ class Runtime:
     def session(self) -> Iterator[None]:
         """Forward passes inside run without gradients, at this precision, float32 being float32.
 
-        TF32, which PyTorch allows for convolutions by default, keeps ten bits of a number: off here. An autocast
-        of the caller's is off too. Whatever models change of the process is as before afterwards (see `process`).
+        TF32, which PyTorch allows for convolutions by default, keeps ten bits of a number, and bfloat16, which a
+        caller may have allowed for products on a CPU, seven: both are off here, and so is a caller's autocast.
+        Whatever models change of the process is as before afterwards (see `process`).
         No inference mode, also not the caller's: code that leaves it cannot write to the tensors made in it.
         """
         with process.preserved(self.device), ExitStack() as stack:
-            for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+            cuda, cudnn, cpu = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+            for backend in (cuda.matmul, cudnn.conv, cpu.matmul, cpu.conv):  # type: ignore[attr-defined]
                 backend.fp32_precision = "ieee"
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())

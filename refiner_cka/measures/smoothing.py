@@ -1,6 +1,7 @@
 """Over-smoothing: how alike the tokens of a layer are, one function and one row of the table per measure.
 
-Every measure is a function from the tokens of a CKA batch to one number per image; for the rules see `tokens`.
+Every measure is a function from the tokens of a CKA batch to one number per image, two of a fraction; for the
+rules see `tokens`.
 """
 
 from __future__ import annotations
@@ -151,16 +152,22 @@ def cls_patch_cosine(tokens: Tokens) -> torch.Tensor:
 
 
 def within_image_variance(tokens: Tokens) -> torch.Tensor:
-    """Share of the variance of all tokens of the CKA batch that is within images.
+    """What an image adds to the variance of tokens within images, and to that of all tokens, `(2, images)`.
 
-    A ratio of sums over the batch: of squared distances to the image's mean token, and to that of the batch. An
-    image's value is that ratio and what the image moves it by, to first order: their mean is the ratio.
+    Within images it is the sum of squared distances of its tokens to their mean. All tokens vary by that and by as
+    many times the variance of the mean tokens of the batch's images, of which an image's share is its jackknife
+    pseudo-value: they sum up to as many times the unbiased variance as there are images, whatever the batch size.
     """
     exact = exact_dtype(tokens.lengths.device)
+    # A far image leaves little of the pseudo-values of others: the differences take all digits there are.
+    offsets = tokens.offsets.to(exact)
+    apart = (offsets - offsets.mean(0)).square().sum(1)
+    images = len(apart)
+    variance = apart.sum() / (images - 1)
     within = tokens.each(lambda x: _length(_split(x)[0])).to(exact).square()
-    total = within + tokens.count * lengths(tokens.deviations).to(exact).square()
-    ratio = within.sum() / total.sum()
-    return ratio + (within - ratio * total) / total.mean()
+    whole = within + tokens.count * (images * apart - variance) / (images - 2)
+    found = torch.stack([within, whole]).where(whole.sum() > 0, float("nan"))
+    return found if tokens.scale is None else found * tokens.scale.to(exact).square()
 
 
 _row = partial(row, LAYERS)
@@ -273,10 +280,11 @@ MEASURES = table(
     _row(
         within_image_variance,
         "Variance within images",
-        "share of the variance of all tokens of a CKA batch that is within images",
+        "share of the variance of all tokens of all images that is within images",
         (0.0, 1.0),
         "lower",
         "analysis of variance",
+        estimator="fraction",
     ),
 )
 """Name -> measure. The first is the headline."""

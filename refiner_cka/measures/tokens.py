@@ -93,6 +93,11 @@ class Tokens:
         """
         return self._reduced[4]
 
+    @property
+    def offsets(self) -> torch.Tensor:
+        """By how much each image's mean token differs from one token of the batch, `(images, dim)`."""
+        return self._look.offsets
+
     @functools.cached_property
     def deviations(self) -> torch.Tensor:
         """By how much each image's mean token differs from that of the batch, `(images, dim)`."""

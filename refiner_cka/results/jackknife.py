@@ -24,6 +24,8 @@ is a fold of its own up to 20 of them, so this is also the least number of image
 CONFIDENCE = 0.95
 """Two-sided confidence of every interval."""
 
+_BELOW_1 = 1.0 - 2.0**-53
+
 Band = Literal["pointwise", "simultaneous"]
 """Whether an interval holds with 95 % for each layer, or for all of a curve at once."""
 
@@ -99,6 +101,25 @@ def errors(replicates: Array, least: int = MIN_FOLDS) -> Array:
         return np.full(replicates.shape[1:], np.nan)
     result: Array = np.sqrt((folds - 1) * replicates.var(0))
     return result
+
+
+def artanh(values: Array) -> Array:
+    """Return the inverse hyperbolic tangent of values that at most rounding puts beyond -1 and 1: it is finite."""
+    result: Array = np.arctanh(np.clip(values, -_BELOW_1, _BELOW_1))
+    return result
+
+
+def tanh_ends(values: Array, scaled: Array, margin: Array) -> tuple[Array, Array]:
+    """Return the ends of intervals on the scale of artanh; those of -1 and 1, as of identical layers, are points.
+
+    Args:
+        values: between -1 and 1, any shape.
+        scaled: their `artanh`.
+        margin: how far the intervals reach on that scale; NaN without an error.
+    """
+    same = (np.abs(values) >= _BELOW_1) & np.isfinite(margin)
+    lower, upper = (np.where(same, values, np.tanh(scaled + sign * margin)) for sign in (-1, 1))
+    return lower, upper
 
 
 def t_quantile(folds: int | Array) -> Array:

@@ -135,6 +135,7 @@ def _errors(result: Result) -> Iterator[str]:
             else "."
         )
     )
+    yield from reviewers.of_fractions(result)
     if result.groups:
         yield "Errors of groups are over trainings, and those of their differences by Welch's t."
     if compared := reviewers.compared_pairs(result):

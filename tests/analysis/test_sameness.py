@@ -95,10 +95,10 @@ def test_resuming_gives_every_sum_of_one_run():
 @pytest.mark.parametrize(
     ("images", "batch_size", "said"),
     [
-        (146, 64, "errors leave out one of 20 folds of images"),
-        (30, 30, "errors leave out one of 20 folds of images"),
-        (12, 12, "errors leave out one of 12 folds of images"),
-        (11, 11, "too few for errors, which take at least 12 images"),
+        (146, 64, "one of 20 folds of images left out"),
+        (30, 30, "one of 20 folds of images left out"),
+        (12, 12, "one of 12 folds of images left out"),
+        (11, 11, "CKA has none: they take at least 12 images."),
     ],
 )
 def test_errors_take_twelve_images_however_few_batches(images, batch_size, said):
@@ -107,7 +107,7 @@ def test_errors_take_twelve_images_however_few_batches(images, batch_size, said)
     assert result.images == images
     for se in (result.cka_se(), result.curve("model").se, result.curve("model").upper):
         assert np.isfinite(se).all() == (images >= 12)
-    assert said in rc.summarize(result).sentences[0]
+    assert said in dict(rc.results.answers(result))["What are the errors?"]
 
 
 def test_shards_merge_to_the_whole_whatever_their_order():
@@ -262,11 +262,13 @@ def test_several_processes_measure_what_one_does(tmp_path):
         np.testing.assert_array_equal(held.batches, alone.batches)
 
 
-def test_tf32_is_off_inside_and_as_before_after():
+def test_tf32_and_bf16_products_are_off_inside_and_as_before_after():
     before = torch.backends.cudnn.conv.fp32_precision
     with runtime.Runtime(torch.device("cpu")).session():
         assert torch.backends.cudnn.conv.fp32_precision == "ieee"
         assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+        assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
         assert not torch.is_grad_enabled()
     assert torch.backends.cudnn.conv.fp32_precision == before
     assert torch.is_grad_enabled()
