@@ -80,10 +80,17 @@ def analyze(
     part = _shard(shard)
     suffix = "" if part == (1, 1) else f".{part[0]}-of-{part[1]}"
     target = output.Target(out, f"analysis{suffix}", overwrite, processes.rank())
-    rc.results.check_writable(target.path)
     # What a model's own code prints is not data.
-    with contextlib.redirect_stdout(sys.stderr):
-        analysis = rc.prepare(
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        console.status(
+            "loading torch and timm", quiet=quiet or processes.rank() > 0
+        ) as waiting_for,
+    ):
+        rc.results.check_writable(target.path)
+        prepare = rc.prepare  # which imports them
+        waiting_for("loading the models and finding the images")
+        analysis = prepare(
             model,
             data,
             layers=layers,

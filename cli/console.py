@@ -103,6 +103,21 @@ def _one_line(message: str) -> str:
 
 
 @contextmanager
+def status(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is waited for, until the block ends or the function that it yields says something else.
+
+    Shows nothing when quiet or when stderr is no terminal: in a log it would stay.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda _text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text) as shown:
+        yield shown.update
+
+
+@contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     """Yield a function that draws images done, images per second and time left on stderr.
 

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 import refiner_cka as rc
 
-from . import console
+from . import console, processes
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a system answers whose file system has no locks, such as NFS without its daemon for them."""
@@ -271,7 +271,10 @@ def tell(
     """
     files, failure = [target.path], None
     try:
-        files += save_figures(result, target.folder, normalize=normalize) if draw else []
+        if draw:
+            files += rc.plots.save_figures(
+                result, target.folder, normalize=normalize, processes=processes.cores()
+            )
     except rc.ResultFileError as error:
         failure = error
     except KeyboardInterrupt:
@@ -286,21 +289,6 @@ def tell(
 def _complete(target: Target) -> str:
     again = shlex.join(["refiner-cka", "plot", str(target.path)])
     return f"the result is complete and safe in {target.path}: draw it with `{again} --out FOLDER`"
-
-
-def save_figures(
-    result: rc.Result,
-    folder: Path,
-    *,
-    normalize: rc.results.Normalize,
-    models: Sequence[rc.plots.Model] | None = None,
-) -> list[Path]:
-    """Write every figure of a run as PDF and PNG and return the paths."""
-    return [
-        path
-        for stem, figure in rc.plots.figures(result, normalize=normalize, models=models)
-        for path in rc.plots.save_figure(figure, folder / stem)
-    ]
 
 
 def print_summary(

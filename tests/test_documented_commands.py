@@ -148,7 +148,7 @@ def here(made, tmp_path, monkeypatch):
     shutil.copytree(made, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     # Drawn in tests of their own; here they would take most of the time.
-    monkeypatch.setattr("cli.output.save_figures", lambda *_, **__: [Path("curves.pdf")])
+    monkeypatch.setattr("refiner_cka.plots.save_figures", lambda *_, **__: [Path("curves.pdf")])
     return tmp_path / "here"
 
 
