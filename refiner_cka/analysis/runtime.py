@@ -57,8 +57,7 @@ class Runtime:
         No inference mode, also not the caller's: code that leaves it cannot write to the tensors made in it.
         """
         with process.preserved(self.device), ExitStack() as stack:
-            for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
-                backend.fp32_precision = "ieee"
+            process.forbid_tf32()
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             if self.precision == "fp32":
