@@ -8,8 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 import refiner_cka as rc
+from refiner_cka.results import bibliography
+from tests.cli.running import succeed
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ".github/workflows/test.yml"
@@ -28,6 +31,38 @@ def test_the_version_is_that_of_the_project_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert rc.__version__ == cited == project["version"]
+
+
+def entry(text):
+    """The fields of a BibTeX entry, without the braces around what keeps its case."""
+    fields = re.findall(r"^  (\w+)\s*= \{(.*?)\}(?:,$|\s*^\}$)", text, re.MULTILINE | re.DOTALL)
+    return {name: re.sub(r"[{}]", "", " ".join(value.split())) for name, value in fields}
+
+
+def check_same(cited, bibtex):
+    """A part of CITATION.cff says what an entry does."""
+    people = (
+        author.get("name") or f"{author['family-names']}, {author['given-names']}"
+        for author in cited["authors"]
+    )
+    assert cited["title"] == bibtex["title"]
+    assert " and ".join(people) == bibtex["author"]
+    assert str(cited.get("year", "")) == bibtex.get("year", "")
+
+
+def test_the_citation_is_what_the_command_line_and_methods_print():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    printed = succeed("--version", "--bibtex").stdout
+    assert printed == succeed("--bibtex", "--version").stdout == succeed("--bibtex").stdout
+    assert succeed("--version").stdout == f"{rc.__version__}\n"
+    check_same(cited, entry(printed))
+    assert entry(printed)["note"] == f"Version {cited['version']}"
+    cka, refiner = cited["references"]
+    check_same(cka, entry(bibliography.CKA))
+    assert entry(bibliography.CKA)["booktitle"] == cka["collection-title"]
+    assert entry(bibliography.CKA)["pages"] == f"{cka['start']}--{cka['end']}"
+    check_same(refiner, entry(bibliography.REFINER))
+    assert entry(bibliography.REFINER)["note"] == refiner["identifiers"][0]["value"]
 
 
 @pytest.mark.whole
