@@ -25,12 +25,52 @@ CHECKS = {
     ],
     "hooks": ["pre_commit", "validate-config", ".pre-commit-config.yaml"],
 }
+RECIPE = ".conda/recipe.yaml"
+CONDA = {"lazy_loader": "lazy-loader", "matplotlib": "matplotlib-base", "torch": "pytorch"}
+"""What packages are called on conda-forge, where it is something else."""
+
+
+def pyproject():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_the_version_is_that_of_the_project_everywhere():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = pyproject()["project"]
     (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert rc.__version__ == cited == project["version"]
+
+
+def test_the_conda_recipe_asks_for_what_the_project_does():
+    recipe, project = yaml.safe_load((ROOT / RECIPE).read_text()), pyproject()["project"]
+    held, needed = recipe["context"], recipe["requirements"]
+    assert held["version"] == project["version"]
+    assert f">={held['python_min']}" == project["requires-python"]
+    asked = [each.partition(">=") for each in project["dependencies"]]
+    wanted = [f"{CONDA.get(name, name)} >={least}" for name, _, least in asked]
+    assert needed["run"] == ["python >=${{ python_min }}", *wanted]
+    build = [each.replace(">=", " >=") for each in pyproject()["build-system"]["requires"]]
+    assert needed["host"] == ["python ${{ python_min }}.*", "pip", *build]
+    scripts = [f"{name} = {place}" for name, place in project["scripts"].items()]
+    assert recipe["build"]["python"]["entry_points"] == scripts
+    about = recipe["about"]
+    assert about["summary"] == project["description"]
+    assert (about["license"], [about["license_file"]]) == (
+        project["license"],
+        project["license-files"],
+    )
+
+
+@pytest.mark.whole
+@pytest.mark.skipif(
+    not find_spec("rattler_build"),
+    reason="the packages of the extra `release` are not installed",
+)
+def test_the_conda_recipe_is_what_the_builder_takes():
+    from rattler_build import Stage0Recipe
+
+    (built,) = Stage0Recipe.from_file(ROOT / RECIPE).render()
+    package = built.recipe.package
+    assert (package.name, str(package.version)) == ("refiner-cka", rc.__version__)
 
 
 def entry(text):
