@@ -93,6 +93,8 @@ python_maximum_signature_line_length = 80
 napoleon_use_ivar = True
 
 templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_additional_pages = {"index": "index.html"}
