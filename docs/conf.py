@@ -83,6 +83,8 @@ myst_heading_anchors = 4
 nb_execution_mode = "off"
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
+smartquotes_action = "qe"  # no dashes: `--` belongs to commands
+
 # What stands between backticks in a docstring is code, and a link where it names something public.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
