@@ -96,7 +96,7 @@ def test_the_site_builds_without_a_warning_its_links_hold_and_nothing_public_is_
 
     command = typer.main.get_command(app)
     text = (reference / "commands.html").read_text(encoding="utf-8")
-    words = " ".join(html.unescape(re.sub(r"<[^>]*>", "", text)).split())
+    words = " ".join(html.unescape(re.sub(r"<[^>]*>", "", text)).replace("\u2019", "'").split())
     for name, each in command.commands.items():
         assert f"refiner-cka-{name}" in documented
         about = each.help.split("\n\n")[0].strip().replace("\n", " ")
