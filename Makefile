@@ -2,6 +2,7 @@
 # make test-floor: its tests with the lowest versions that pyproject.toml allows.
 # make test-all: that of make test, and all model families where make test tries a sample; the site and the distribution.
 # make docs: build the site of the documentation in build/docs/site.
+# make comparison: what other packages that compute CKA print of the same features (docs/comparison.md).
 # make tested-models: analyse every network of the zoo and write docs/tested-models.md.
 # make simulate: how often intervals hold what is true, and p-values against permutations.
 # make stress: kill runs of one process and of three at random moments, resume each, and compare.
@@ -23,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo docs test test-floor test-all lint format bench tested-models simulate stress fuzz weights replicates matching \
+.PHONY: demo docs test test-floor test-all lint format bench comparison tested-models simulate stress fuzz weights replicates matching \
 	gallery notebooks clean
 
 demo: $(READY)
@@ -58,6 +59,10 @@ bench: $(READY)
 	$(BIN)/python tests/bench/bench_refiner.py
 	$(BIN)/python tests/bench/bench_smoothing.py
 	$(BIN)/python tests/bench/bench_saving.py
+	$(BIN)/python tests/bench/bench_loading.py
+
+comparison: .venv/with-comparison
+	$(BIN)/python tests/bench/bench_accuracy.py
 
 tested-models: $(READY)
 	$(BIN)/python tests/tested_models.py

@@ -48,6 +48,9 @@ def analyze(
     image_size: Annotated[int | None, options.of("image_size")] = None,
     device: Annotated[str | None, options.of("device")] = rc.Options.device,
     precision: Annotated[rc.Precision, options.of("precision")] = rc.Options.precision,
+    fast_pixels: Annotated[
+        bool, options.of("fast_pixels", "--fast-pixels")
+    ] = rc.Options.fast_pixels,
     workers: Annotated[int | None, options.of("workers")] = rc.Options.workers,
     seed: Annotated[int, options.of("seed")] = rc.Options.seed,
     resume: Annotated[
@@ -77,10 +80,17 @@ def analyze(
     part = _shard(shard)
     suffix = "" if part == (1, 1) else f".{part[0]}-of-{part[1]}"
     target = output.Target(out, f"analysis{suffix}", overwrite, processes.rank())
-    rc.results.check_writable(target.path)
     # What a model's own code prints is not data.
-    with contextlib.redirect_stdout(sys.stderr):
-        analysis = rc.prepare(
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        console.status(
+            "loading torch and timm", quiet=quiet or processes.rank() > 0
+        ) as waiting_for,
+    ):
+        rc.results.check_writable(target.path)
+        prepare = rc.prepare  # which imports them
+        waiting_for("loading the models and finding the images")
+        analysis = prepare(
             model,
             data,
             layers=layers,
@@ -94,6 +104,7 @@ def analyze(
             image_size=image_size,
             device=device,
             precision=precision,
+            fast_pixels=fast_pixels,
             workers=workers,
             seed=seed,
             shard=part,

@@ -28,17 +28,20 @@ def maps(
     quiet: options.Quiet = False,
 ) -> None:
     """Draw an image and, layer by layer, the cosine of each of its patches with a chosen patch."""
-    rc.results.check_writable(out / "maps.pdf")
-    shown = rc.token_maps(
-        model,
-        data,
-        image=image,
-        patch=patch,
-        layers=layers.split(",") if layers else None,
-        image_size=image_size,
-        device=device,
-        seed=seed,
-    )
+    with console.status("loading torch and timm", quiet=quiet) as waiting_for:
+        rc.results.check_writable(out / "maps.pdf")
+        token_maps = rc.token_maps  # which imports them
+        waiting_for("loading the model and looking at the image")
+        shown = token_maps(
+            model,
+            data,
+            image=image,
+            patch=patch,
+            layers=layers.split(",") if layers else None,
+            image_size=image_size,
+            device=device,
+            seed=seed,
+        )
     files = list(rc.plots.save_figure(rc.plots.token_maps(shown), out / "maps"))
     if not quiet:
         console.note(output.written(files))

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 import refiner_cka as rc
 
-from . import console
+from . import console, processes
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a system answers whose file system has no locks, such as NFS without its daemon for them."""
@@ -271,7 +271,10 @@ def tell(
     """
     files, failure = [target.path], None
     try:
-        files += save_figures(result, target.folder, normalize=normalize) if draw else []
+        if draw:
+            files += rc.plots.save_figures(
+                result, target.folder, normalize=normalize, processes=processes.cores()
+            )
     except rc.ResultFileError as error:
         failure = error
     except KeyboardInterrupt:
@@ -288,21 +291,6 @@ def _complete(target: Target) -> str:
     return f"the result is complete and safe in {target.path}: draw it with `{again} --out FOLDER`"
 
 
-def save_figures(
-    result: rc.Result,
-    folder: Path,
-    *,
-    normalize: rc.results.Normalize,
-    models: Sequence[rc.plots.Model] | None = None,
-) -> list[Path]:
-    """Write every figure of a run as PDF and PNG and return the paths."""
-    return [
-        path
-        for stem, figure in rc.plots.figures(result, normalize=normalize, models=models)
-        for path in rc.plots.save_figure(figure, folder / stem)
-    ]
-
-
 def print_summary(
     result: rc.Result, *, as_json: bool, files: list[Path], quiet: bool = False
 ) -> None:
@@ -316,7 +304,7 @@ def print_summary(
     for table in summary.tables:
         console.table(table.headers, table.rows)
     for sentence in summary.sentences:
-        console.say(sentence)
+        console.sentence(sentence)
     if files and not quiet:
         console.note(written(files))
 
@@ -324,8 +312,9 @@ def print_summary(
 def written(files: list[Path]) -> str:
     """Return the line that says what was written and where."""
     results = [path.name for path in files if path.suffix == ".h5"]
-    stems = dict.fromkeys(path.stem for path in files if path.suffix != ".h5")
-    drawn = [f"the figures {', '.join(stems)} (PDF and PNG)"] if stems else []
+    stems = [*dict.fromkeys(path.stem for path in files if path.suffix != ".h5")]
+    figures = "figure" if len(stems) == 1 else "figures"
+    drawn = [f"the {figures} {rc.errors.some(stems, 4)} (PDF and PNG)"] if stems else []
     return f"wrote {' and '.join([*results, *drawn])} to {files[0].parent}"
 
 

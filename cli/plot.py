@@ -9,7 +9,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import console, options, output
+from . import console, options, output, processes
 
 
 def plot(
@@ -83,8 +83,12 @@ def plot(
             for name, result in results.items():
                 folder = files[0].parent if out is None else out
                 folder = folder / name if len(results) > 1 else folder
-                written += output.save_figures(
-                    result, folder, normalize=normalize or "first-last", models=models
+                written += rc.plots.save_figures(
+                    result,
+                    folder,
+                    normalize=normalize or "first-last",
+                    models=models,
+                    processes=processes.cores(),
                 )
             told = output.written(written)
     if not quiet:

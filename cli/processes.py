@@ -1,4 +1,4 @@
-"""Which of several processes speaks: what all of them meet, one says."""
+"""Which of several processes speaks, as what all of them meet, one says; and for how many there is room."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def rank() -> int:
 def local_rank() -> int:
     """Return its number among those of this machine."""
     return int(os.environ.get("LOCAL_RANK", str(rank()))) if rank() else 0
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def speaks(error: BaseException) -> bool:

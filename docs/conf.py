@@ -26,6 +26,7 @@ CONTENTS = """
 
 docs/questions
 docs/glossary
+docs/comparison
 docs/cka
 docs/statistics
 docs/which-index
@@ -41,6 +42,22 @@ docs/report
 docs/reliability
 docs/file-format
 docs/*
+```
+
+```{toctree}
+:hidden:
+:caption: How to
+:glob:
+
+docs/howto/checkpoint
+docs/howto/own-data
+docs/howto/hugging-face
+docs/howto/training
+docs/howto/arrays
+docs/howto/laptop
+docs/howto/how-long
+docs/howto/column
+docs/howto/*
 ```
 
 ```{toctree}
@@ -67,7 +84,7 @@ CONTRIBUTING
 CHANGELOG
 ```
 """
-"""What the sidebar shows; a page that nobody placed comes last among the pages."""
+"""What the sidebar shows; a page that nobody placed comes last among those of its kind."""
 
 project = "refiner-cka"
 author = "refiner-cka contributors"

@@ -49,7 +49,7 @@ class AnalysisWarning(UserWarning):
 def warn(line: str) -> None:
     """Give the warning; it points at whoever called this package."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == __package__:
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
     warnings.warn(line, AnalysisWarning, stacklevel=level)
 

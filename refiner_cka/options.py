@@ -57,6 +57,10 @@ class Options:
     precision: Precision = _option(  # noqa: RUF009  # a field
         "fp32", "Of the forward pass; CKA itself is taken in fp32 and fp64."
     )
+    fast_pixels: bool = _option(
+        False,
+        "Decode large JPEG files smaller and resize by a faster way: not timm's pixels to the bit.",
+    )
     workers: int | None = _option(None, "Processes that load images; 0 loads in this one.", 0)
     seed: int = _option(0, "Of the order of the images and of untrained weights.", 0)
     shard: tuple[int, int] = _option(

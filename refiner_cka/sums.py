@@ -28,8 +28,8 @@ Kind = Literal["count", "value", "pairs", "products"]
 """Of a sum: whole numbers; values of any sign; what is symmetric in two layers, and what is not negative besides
 for a layer with itself."""
 
-Estimator = Literal["mean", "share", "cosine"]
-"""What makes a number of sums: total / images; hits / trials; S_kl / sqrt(S_kk S_ll)."""
+Estimator = Literal["mean", "fraction", "share", "cosine"]
+"""What makes a number of sums: total / images; part / whole; hits / trials; S_kl / sqrt(S_kk S_ll)."""
 
 LAYERS = "layers"
 """The axis of the models' layers: the rows of the similarity matrix, or the first of them."""
@@ -97,6 +97,11 @@ class _Part(NamedTuple):
 
 _PARTS: Mapping[Estimator, Mapping[str, _Part]] = {
     "mean": {"total": _Part(True, "value"), "images": _Part(True, "count", "images")},
+    "fraction": {
+        "part": _Part(True, "value"),
+        "whole": _Part(True, "value"),
+        "images": _Part(True, "count", "images"),
+    },
     "share": {
         "hits": _Part(False, "count", "{path}/trials"),
         "trials": _Part(False, "count", "images"),
@@ -111,9 +116,10 @@ _PARTS: Mapping[Estimator, Mapping[str, _Part]] = {
 }
 """Estimator -> the sums that it needs.
 
-`mean` takes the total of the images' values in each fold, and how many images have one. `cosine` takes the
-products S of all pairs of layers; what is removed from them with the images of each fold; and the variance, the
-third moment and the fourth powers of S when the images of one layer are shuffled against those of the other.
+`mean` takes the total of the images' values in each fold, and how many images have one. `fraction` takes what the
+images of each fold add to something, and to what it is a part of. `cosine` takes the products S of all pairs of
+layers; what is removed from them with the images of each fold; and the variance, the third moment and the fourth
+powers of S when the images of one layer are shuffled against those of the other.
 """
 
 
@@ -161,6 +167,17 @@ class Quantity:
             )
             for name, part in _PARTS[self.estimator].items()
         )
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether single images have values, which its sums by fold are of."""
+        return self.estimator in ("mean", "fraction")
+
+    @property
+    def quotient(self) -> tuple[str, str]:
+        """The paths of the two sums by fold whose quotient it is, if it is of images."""
+        parts = ("part", "whole") if self.estimator == "fraction" else ("total", "images")
+        return self.sum(parts[0]), self.sum(parts[1])
 
     def sum(self, part: str) -> str:
         """Return the path of one of its sums."""

@@ -227,3 +227,20 @@ def with_smoothing(result: Result, *, refined: Collection[str] = ()) -> Result:
         sums[quantity.sum("images")] = np.array(count)
     quantities = (*result.quantities, *measured)
     return replace(result, axes=axes, quantities=quantities, sums=sums)
+
+
+WITHIN = replace(
+    mean("within_image_variance", "Variance within images", ("layers",), 0.0, 1.0, "lower"),
+    estimator="fraction",
+)
+
+
+def with_fraction(result: Result, seed: int = 0) -> Result:
+    """Return the result with the random sums of a fraction, of which one fold of images decides a lot."""
+    rng = np.random.default_rng(seed)
+    images = np.tile(result.sums["images"][:, None], len(result.layers))
+    whole = images * rng.uniform(0.5, 1.5, images.shape)
+    whole[3] *= 8
+    part = whole * rng.uniform(0.2, 0.8, images.shape)
+    sums = dict(zip((*WITHIN.quotient, WITHIN.sum("images")), (part, whole, images), strict=True))
+    return replace(result, quantities=(*result.quantities, WITHIN), sums={**result.sums, **sums})

@@ -199,8 +199,18 @@ def test_what_works_from_a_file_imports_neither_torch_nor_timm(tmp_path):
             "except SystemExit as done: assert not done.code, done.code",
         )
         assert "h5py" in held
-        assert held & {"torch", "timm", "torchvision"} == set()
+        assert held & {"torch", "timm", "torchvision", "scipy.optimize"} == set()
     assert list(tmp_path.glob("*.pdf"))
+
+
+def test_the_list_of_aliases_imports_nothing_heavy():
+    held = imported_by(
+        "import sys, cli.app",
+        "sys.argv = ['refiner-cka', 'models']",
+        "try: cli.app.main()",
+        "except SystemExit as done: assert not done.code, done.code",
+    )
+    assert held & {"numpy", "torch", "timm", "matplotlib", "h5py", "scipy"} == set()
 
 
 def test_importing_the_package_is_light():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refiner_cka.errors import one_line, some
+from refiner_cka.errors import AnalysisWarning, one_line, some, warn
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,8 @@ def test_the_first_of_many_names():
     assert some(["a"]) == "a"
     assert some(list("abc")) == "a, b, c"
     assert some(list("abcde"), 2) == "a, b (+3 more)"
+
+
+def test_a_warning_reaches_code_that_has_no_module():
+    with pytest.warns(AnalysisWarning, match="assumed"):
+        exec("warn('assumed')", {"warn": warn})

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote, urlsplit
@@ -82,7 +83,8 @@ def test_the_site_builds_without_a_warning_its_links_hold_and_nothing_public_is_
     assert not list(broken(pages))
     elsewhere = {each for page in pages.values() for each in page.loaded if urlsplit(each).netloc}
     assert not elsewhere
-    sources = {*ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb"), ROOT / "README.md"}
+    pages_of = (ROOT.glob(f"docs/{place}*.md") for place in ("", "howto/"))
+    sources = {*chain(*pages_of), *ROOT.glob("notebooks/*.ipynb"), ROOT / "README.md"}
     for source in sources:
         assert site / source.relative_to(ROOT).with_suffix(".html") in pages
 

@@ -87,12 +87,12 @@ def draw_tokens(name):
     for ax, tokens, word in zip(
         figure.subplots(1, 2), EXAMPLES[name], words(measure.quantity.smoother), strict=True
     ):
-        values = measure.function(Tokens([tokens], GRID, 4, CLASS_TOKEN))
+        value = measure.of_batch(Tokens([tokens], GRID, 4, CLASS_TOKEN))
         images = (0.5 + tokens / scale).clamp(0, 1).view(4, SIDE, SIDE, 3).numpy()
         framed = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1)
         rows = [np.concatenate(list(framed[k : k + 2]), 1) for k in (0, 2)]
         ax.imshow(np.concatenate(rows, 0)[:-1, :-1], interpolation="nearest")
-        finish(ax, word, f"{float(values.nanmean()):.2f}")
+        finish(ax, word, f"{value:.2f}")
     save(figure, name)
 
 

@@ -154,7 +154,9 @@ def prepared(models: Models, data: Data, options: Options) -> Analysis:
     rows = [(model.name, row.path, row.readout) for model in found for row in model.rows]
     axes: dict[str, Any] = {LAYERS: along_depth(rows)}
     digest = source.digest(list(itertools.chain.from_iterable(plan.batches)))
-    determines = provenance.identity(found, source, plan, digest, here)
+    determines = provenance.identity(
+        found, source, plan, digest, here, fast_pixels=options.fast_pixels
+    )
     for meter in meters:
         for name, value in (*meter.axes.items(), *meter.identity.items()):
             if value != axes.get(name, determines.get(name, value)):

@@ -75,13 +75,15 @@ def settings(device: torch.device) -> Settings:
     return found
 
 
-def forbid_tf32() -> None:
-    """Have GPUs multiply and convolve float32 with all its bits."""
-    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+def exact_products() -> None:
+    """Have float32 multiplied and convolved with all its bits: no TF32 on GPUs, no bfloat16 on CPUs."""
+    cuda, cudnn, cpu = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
     if _NAMED:
-        cuda.matmul.fp32_precision = cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        for backend in (cuda.matmul, cudnn.conv, cpu.matmul, cpu.conv):  # type: ignore[attr-defined]
+            backend.fp32_precision = "ieee"
     else:
-        cuda.matmul.allow_tf32 = cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        cudnn.allow_tf32 = False
 
 
 def read(of: Settings) -> dict[str, Any]:

@@ -29,7 +29,13 @@ from .runtime import Runtime
 
 
 def identity(
-    models: Sequence[Model], source: ImageSource, plan: Plan, digest: Digest, here: Runtime
+    models: Sequence[Model],
+    source: ImageSource,
+    plan: Plan,
+    digest: Digest,
+    here: Runtime,
+    *,
+    fast_pixels: bool,
 ) -> dict[str, Any]:
     """Return what determines the numbers whatever is measured, as JSON types; meters add what theirs depend on."""
     order = list(itertools.chain.from_iterable(plan.batches))
@@ -48,6 +54,7 @@ def identity(
             "transform": digest.transform,
             "labels": _labels(source, order),
             "count": len(order),
+            "fast_pixels": fast_pixels and source.input_shape is None,
         },
         "batch_size": plan.batch_size,
         "seed": plan.seed,

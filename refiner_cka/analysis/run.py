@@ -252,6 +252,7 @@ class Measurement:
             tuple(dict.fromkeys(ways)),
             workers=workers,
             pin_memory=pin,
+            fast=analysis.options.fast_pixels,
         )
 
     def _made_of(self, batch: Batch) -> Seen:

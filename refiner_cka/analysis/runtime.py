@@ -52,12 +52,13 @@ class Runtime:
     def session(self) -> Iterator[None]:
         """Forward passes inside run without gradients, at this precision, float32 being float32.
 
-        TF32, which PyTorch allows for convolutions by default, keeps ten bits of a number: off here. An autocast
-        of the caller's is off too. Whatever models change of the process is as before afterwards (see `process`).
+        TF32, which PyTorch allows for convolutions by default, keeps ten bits of a number, and bfloat16, which a
+        caller may have allowed for products on a CPU, seven: both are off here, and so is a caller's autocast.
+        Whatever models change of the process is as before afterwards (see `process`).
         No inference mode, also not the caller's: code that leaves it cannot write to the tensors made in it.
         """
         with process.preserved(self.device), ExitStack() as stack:
-            process.forbid_tf32()
+            process.exact_products()
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             if self.precision == "fp32":

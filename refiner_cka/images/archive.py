@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import os
@@ -13,7 +14,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import DataError, one_line, printable
 from .files import IMAGE_SUFFIXES, FileImages, Place, is_image_name
@@ -30,14 +31,10 @@ def open_tar(path: Path, name: str) -> FileImages:
     """
     if path.suffix.lower() == ".tar":
         return _images(path, name)
-    handle, unpacked = tempfile.mkstemp(prefix="refiner-cka-", suffix=".tar")
-    try:
-        _unpack(path, handle, name)
-        source = _images(Path(unpacked), name)
-    except BaseException:
-        os.remove(unpacked)
-        raise
-    weakref.finalize(source, _remove, unpacked, os.getpid())
+    with contextlib.ExitStack() as kept:
+        unpacked = _unpack(path, name, kept)
+        source = _images(unpacked, name)
+        weakref.finalize(source, kept.pop_all().close)
     return source
 
 
@@ -66,17 +63,43 @@ def _images(path: Path, name: str) -> FileImages:
     return FileImages(name, images)
 
 
-def _unpack(path: Path, handle: int, name: str) -> None:
-    """Unpack to an open file: a compressed one has no random access."""
+def _unpack(path: Path, name: str, kept: contextlib.ExitStack) -> Path:
+    """Unpack: a compressed file has no random access. Return where the contents are while `kept` is open."""
     opener = _OPENERS.get(path.suffix.lower(), gzip.open)
     try:
-        with open(handle, "wb") as target, opener(path, "rb") as packed:
+        place, target = _nameless(kept) or _named(kept)
+        with opener(path, "rb") as packed:
             shutil.copyfileobj(packed, target)
+        target.flush()
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(
             f"{name} cannot be unpacked into {tempfile.gettempdir()}: {one_line(error)}; "
             "unpack it and give the .tar, or set TMPDIR to a larger disk"
         ) from error
+    return place
+
+
+def _nameless(kept: contextlib.ExitStack) -> tuple[Path, IO[bytes]] | None:
+    """Return a file that ends with this process, however it ends; `None` where others could not read it.
+
+    It is in no folder. Loading processes, forked or not, open it in /proc by this process's number for it.
+    """
+    file = kept.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    process = Path(f"/proc/{os.getpid()}")
+    place = process / "fd" / str(file.fileno())
+    with contextlib.suppress(OSError), open(place, "rb") as again:
+        # Not so where /proc is that of other processes, or another user's as what only root may look into.
+        same = os.path.samestat(os.fstat(again.fileno()), os.fstat(file.fileno()))
+        if same and process.stat().st_uid == os.geteuid():
+            return place, file
+    return None
+
+
+def _named(kept: contextlib.ExitStack) -> tuple[Path, IO[bytes]]:
+    """Return a file in the temporary folder, which is removed at the end, unless the process is killed."""
+    handle, path = tempfile.mkstemp(prefix="refiner-cka-", suffix=".tar")
+    kept.callback(_remove, path, os.getpid())
+    return Path(path), kept.enter_context(open(handle, "wb"))
 
 
 def _remove(path: str, owner: int) -> None:

@@ -12,6 +12,7 @@ system, is not stalled as long as now and then an image arrives, however long a 
 from __future__ import annotations
 
 import hashlib
+import io
 import multiprocessing
 import pickle
 import signal
@@ -22,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,7 @@ from ..errors import DataError, one_line
 from ..sums import fold_of
 from .plan import Plan
 from .preprocessing import Preprocessing
-from .source import ImageSource, UnreadableImage
+from .source import ImageSource, ReducibleSource, UnreadableImage
 
 PATIENCE = 50.0
 """Seconds without any image after which loading processes count as stalled."""
@@ -56,8 +58,8 @@ class Batch:
             they are. Preprocessings of equal geometry share one tensor.
         labels: int64 `(n,)`, if the source has labels.
         unreadable: of each missing image its id, and the reason in one line.
-        digests: for each preprocessing the SHA-256 of its input and the labels; see `digest_of`.
-        image_digests: uint64 `(n,)`, of each image's input for the first preprocessing; see `image_digest`.
+        digests: for each preprocessing the SHA-256 of its input and the labels; see `digests_of`.
+        image_digests: uint64 `(n,)`, of each image's input for the first preprocessing; see `digests_of`.
     """
 
     index: int
@@ -86,30 +88,37 @@ class Batch:
         return replace(self, inputs=inputs, labels=labels)
 
 
-def digest_of(pixels: torch.Tensor, labels: torch.Tensor | None) -> bytes:
-    """Return the SHA-256 (32 bytes) of what a model is given of one batch.
+def digests_of(
+    pixels: torch.Tensor, labels: torch.Tensor | None
+) -> tuple[bytes, npt.NDArray[np.uint64]]:
+    """Return the SHA-256 (32 bytes) of what a model is given of one batch, and 64 bits of that of each image.
 
-    Hashed are a line with type and shape, such as `uint8 (64, 3, 224, 224)`, and the values in C
-    order, little-endian; then the same of the labels, if there are any. Neither mean and standard
-    deviation, which are applied later, nor workers, processes and device have a part in it.
+    Each image's values are hashed once, in C order, little-endian. The digest of the batch is of a line
+    with type and shape, such as `uint8 (64, 3, 224, 224)`, and the SHA-256 of each image; then of such a
+    line of the labels and their values, if there are any. The number of an image, the first 8 bytes of
+    its SHA-256, is never 0: equal images, equal numbers. Neither mean and standard deviation, which are
+    applied later, nor workers, processes and device have a part in them.
 
     Args:
         pixels: on the CPU, as `Batch.inputs` holds them.
         labels: of the batch.
     """
-    total = hashlib.sha256()
-    for tensor in (pixels, labels):
-        if tensor is not None:
-            kind = str(tensor.dtype).removeprefix("torch.")
-            total.update(f"{kind} {tuple(tensor.shape)}\n".encode())
-            total.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return total.digest()
+    images = [hashlib.sha256(image).digest() for image in _bytes_of(pixels.flatten(1))]
+    total = hashlib.sha256(_kind_of(pixels) + b"".join(images))
+    if labels is not None:
+        total.update(_kind_of(labels) + _bytes_of(labels).tobytes())
+    numbers = [int.from_bytes(digest[:8], "little") or 1 for digest in images]
+    return total.digest(), np.array(numbers, np.uint64)
 
 
-def image_digest(pixels: torch.Tensor) -> int:
-    """Return 64 bits of the SHA-256 of one image's values in C order, never 0: equal images, equal digests."""
-    digest = hashlib.sha256(pixels.contiguous().view(-1).view(torch.uint8).numpy().data).digest()
-    return int.from_bytes(digest[:8], "little") or 1
+def _kind_of(tensor: torch.Tensor) -> bytes:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}\n".encode()
+
+
+def _bytes_of(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Return a tensor's values in C order as bytes, the last axis so many times as long."""
+    found: npt.NDArray[np.uint8] = tensor.contiguous().view(torch.uint8).numpy()
+    return found
 
 
 def check_channels(source: ImageSource, preprocessing: Preprocessing) -> None:
@@ -135,6 +144,7 @@ def load_batches(
     *,
     workers: int,
     pin_memory: bool = False,
+    fast: bool = False,
 ) -> Iterator[Batch]:
     """Yield the wanted batches in the order asked for, each image decoded once.
 
@@ -146,6 +156,7 @@ def load_batches(
         workers: processes that load ahead, `AHEAD` batches each; 0 loads in this process. The batches
             are the same whatever the number.
         pin_memory: put tensors into page-locked memory, for faster copies to a GPU.
+        fast: decode large JPEG files at a reduced scale and resize by a faster way, which changes pixels.
 
     Raises:
         DataError: the images do not fit the models or one another, or the processes cannot be started,
@@ -154,7 +165,7 @@ def load_batches(
     for preprocessing in preprocessings:
         check_channels(source, preprocessing)
     processes = max(0, min(workers, len(wanted)))
-    batches = _Batches(source, plan, preprocessings)
+    batches = _Batches(source, plan, preprocessings, fast=fast)
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -184,20 +195,44 @@ def load_batches(
 
 
 class _Sent:
-    """A batch on its way from a loading process, or why there is none."""
+    """A batch on its way from a loading process, or why there is none.
+
+    Its tensors travel beside the rest, as bytes that are neither searched nor copied into it.
+    """
 
     def __init__(self, item: Batch | DataError) -> None:
-        self._content = pickle.dumps(item, protocol=5)
+        beside: list[pickle.PickleBuffer] = []
+        content = io.BytesIO()
+        _Packing(content, protocol=5, buffer_callback=beside.append).dump(item)
+        self._content = content.getvalue()
+        self._beside = [bytes(each.raw()) for each in beside]
 
     def item(self) -> Batch | DataError:
-        """Return what was sent."""
-        found: Batch | DataError = pickle.loads(self._content)
+        """Return what was sent; its tensors may be written to."""
+        beside = [bytearray(each) for each in self._beside]
+        found: Batch | DataError = pickle.loads(self._content, buffers=beside)
         return found
 
     def pin_memory(self) -> Batch | DataError:
         """Return what was sent, in page-locked memory; the `DataLoader` calls this beside the main thread."""
         found = self.item()
         return found.pin_memory() if isinstance(found, Batch) else found
+
+
+class _Packing(pickle.Pickler):
+    """Takes a tensor for the array of its bytes, which need not be copied; one that comes twice stays one."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Say how a tensor is made again; leave everything else as it is."""
+        if not isinstance(value, torch.Tensor):
+            return NotImplemented
+        return _tensor_of, (_bytes_of(value.flatten()), value.dtype, tuple(value.shape))
+
+
+def _tensor_of(
+    values: npt.NDArray[np.uint8], kind: torch.dtype, shape: tuple[int, ...]
+) -> torch.Tensor:
+    return torch.from_numpy(values).view(kind).view(shape)
 
 
 class _Batches(Dataset["Batch | DataError | _Sent"]):
@@ -208,7 +243,12 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
     """
 
     def __init__(
-        self, source: ImageSource, plan: Plan, preprocessings: Sequence[Preprocessing]
+        self,
+        source: ImageSource,
+        plan: Plan,
+        preprocessings: Sequence[Preprocessing],
+        *,
+        fast: bool = False,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -216,6 +256,8 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
         self.pictures = source.input_shape is None
         self.geometry = {wanted: wanted.geometry() for wanted in preprocessings}
         self.transforms: dict[Preprocessing, Callable[[Image.Image], torch.Tensor]] = {}
+        self.fast = fast
+        self.reducible = source if fast and isinstance(source, ReducibleSource) else None
         self.alive = multiprocessing.RawValue("d", time.monotonic())
 
     def __getitem__(self, position: int) -> Batch | DataError | _Sent:
@@ -246,19 +288,23 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
                 labels.append(self.labels[index])
         stacks = {key: _stack(rows, key) for key in self.geometry.values()}
         classes = None if self.labels is None else torch.tensor(labels, dtype=torch.int64)
-        digests = {key: digest_of(pixels, classes) for key, pixels in stacks.items()}
+        digests = {key: digests_of(pixels, classes) for key, pixels in stacks.items()}
         return Batch(
             index=position,
             places=np.array(places, np.int64),
             inputs={wanted: stacks[key] for wanted, key in self.geometry.items()},
             labels=classes,
             unreadable=tuple(unreadable),
-            digests={wanted: digests[key] for wanted, key in self.geometry.items()},
-            image_digests=np.array([*map(image_digest, next(iter(stacks.values())))], np.uint64),
+            digests={wanted: digests[key][0] for wanted, key in self.geometry.items()},
+            image_digests=next(iter(digests.values()))[1],
         )
 
     def _tensors(self, index: int) -> dict[Preprocessing, torch.Tensor]:
         """Return one image for each geometry."""
+        if self.reducible is not None:
+            sizes = {key.enough for key in self.geometry.values()}
+            reduced = {size: self.reducible.read_reduced(index, size) for size in sizes}
+            return self._resized({key: reduced[key.enough] for key in self.geometry.values()})
         image = self.source.read(index)
         if isinstance(image, torch.Tensor) == self.pictures:
             mixed = "floating input among pictures", "picture among floating inputs"
@@ -268,9 +314,14 @@ class _Batches(Dataset["Batch | DataError | _Sent"]):
             )
         if isinstance(image, torch.Tensor):
             return dict.fromkeys(self.geometry.values(), image)
+        return self._resized(dict.fromkeys(self.geometry.values(), image))
+
+    def _resized(
+        self, images: Mapping[Preprocessing, Image.Image]
+    ) -> dict[Preprocessing, torch.Tensor]:
         if not self.transforms:  # late: inputs that are no images may have any number of channels
-            self.transforms = {key: key.transform() for key in self.geometry.values()}
-        return {key: transform(image) for key, transform in self.transforms.items()}
+            self.transforms = {key: key.transform(fast=self.fast) for key in images}
+        return {key: transform(images[key]) for key, transform in self.transforms.items()}
 
 
 def _stack(

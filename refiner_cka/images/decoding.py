@@ -34,11 +34,15 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def decode(stream: BinaryIO) -> Image.Image:
+def decode(stream: BinaryIO, at_least: int | None = None) -> Image.Image:
     """Return the RGB image in a file, upright (EXIF) and opaque (laid over white).
 
     Of several frames or pages the first counts. 16 bits become 8 by their upper byte, as Pillow
     does for 16-bit colour. Floating pixels are taken as 0..1 if none is larger, else as 0..255.
+
+    Args:
+        stream: the file.
+        at_least: decode a JPEG at a reduced scale, if there is one at which its short side has so many pixels.
 
     Raises:
         UnreadableImage: damaged, in no known format, too large (`MAX_PIXELS`, `MAX_ASPECT`), or
@@ -48,6 +52,8 @@ def decode(stream: BinaryIO) -> Image.Image:
         with _pillow_unlimited():
             image = Image.open(stream, formats=_FORMATS)
             check_size(*image.size)
+            if at_least is not None:
+                _reduce(image, at_least)
             image.load()
             with suppress(Exception):  # damaged EXIF says nothing about the pixels
                 ImageOps.exif_transpose(image, in_place=True)
@@ -59,6 +65,18 @@ def decode(stream: BinaryIO) -> Image.Image:
         raise UnreadableImage("an empty file" if empty else "in no known image format") from error
     except Exception as error:  # Pillow's decoders raise anything: SyntaxError, struct.error, ...
         raise UnreadableImage(one_line(error)) from error
+
+
+def _reduce(image: Image.Image, at_least: int) -> None:
+    """Have a JPEG decoded at 1/8, 1/4 or 1/2, without its high frequencies, which are most of the work.
+
+    Only at a scale that divides its sides: else a last row or column that stands for less would shift all others.
+    """
+    for scale in (8, 4, 2):
+        size = image.width // scale, image.height // scale
+        if min(size) >= at_least and image.size == (scale * size[0], scale * size[1]):
+            image.draft(None, size)
+            return
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -65,11 +65,18 @@ class FileImages:
 
     def read(self, index: int) -> Image.Image:
         """Decode one image."""
+        return self._decoded(index)
+
+    def read_reduced(self, index: int, at_least: int) -> Image.Image:
+        """Decode one image, a JPEG perhaps at a reduced scale."""
+        return self._decoded(index, at_least)
+
+    def _decoded(self, index: int, at_least: int | None = None) -> Image.Image:
         path, offset, size = self.places[index]
         try:
             with open(path, "rb") as stream:
                 stream.seek(offset)
-                return decode(stream if size is None else io.BytesIO(stream.read(size)))
+                return decode(stream if size is None else io.BytesIO(stream.read(size)), at_least)
         except OSError as error:
             raise UnreadableImage(one_line(error)) from error
 

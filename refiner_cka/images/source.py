@@ -51,6 +51,14 @@ class ImageSource(Protocol):
         """
 
 
+@runtime_checkable
+class ReducibleSource(ImageSource, Protocol):
+    """A source whose pictures can be decoded at a reduced scale, in less time."""
+
+    def read_reduced(self, index: int, at_least: int) -> Image.Image:
+        """Return what `read` does, where possible smaller, with a short side of `at_least` pixels or more."""
+
+
 class UnreadableImage(DataError):
     """One image cannot be used; the message is the reason. The analysis goes on without it."""
 

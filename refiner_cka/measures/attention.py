@@ -12,7 +12,7 @@ import torch
 from ..subjects.readout import exact_dtype
 from .maps import AXIS, AttentionMeter, Maps, unit_columns
 from .meter import Setting
-from .scaling import median
+from .scaling import ascending, median
 from .tally import row, table
 
 
@@ -51,7 +51,7 @@ def sink(maps: Maps) -> torch.Tensor:
     """Largest over median sum of a column, mean over heads: how much of the attention one patch draws."""
     # A row without positive weight attends to nothing.
     columns = maps.weights.nan_to_num(0.0).sum(-2, dtype=exact_dtype(maps.weights.device))
-    middle = median(columns)
+    middle = median(ascending(columns))
     return (columns.amax(-1) / middle).where(middle > 0, float("nan")).nanmean(1)
 
 

@@ -20,7 +20,7 @@ from .meter import Meter, Setting, Site
 from .pairs import BLOCK, batch_sums
 from .scaling import sums_device
 
-REVISION = 3
+REVISION = 5
 """Of the numbers: to be raised whenever a change of the code changes any number that a result holds, so that a
 part measured before it does not merge with one measured after."""
 

@@ -18,6 +18,10 @@ _SLICE = 2048
 """Columns of one product. Several such products in one batched call keep all cores busy on a result that is
 only n x n, where one long product does not."""
 
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
+    torch.ops.mkldnn, "_linear_pointwise"
+)
+
 _NOISE, _LARGEST = 2.0, 32.0
 """Deviations that may be rounding, in eps: see `_Variation`."""
 
@@ -214,9 +218,9 @@ def _columns(width: int, out: torch.Tensor) -> Iterator[tuple[int, int]]:
 
 
 def _mirror(out: torch.Tensor) -> None:
-    """Fill the lower left quarter, which `_add_product` leaves out."""
+    """Fill the upper right quarter, which `_add_product` leaves out."""
     half = len(out) // 2
-    out[half:, :half] = out[:half, half:].T
+    out[:half, half:] = out[half:, :half].T
 
 
 def _centre(chunks: Sequence[torch.Tensor], block: torch.Tensor) -> None:
@@ -228,28 +232,41 @@ def _centre(chunks: Sequence[torch.Tensor], block: torch.Tensor) -> None:
     images = len(block)
     # Sums over images as products with a vector: on a CPU twice as fast as `sum(0)`.
     ones = block.new_ones(images)
-    mean = torch.stack([chunk.T @ ones[: len(chunk)] for chunk in chunks]).sum(0) / images
+    mean = torch.stack([chunk.T @ ones[: chunk.shape[0]] for chunk in chunks]).sum(0) / images
     first = chunks[0][0]
     rounding = images * torch.finfo(block.dtype).eps * first.abs()
     reference = torch.where((mean - first).abs() <= rounding, first, mean)
-    row = 0
-    for chunk in chunks:
-        torch.sub(chunk, reference, out=block[row : row + len(chunk)])
-        row += len(chunk)
+    sizes = [chunk.shape[0] for chunk in chunks]
+    for chunk, rows in zip(chunks, torch.split(block, sizes), strict=True):
+        torch.sub(chunk, reference, out=rows)
 
 
 def _add_product(block: torch.Tensor, out: torch.Tensor) -> None:
-    """Add `block @ block.T` to `out`, but for the lower left quarter, which symmetry gives."""
-    images, half = len(out), len(out) // 2
-    whole = block.shape[1] // _SLICE * _SLICE
-    for slices in (
-        block[:, :whole].view(images, -1, _SLICE).transpose(0, 1),
-        block[None, :, whole:],
-    ):  # (slices, n, columns)
-        if slices.numel():
-            lower = slices[:, half:]
-            out[:half] += torch.bmm(slices[:, :half], slices.mT).sum(0)
-            out[half:, half:] += torch.bmm(lower, lower.mT).sum(0)
+    """Add `block @ block.T` to `out`, but for the upper right quarter, which symmetry gives."""
+    half = len(out) // 2
+    lower = block[half:]
+    out[:, :half] += _product(block, block[:half])
+    out[half:, half:] += _product(lower, lower)
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return `left @ right.T` of contiguous matrices of few rows and many columns."""
+    if _HAS_ONEDNN and left.device.type == "cpu" and left.dtype == torch.float32:
+        # What torch compiles linear layers to. The BLAS behind `@` is tuned for large results, and on processors
+        # other than its maker's takes twice as long.
+        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+        return found
+    pairs = zip(_slices(left), _slices(right), strict=True)
+    products = [torch.bmm(a, b.mT).sum(0) for a, b in pairs if a.numel()]
+    return torch.stack(products).sum(0)
+
+
+def _slices(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the columns in whole slices, `(slices, n, _SLICE)`, and the rest, `(1, n, columns)`."""
+    count = matrix.shape[1] // _SLICE
+    whole = count * _SLICE
+    yield matrix[:, :whole].view(len(matrix), count, _SLICE).transpose(0, 1)
+    yield matrix[None, :, whole:]
 
 
 def exact(grams: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 _ORDINARY = 2.0**40
@@ -111,10 +112,22 @@ def units(x: torch.Tensor) -> torch.Tensor:
     return scaled / _plain_lengths(scaled).unsqueeze(-1)
 
 
-def median(values: torch.Tensor) -> torch.Tensor:
-    """Return the median along the last axis; of an even number the mean of the two in the middle."""
-    # torch's median is the lower of the two.
-    return (values.median(-1).values - (-values).median(-1).values) / 2
+def ascending(values: torch.Tensor) -> torch.Tensor:
+    """Return values sorted along the last axis, NaN last."""
+    if values.device.type == "cpu":
+        # In a thirtieth of the time of torch's sort, and a quarter of that of its median.
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(-1).values
+
+
+def median(ordered: torch.Tensor) -> torch.Tensor:
+    """Return the median along the last axis of what `ascending` returns.
+
+    Of an even number of values it is the mean of the two in the middle.
+    """
+    count = ordered.shape[-1]
+    lower, upper = ordered[..., (count - 1) // 2], ordered[..., count // 2]
+    return lower + (upper - lower) / 2
 
 
 def median_of_three(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Over-smoothing: how alike the tokens of a layer are, one function and one row of the table per measure.
 
-Every measure is a function from the tokens of a CKA batch to one number per image; for the rules see `tokens`.
+Every measure is a function from the tokens of a CKA batch to one number per image, two of a fraction; for the
+rules see `tokens`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..subjects.readout import exact_dtype
 from ..sums import LAYERS
 from .directions import mean_cosine
 from .meter import Setting
-from .scaling import lengths, median, median_of_three, units
+from .scaling import ascending, lengths, median, units
 from .tally import row, table
 from .token_meter import TokenMeter
 from .tokens import Tokens
@@ -66,18 +67,16 @@ def patch_cosine_between(tokens: Tokens) -> torch.Tensor:
 
 def rank_collapse(tokens: Tokens) -> torch.Tensor:
     """Frobenius norm of what differs from the mean token of the image, over that of the tokens."""
-    return tokens.each(lambda x: _length(_split(x)[0]) / _length(x))
+    found: torch.Tensor = tokens.spread[0] / tokens.sizes
+    return found
 
 
 def frequency_ratio(tokens: Tokens) -> torch.Tensor:
     """Frobenius norm of what differs from the mean token of the image, over that of the mean repeated."""
-
-    def ratio(x: torch.Tensor) -> torch.Tensor:
-        high, mean = _split(x)
-        low = _length(mean) * math.sqrt(x.shape[1])
-        return (_length(high) / low).where(low > 0, float("nan"))
-
-    return tokens.each(ratio)
+    high, mean = tokens.spread
+    low = mean * math.sqrt(tokens.count)
+    found: torch.Tensor = (high / low).where(low > 0, float("nan"))
+    return found
 
 
 def effective_rank(tokens: Tokens) -> torch.Tensor:
@@ -104,13 +103,14 @@ def dirichlet_energy(tokens: Tokens) -> torch.Tensor:
     grid = tokens.grid
     assert grid is not None  # the meter asks for nothing on the grid where there is none
 
-    def energy(x: torch.Tensor) -> torch.Tensor:
-        x = x[:, -grid[0] * grid[1] :].view(len(x), *grid, -1)
-        down, right = _length(x.diff(dim=1)), _length(x.diff(dim=2))
-        size = _length(x)
-        return (down / size).square() + (right / size).square()
+    patches = grid[0] * grid[1]
 
-    return tokens.each(energy)
+    def differences(x: torch.Tensor) -> torch.Tensor:
+        x = x[:, -patches:].view(len(x), *grid, -1)
+        return torch.stack([_length(x.diff(dim=1)), _length(x.diff(dim=2))], dim=1)
+
+    sizes = lengths(tokens.lengths[:, -patches:])
+    return (tokens.each(differences) / sizes.unsqueeze(1)).square().sum(1)
 
 
 def token_norm(tokens: Tokens) -> torch.Tensor:
@@ -120,13 +120,13 @@ def token_norm(tokens: Tokens) -> torch.Tensor:
 
 def token_norm_ratio(tokens: Tokens) -> torch.Tensor:
     """Length of the longest token over the median length."""
-    middle = median(tokens.lengths)
+    middle = median(ascending(tokens.lengths))
     return (tokens.lengths.amax(1) / middle).where(middle > 0, float("nan"))
 
 
 def outlier_tokens(tokens: Tokens) -> torch.Tensor:
     """Share of the tokens that are longer than `OUTLIER_RATIO` times the median length."""
-    middle = median(tokens.lengths)
+    middle = median(ascending(tokens.lengths))
     share = (tokens.lengths > OUTLIER_RATIO * middle.unsqueeze(1)).float().mean(1)
     return share.where(middle > 0, float("nan"))
 
@@ -135,9 +135,8 @@ def massive_activation(tokens: Tokens) -> torch.Tensor:
     """Mean of the three largest numbers in an image's tokens over their median, all in absolute value."""
 
     def ratio(x: torch.Tensor) -> torch.Tensor:
-        sizes = x.abs().flatten(1)
-        middle = median(sizes)
-        largest = sizes.topk(min(3, sizes.shape[1])).values.mean(1)
+        ordered = ascending(x.abs().flatten(1))
+        middle, largest = median(ordered), ordered[:, -3:].mean(1)
         return (largest / middle).where(middle > 0, float("nan"))
 
     return tokens.each(ratio)
@@ -151,16 +150,22 @@ def cls_patch_cosine(tokens: Tokens) -> torch.Tensor:
 
 
 def within_image_variance(tokens: Tokens) -> torch.Tensor:
-    """Share of the variance of all tokens of the CKA batch that is within images.
+    """What an image adds to the variance of tokens within images, and to that of all tokens, `(2, images)`.
 
-    A ratio of sums over the batch: of squared distances to the image's mean token, and to that of the batch. An
-    image's value is that ratio and what the image moves it by, to first order: their mean is the ratio.
+    Within images it is the sum of squared distances of its tokens to their mean. All tokens vary by that and by as
+    many times the variance of the mean tokens of the batch's images, of which an image's share is its jackknife
+    pseudo-value: they sum up to as many times the unbiased variance as there are images, whatever the batch size.
     """
     exact = exact_dtype(tokens.lengths.device)
-    within = tokens.each(lambda x: _length(_split(x)[0])).to(exact).square()
-    total = within + tokens.count * lengths(tokens.deviations).to(exact).square()
-    ratio = within.sum() / total.sum()
-    return ratio + (within - ratio * total) / total.mean()
+    # A far image leaves little of the pseudo-values of others: the differences take all digits there are.
+    offsets = tokens.offsets.to(exact)
+    apart = (offsets - offsets.mean(0)).square().sum(1)
+    images = len(apart)
+    variance = apart.sum() / (images - 1)
+    within = tokens.spread[0].to(exact).square()
+    whole = within + tokens.count * (images * apart - variance) / (images - 2)
+    found = torch.stack([within, whole]).where(whole.sum() > 0, float("nan"))
+    return found if tokens.scale is None else found * tokens.scale.to(exact).square()
 
 
 _row = partial(row, LAYERS)
@@ -273,10 +278,11 @@ MEASURES = table(
     _row(
         within_image_variance,
         "Variance within images",
-        "share of the variance of all tokens of a CKA batch that is within images",
+        "share of the variance of all tokens of all images that is within images",
         (0.0, 1.0),
         "lower",
         "analysis of variance",
+        estimator="fraction",
     ),
 )
 """Name -> measure. The first is the headline."""
@@ -323,17 +329,6 @@ def expensive_images(images: int) -> int:
     """Return on how many images of a run the expensive measures are taken."""
     wanted = max(EFFECTIVE_RANK_LEAST, images // EFFECTIVE_RANK_SHARE)
     return min(images, wanted, EFFECTIVE_RANK_MOST)
-
-
-def _split(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what differs from the mean token of each image, and the mean token, `(images, 1, dim)`.
-
-    A token is taken away first: see `_Look`.
-    """
-    reference = median_of_three(x[:, :1], x[:, x.shape[1] // 2, None], x[:, -1:])
-    rest = x - reference
-    offset = rest.mean(1, keepdim=True)
-    return rest.sub_(offset), reference + offset
 
 
 def _length(x: torch.Tensor) -> torch.Tensor:

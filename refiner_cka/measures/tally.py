@@ -1,7 +1,8 @@
-"""Means over images: values of single images, measured one by one, and the two sums they add up to.
+"""Values of single images, measured one by one, and the sums they add up to.
 
-A measure's sums are, for each fold, of its values and of the images that have one. An image without one (NaN) is
-left out of both; one whose features are not finite (inf) makes the layer's mean NaN.
+A measure's sums are, for each fold, of its values and of the images that have one; a fraction has two values of an
+image. An image without one (NaN) is left out of all; one whose features are not finite (inf) makes the layer's
+number NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 
 from ..images import Plan
 from ..subjects.readout import exact_dtype
-from ..sums import FOLDS, Quantity
+from ..sums import FOLDS, Estimator, Quantity
 from .scaling import sums_device
 
 Needs = Literal["tokens", "grid", "class_token"]
@@ -26,7 +27,8 @@ class Measure:
     """A row of a table of measures.
 
     Attributes:
-        function: from `Tokens` or `Maps` to a value for each image, `(images,)`; NaN where it is undefined.
+        function: from `Tokens` or `Maps` to a value for each image, `(images,)`; NaN where it is undefined. Of a
+            fraction to its part and its whole, `(2, images)`.
         quantity: what a result says of it.
         default: whether it is measured unless something else is asked for.
         needs: where a layer has not got this, it is not measured.
@@ -36,6 +38,11 @@ class Measure:
     quantity: Quantity
     default: bool = False
     needs: Needs = "tokens"
+
+    def of_batch(self, seen: Any) -> float:
+        """Return the number of the `Tokens` or `Maps` of one batch by themselves; NaN where it is undefined."""
+        means = self.function(seen).double().nanmean(-1)
+        return float(means[0] / means[1] if self.quantity.estimator == "fraction" else means)
 
 
 class Tally:
@@ -54,7 +61,10 @@ class Tally:
         self._folds = folds
         self._values = {
             quantity.name: torch.full(
-                (*shape, len(folds)), float("nan"), dtype=exact_dtype(device), device=device
+                (*shape, *_VALUES[quantity.estimator], len(folds)),
+                float("nan"),
+                dtype=exact_dtype(device),
+                device=device,
             )
             for quantity, shape in shapes.items()
         }
@@ -67,7 +77,7 @@ class Tally:
         Args:
             name: of the quantity.
             place: where on its axes: an index, or a slice for each axis.
-            values: the images last.
+            values: the images last; of a fraction, before them, the part and the whole.
             first: number of the first image in the batch.
         """
         self._values[name][place][..., first : first + values.shape[-1]] = values
@@ -82,9 +92,18 @@ class Tally:
             members = members.to(values.device, non_blocking=True)
             has = ~values.isnan()
             # What is inf makes NaN of every fold that it has no part in.
-            found[quantity.sum("total")] = _by_fold(values.where(has, 0.0), members)
+            sums = _by_fold(values.where(has, 0.0), members)
+            if quantity.estimator == "fraction":
+                has = has.all(-2)
+                found |= zip(quantity.quotient, sums.unbind(-1), strict=True)
+            else:
+                found[quantity.sum("total")] = sums
             found[quantity.sum("images")] = _by_fold(has.to(torch.float64), members)
         return found
+
+
+_VALUES: Mapping[Estimator, tuple[int, ...]] = {"mean": (), "fraction": (2,)}
+"""Estimator -> shape of what a single image gives."""
 
 
 def _by_fold(values: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
@@ -121,11 +140,12 @@ def row(
     default: bool = False,
     needs: Needs = "tokens",
     few: bool = False,
+    estimator: Estimator = "mean",
 ) -> Measure:
     """Return a measure called as its function is, after `prefix`. For the rest see `Measure` and `Quantity`."""
     name = prefix + function.__name__
     path = f"smoothing/{name}"
-    quantity = Quantity(name, path, "mean", (axis,), label, about, range_, smoother, source, few)
+    quantity = Quantity(name, path, estimator, (axis,), label, about, range_, smoother, source, few)
     return Measure(function, quantity, default, needs)
 
 

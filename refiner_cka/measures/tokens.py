@@ -93,6 +93,11 @@ class Tokens:
         """
         return self._reduced[4]
 
+    @property
+    def offsets(self) -> torch.Tensor:
+        """By how much each image's mean token differs from one token of the batch, `(images, dim)`."""
+        return self._look.offsets
+
     @functools.cached_property
     def deviations(self) -> torch.Tensor:
         """By how much each image's mean token differs from that of the batch, `(images, dim)`."""
@@ -102,6 +107,16 @@ class Tokens:
     def typical_deviation(self) -> torch.Tensor:
         """Root mean square length of the `deviations`, a single number."""
         return lengths(lengths(self.deviations)) / math.sqrt(len(self.deviations))
+
+    @functools.cached_property
+    def spread(self) -> torch.Tensor:
+        """The Frobenius norm of what differs from an image's mean token, and of the mean token, `(2, images)`."""
+        return torch.cat([_spread(block) for block in self._blocks(self.scale)], dim=1)
+
+    @functools.cached_property
+    def sizes(self) -> torch.Tensor:
+        """The Frobenius norm of all tokens of an image divided by `scale`, `(images,)`."""
+        return lengths(self.lengths)
 
     @functools.cached_property
     def finite(self) -> torch.Tensor:
@@ -210,6 +225,18 @@ def has_tokens(output: torch.Tensor, reading: Reading | None) -> bool:
         reading: how it is read; `None` if it is `(images, channels)`.
     """
     return reading is not None and patches_of(output, reading.layout).shape[1] > 1
+
+
+def _spread(x: torch.Tensor) -> torch.Tensor:
+    """Return the length of what differs from the mean token of each image, and of that token, `(2, images)`.
+
+    A token is taken away first: see `_Look`.
+    """
+    reference = median_of_three(x[:, :1], x[:, x.shape[1] // 2, None], x[:, -1:])
+    rest = x - reference
+    offset = rest.mean(1, keepdim=True)
+    rest -= offset
+    return torch.stack([lengths(lengths(rest)), lengths((reference + offset).squeeze(1))])
 
 
 def _divided(tokens: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:

@@ -6,9 +6,10 @@ Each draws on axes (`ax=`) or in a figure of its own. `compose` puts panels toge
 
 from .ceilings import ceiling as ceiling
 from .composing import compose as compose
-from .composing import figures as figures
 from .composing import named as named
 from .composing import read_models as read_models
+from .drawing import figures as figures
+from .drawing import save_figures as save_figures
 from .heatmaps import heatmap as heatmap
 from .kinds import PLOTS as PLOTS
 from .kinds import Case as Case

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -159,6 +159,26 @@ class Chance:
         depth = np.unique(np.concatenate([own for own, _ in found]))
         both = np.array([[np.interp(depth, own, end) for end in ends] for own, ends in found])
         return cls(depth, both[:, 0].min(0), both[:, 1].max(0), rough)
+
+    @classmethod
+    def of(
+        cls,
+        lines: Sequence[Line],
+        other: str | None = None,
+        *,
+        tokens: str | None,
+        index: str,
+        x: Axis = "depth",
+    ) -> Chance | None:
+        """Return what encloses chance of all trainings of all lines, with their last layers or a reference."""
+        return cls.around(
+            (
+                line.result.null(model, other, tokens=tokens, index=index)
+                for line in lines
+                for model in line.trainings
+            ),
+            x,
+        )
 
     def draw(self, ax: Axes) -> str:
         """Draw it on axes with limits, and return what to say of it: nothing where it is too thin to see."""

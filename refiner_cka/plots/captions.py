@@ -21,10 +21,15 @@ def of_similarity(lines: Sequence[Line], index: str, drawn: Sequence[Curve]) -> 
     """Return what similarities rest on, and what those of their bands are that are over images."""
 
     def of(result: Result, curves: Sequence[Curve]) -> str:
-        bands = _bands(curves, result.folds, jackknife.MIN_FOLDS)
-        return joined(plural(result.images, "image"), _batches(result, index), bands)
+        bands = bands_of(curves, result.folds, jackknife.MIN_FOLDS)
+        return joined(measured_on(result, index), bands)
 
     return by_file(lines, drawn, of)
+
+
+def measured_on(result: Result, index: str) -> str:
+    """Return on how many images, in batches of how many, an index was measured."""
+    return joined(plural(result.images, "image"), _batches(result, index))
 
 
 def of_means(lines: Sequence[Line], quantity: Quantity, drawn: Sequence[Curve]) -> list[str]:
@@ -32,16 +37,16 @@ def of_means(lines: Sequence[Line], quantity: Quantity, drawn: Sequence[Curve]) 
 
     def of(result: Result, curves: Sequence[Curve]) -> str:
         folds = max((curve.each.folds for curve in curves), default=0)
-        bands = _bands(curves, folds, means.MIN_FOLDS)
+        bands = bands_of(curves, folds, means.MIN_FOLDS)
         size = result.provenance.get("batch_size")
         batches = f"batches of {size}" if size else ""
-        images = result.images if not quantity.few else _fewest(curves, result.images)
+        images = result.images if not quantity.few else fewest(curves, result.images)
         return joined(plural(images, "image"), batches, bands)
 
     return [*by_file(lines, drawn, of), outlined([curve.each for curve in drawn])]
 
 
-def _fewest(curves: Sequence[Curve], images: int) -> int:
+def fewest(curves: Sequence[Curve], images: int) -> int:
     """Return how many images a measure of a few of them rests on."""
     # Where features are not finite, all images count.
     counts = [
@@ -105,7 +110,7 @@ def _batches(result: Result, index: str) -> str:
     return f"{label} batches of {size}" if size else ""
 
 
-def _bands(drawn: Sequence[Curve], folds: int, least: int) -> str:
+def bands_of(drawn: Sequence[Curve], folds: int, least: int) -> str:
     """Return what bands over images are; nothing if there are none."""
     over_images = [curve for curve in drawn if curve.each.over == "images"]
     if not over_images:

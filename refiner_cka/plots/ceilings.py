@@ -14,11 +14,13 @@ from ..results.estimate import Estimate
 from ..results.result import Result
 from . import captions
 from .bands import Axis, Bands, Curve
-from .labels import EndLabels
-from .layout import on, tell
-from .lines import draw_curves, labels, limits
+from .layout import on
+from .lines import draw_curves, limits, tell_curves
 from .models import Model, lines_of
 from .style import NothingToDraw
+
+THIN = "thin: pairs of trainings"
+"""What is said of the thin lines."""
 
 
 def ceiling(
@@ -52,7 +54,7 @@ def ceiling(
     if not groups:
         raise NothingToDraw("no groups of trainings in this result: name them with group=")
     of = [group if isinstance(group, Model) else Model(group) for group in groups]
-    found = [_curve(group.result or result, group, tokens, index) for group in of]
+    found = [between(group.result or result, group, tokens, index) for group in of]
     drawn = [curve.within(band).along(x) for curve in found]
     lines = lines_of(result, of)
     label = captions.same_everywhere(lines, index, tokens)
@@ -60,14 +62,12 @@ def ceiling(
     def draw(ax: Axes) -> None:
         artists, _ = draw_curves(ax, lines, drawn, limits(drawn), None, x)
         ax.set_ylabel(f"{label.partition(' (')[0]} between trainings")
-        names = EndLabels(ax, artists, labels(lines, [curve.each for curve in drawn]))
-        thin = "thin: pairs of trainings"
-        tell(ax, [*captions.of_similarity(lines, index, drawn), thin], names, lines, above=thin)
+        tell_curves(ax, artists, lines, index, drawn, [THIN])
 
     return on(draw, ax)
 
 
-def _curve(result: Result, group: str, tokens: str | None, index: str) -> Curve:
+def between(result: Result, group: str, tokens: str | None, index: str) -> Curve:
     """Return the mean over pairs of trainings with both bands, and the pairs."""
     ask = partial(result.ceiling, group, tokens=tokens, index=index)
     mean = ask()

@@ -1,9 +1,8 @@
-"""Figures put together of files, models and panels, and the figures of a run."""
+"""Figures put together of files, models and panels."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from matplotlib.figure import Figure
 from .. import grammar
 from ..errors import ResultError, known_names, printable
 from ..results.result import Result
-from ..results.statistics import Normalize
 from .kinds import PLOTS, Kind
 from .layout import grid
 from .models import Model, checked_names
@@ -53,33 +51,6 @@ def compose(
     return grid(
         [partial(_draw, each) for each in drawn], width, square=[each.kind.square for each in drawn]
     )
-
-
-def figures(
-    result: Result, *, normalize: Normalize = "first-last", models: Sequence[str] | None = None
-) -> Iterator[tuple[str, Figure]]:
-    """Yield every figure of a run with the stem of its file, one at a time.
-
-    `curves` compares the models, `cka` is the heatmap of all of them and `cka_<model>` that of one; of any other
-    index it is `curves_<index>`, `<index>` and `<index>_<model>`. With several readouts there is one of each per
-    readout, which the stem names at its end. `against` is there where layers were compared with the labels or the
-    pixels, and `ceiling` where models are groups of trainings. `smoothing`, and where it was measured `attention`
-    and `attention_<model>`, are over-smoothing. Heatmaps of two models are drawn on request.
-
-    Args:
-        result: what was measured.
-        normalize: of the curve beside the raw one; see `compare`.
-        models: see `compose`.
-    """
-    taken: set[str] = set()
-    names = checked_names(result, models, None) if models is not None else _every(result)
-    for kind in PLOTS.values():
-        for case in kind.cases(result, names, normalize) if kind.cases else ():
-            try:
-                figure = compose(result, case.panels, models=models, width=case.width)
-            except NothingToDraw:
-                continue
-            yield _stem(case.stem, taken), figure
 
 
 def named(files: Sequence[Path]) -> dict[str, Path]:
@@ -192,12 +163,6 @@ def _kind(panel: Panel) -> Kind:
     return kind
 
 
-def _every(result: Result) -> list[str]:
-    """Return the models and groups of all readouts."""
-    found = (name for tokens in result.tokens for name in checked_names(result, None, tokens))
-    return list(dict.fromkeys(found))
-
-
 def _names(result: Result) -> list[str]:
     return [*result.groups, *result.models]
 
@@ -289,11 +254,3 @@ def _chosen(
         for each in _found(files, model, models, panel.kind)
         if panel.kind != "ceiling" or each in files[each.file].groups
     ]
-
-
-def _stem(stem: str, taken: set[str]) -> str:
-    """Return the stem, or one with a number if a file system that ignores case would find it taken."""
-    numbered = (f"{stem}-{number}" for number in itertools.count(2))
-    free = next(one for one in itertools.chain([stem], numbered) if one.casefold() not in taken)
-    taken.add(free.casefold())
-    return free

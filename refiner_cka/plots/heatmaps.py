@@ -16,13 +16,11 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import ResultError
 from ..results.chance import ALPHA
-from ..results.estimate import Estimate
 from ..results.result import Result
 from ..sums import Array, Layer
 from . import captions
-from .bands import Curve
 from .layout import on, tell
-from .models import Model, label_of, lines_of
+from .models import label_of
 from .style import current, shortened, small
 
 Rows = npt.NDArray[np.intp]
@@ -86,22 +84,16 @@ def heatmap(
     label = result.quantity(index).label or index
     label = label if given is None else f"Partial {label} given {given}"
     remarks = [note, "hatched: undefined" if np.isnan(matrix).any() else ""]
-    line = lines_of(result, [Model(result.models[0])])
 
     def draw(ax: Axes) -> None:
         draw_cells(ax, matrix, label, vmin, vmax)
         for axis, side in ((ax.yaxis, sides[0]), (ax.xaxis, sides[1])):
             _name(ax, axis, side, [result.stack[row] for row in side.rows])
         _dot(ax, marks)
-        rests = captions.of_similarity(line, index, [_BARE])
-        tell(ax, [*rests, *remarks], above=captions.joined(*remarks))
+        rests = captions.measured_on(result, index)
+        tell(ax, [rests, *remarks], above=captions.joined(*remarks))
 
     return on(draw, ax, square=True)
-
-
-_NONE = np.empty(0)
-_BARE = Curve(Estimate(_NONE, _NONE, _NONE, _NONE, _NONE, folds=0), inner=False)
-"""What is captioned has no bands."""
 
 
 class _Side(NamedTuple):
@@ -254,28 +246,56 @@ def _name_models(ax: Axes, axis: Axis, models: Sequence[str], layers: Sequence[L
     names, sizes = shortened(models, 18), np.array([*counts.values()])
     cell = _length(ax, axis, max(map(len, names))) / len(layers)
     ends = sizes.cumsum()
-    places, numbers = [], []
-    for start, size in zip(ends - sizes, sizes.tolist(), strict=True):
-        # Numbers stand apart, also the last of a model and the first of the next.
-        steps = (step * 10**power for power in range(6) for step in (1, 2, 5))
-        step = next(step for step in steps if step * cell > 1.5 * small() or step >= size)
-        shown = [*range(0, size, step)]
-        shown = [place for place in shown if not place or (size - place) * cell > 1.4 * small()]
-        places += [start + place for place in shown]
-        numbers += [*map(str, shown)]
-    upright = (0.6 * small() * np.array([*map(len, names)]) <= sizes * cell).all()
     horizontal = axis is ax.xaxis
-    axis.set_ticks(places, numbers, parse_math=False)
+    flat, tall = (
+        [_numbers(size, cell, upwards=upwards) for size in sizes.tolist()]
+        for upwards in (False, True)
+    )
+    # Side by side they are turned if else a model would have no number but its first.
+    turned = horizontal and any(
+        len(one) == 1 < len(other) for one, other in zip(flat, tall, strict=True)
+    )
+    shown = flat if horizontal and not turned else tall
+    places = np.concatenate(
+        [start + np.array(each) for start, each in zip(ends - sizes, shown, strict=True)]
+    )
+    numbers = [str(number) for each in shown for number in each]
+    upright = (0.6 * small() * np.array([*map(len, names)]) <= sizes * cell).all()
+    axis.set_ticks(places, numbers, rotation=90 if turned else 0, parse_math=False)
     rotation = 0 if upright == horizontal else 90
     axis.remove_overlapping_locs = False
     axis.set_ticks(ends - (sizes + 1) / 2, names, minor=True, rotation=rotation, parse_math=False)
-    beside = 1.5 if horizontal else 0.7 * max(map(len, numbers)) + 0.6
+    beside = 1.5 if horizontal and not turned else 0.7 * max(map(len, numbers)) + 0.6
     axis.set_tick_params(which="minor", length=0, pad=beside * small() + 4, labelsize=small())
     for label in axis.get_minorticklabels() if not horizontal and rotation else ():
         label.set(va="center")
     for end in ends[:-1]:
         line = ax.axvline if horizontal else ax.axhline
         line(end - 0.5, color="white", linewidth=0.8)
+
+
+def _numbers(size: int, cell: float, *, upwards: bool) -> list[int]:
+    """Return which of a model's layers are numbered: the first, and others in the smallest round steps that fit.
+
+    Numbers stand apart, also the last of a model and the first of the next.
+
+    Args:
+        size: number of layers.
+        cell: points from one to the next.
+        upwards: whether numbers stand one above the other, where they take less room than side by side.
+    """
+
+    def room(number: int) -> float:
+        return small() * (0.95 if upwards else 0.64 * len(str(number)) + 0.3)
+
+    def placed(step: int) -> list[int]:
+        places = range(0, size, step)
+        return [each for each in places if not each or (size - each) * cell > room(each)]
+
+    steps = (step * 10**power for power in itertools.count() for step in (1, 2, 5))
+    return placed(
+        next(step for step in steps if step >= size or step * cell > room(placed(step)[-1]))
+    )
 
 
 def common_path(paths: Sequence[str]) -> tuple[str, list[str]]:

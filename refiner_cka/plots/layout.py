@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from . import captions
 from .labels import EndLabels
@@ -22,6 +23,7 @@ from .style import (
     GREY,
     PaperFigure,
     current,
+    lay_out,
     new_figure,
     note,
     paper,
@@ -116,11 +118,11 @@ def grid(
         figure.told = {ax: Told() for ax in panels}
         for ax, draw in zip(panels, draws, strict=True):
             draw(ax)
-        _finish(figure, rest, columns, fixed=look.height is not None)
+        caption = _finish(figure, rest, columns, fixed=look.height is not None)
         if all(square) and look.height is None:
             # A figure that is much lower is laid out anew.
             for _ in range(2):
-                if _crop(figure, panels) < 4 * _PAD:
+                if _crop(figure, panels, caption) < 4 * _PAD:
                     break
         figure.told = {}
     return figure
@@ -142,8 +144,8 @@ def _height(width: float, columns: int, square: bool) -> float:
     )
 
 
-def _finish(figure: PaperFigure, rest: Sequence[Axes], columns: int, *, fixed: bool) -> None:
-    """Add what belongs to the figure as a whole."""
+def _finish(figure: PaperFigure, rest: Sequence[Axes], columns: int, *, fixed: bool) -> Text | None:
+    """Add what belongs to the figure as a whole; return its caption, if it has one."""
     told = cast(dict[Axes, Told], figure.told)
     letters = string.ascii_lowercase if 1 < len(told) <= 26 else ""
     for ax, letter in zip(told, letters, strict=False):
@@ -152,11 +154,13 @@ def _finish(figure: PaperFigure, rest: Sequence[Axes], columns: int, *, fixed: b
     grown = _name_lines(figure, told, rest, columns)
     _colour_bars(figure, told)
     said = captions.lettered([each.caption for each in told.values()], letters)
+    caption = None
     if text := wrapped(said, figure.get_figwidth()):
-        figure.supxlabel(text, fontsize=small(), color=GREY, parse_math=False)
-        grown += 1.25 * small() / 72 * len(text.splitlines())
+        caption = figure.supxlabel(text, fontsize=small(), color=GREY, parse_math=False)
+        grown += _text_height(caption)
     if not fixed:
         figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + grown)
+    return caption
 
 
 def _letter(ax: Axes, letter: str) -> None:
@@ -264,25 +268,26 @@ def _colour_bars(figure: Figure, told: dict[Axes, Told]) -> None:
         bar.ax.set_ylabel(moments[0][1].title, parse_math=False)
 
 
-def _crop(figure: Figure, panels: Sequence[Axes]) -> float:
+def _crop(figure: Figure, panels: Sequence[Axes], caption: Text | None) -> float:
     """Take away the inches of height that matrices leave empty, and return them.
 
     The cells of matrices are bounded by the width.
     """
-    figure.draw_without_rendering()
+    lay_out(figure)
     width, height = figure.get_size_inches()
     boxes = [box for ax in panels if (box := ax.get_tightbbox()) is not None]
     top, bottom = (
         max(box.y1 for box in boxes) / figure.dpi,
         min(box.y0 for box in boxes) / figure.dpi,
     )
-    said = figure.get_tightbbox().y0 + _text_height(figure)
-    empty = max(0.0, height - top - _PAD) + max(0.0, bottom - said - 2 * _PAD)
+    empty = max(0.0, height - top - _PAD)
+    if caption is not None:
+        said = caption.get_window_extent().y0 / figure.dpi + _text_height(caption)
+        empty += max(0.0, bottom - said - 2 * _PAD)
     figure.set_size_inches(width, height - empty)
     return float(empty)
 
 
-def _text_height(figure: Figure) -> float:
+def _text_height(caption: Text) -> float:
     """Return the height of the caption in inches."""
-    lines = figure.get_supxlabel().splitlines()
-    return 1.25 * small() / 72 * len(lines)
+    return 1.25 * small() / 72 * len(caption.get_text().splitlines())

@@ -100,23 +100,17 @@ def curves(
         for line in lines
     ]
     estimates = [curve.each for curve in drawn]
-    nulls = (
-        line.result.null(model, tokens=tokens, index=index)
-        for line in lines
-        for model in line.trainings
-    )
 
     def draw(ax: Axes) -> None:
         if normalize == "first-last":
             ax.axhline(1.0, color=GREY, linewidth=0.6, zorder=0.6)
-        chance = Chance.around(nulls, x) if normalize == "none" else None
+        raw = normalize == "none"
+        chance = Chance.of(lines, tokens=tokens, index=index, x=x) if raw else None
         artists, grey = draw_curves(ax, lines, drawn, limits(drawn, normalize), chance, x)
         room = letters_in(ax, upright=True)
         ax.set_ylabel(formula(label.partition(" (")[0], normalize, room))
-        names = EndLabels(ax, artists, labels(lines, estimates))
-        marks = [captions.outlined(estimates), grey, captions.unresolved(lines, index, estimates)]
-        rests = captions.of_similarity(lines, index, drawn)
-        tell(ax, [*rests, *marks], names, lines, above="\n".join(filter(None, marks)))
+        dashed = captions.unresolved(lines, index, estimates)
+        tell_curves(ax, artists, lines, index, drawn, [captions.outlined(estimates), grey, dashed])
 
     return on(draw, ax)
 
@@ -240,6 +234,20 @@ def draw_curves(
     ax.set_ylim(min(low, chance.lower.min()) if chance and shown else low, high)
     depth_axis(ax, x)
     return artists, chance.draw(ax) if chance else ""
+
+
+def tell_curves(
+    ax: Axes,
+    artists: Sequence[Line2D],
+    lines: Sequence[Line],
+    index: str,
+    drawn: Sequence[Curve],
+    marks: Sequence[str],
+) -> None:
+    """Name curves at their ends, and say what they rest on and what the marks are; empty ones are none."""
+    names = EndLabels(ax, artists, labels(lines, [curve.each for curve in drawn]))
+    rests = captions.of_similarity(lines, index, drawn)
+    tell(ax, [*rests, *marks], names, lines, above="\n".join(filter(None, marks)))
 
 
 def depth_axis(ax: Axes, x: Axis = "depth") -> None:

@@ -12,9 +12,8 @@ from ..errors import ResultError, known_names
 from ..results.result import Result
 from . import captions
 from .bands import Axis, Bands, Chance, curve_of
-from .labels import EndLabels
-from .layout import grid, on, tell
-from .lines import draw_curves, labels, limits
+from .layout import grid, on
+from .lines import draw_curves, limits, tell_curves
 from .models import cast
 from .style import COLUMN, PAGE, NothingToDraw
 
@@ -64,23 +63,13 @@ def reference(
         .along(x)
         for line in lines
     ]
-    estimates = [curve.each for curve in drawn]
 
     def draw(ax: Axes) -> None:
-        chance = Chance.around(
-            (
-                line.result.null(model, name, tokens=tokens, index=index)
-                for line in lines
-                for model in line.trainings
-            ),
-            x,
-        )
+        chance = Chance.of(lines, name, tokens=tokens, index=index, x=x)
         artists, grey = draw_curves(ax, lines, drawn, limits(drawn), chance, x)
         ax.set_ylabel(f"{label.partition(' (')[0]}($l$, {name})")
-        names = EndLabels(ax, artists, labels(lines, estimates))
-        marks = [captions.outlined(estimates), grey]
-        rests = captions.of_similarity(lines, index, drawn)
-        tell(ax, [*rests, *marks], names, lines, above="\n".join(filter(None, marks)))
+        outlined = captions.outlined([curve.each for curve in drawn])
+        tell_curves(ax, artists, lines, index, drawn, [outlined, grey])
 
     return on(draw, ax)
 

@@ -6,11 +6,13 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from ..errors import ResultError
 from ..results.atomic import write_whole
+from .style import lay_out
 
 FORMATS = {
     "pdf": ("Creator", "Producer", "CreationDate"),
@@ -18,6 +20,9 @@ FORMATS = {
     "svg": ("Creator", "Date"),
 }
 """Suffix -> what the format would say that changes from run to run: dates, versions of matplotlib."""
+
+_LAYOUT_TABLES = {"GDEF", "GPOS", "GSUB", "MATH", "kern"}
+"""Of a font: ligatures, kerning, formulas."""
 
 
 def check_format(path: str | Path) -> str:
@@ -47,16 +52,35 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 def _write(figure: Figure, path: Path, kind: str) -> Path:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=300, metadata=dict.fromkeys(FORMATS[kind]))
+    with _fonts_without_layout():
+        figure.savefig(buffer, format=kind, dpi=300, metadata=dict.fromkeys(FORMATS[kind]))
     write_whole(path, buffer.getvalue())
     return path
+
+
+@contextlib.contextmanager
+def _fonts_without_layout() -> Iterator[None]:
+    """Leave out of embedded fonts what arranges letters: in a PDF each has a place, and reading it takes long."""
+    from fontTools import subset
+
+    def load_font(*args: Any, **kwargs: Any) -> Any:
+        font = load(*args, **kwargs)
+        for table in _LAYOUT_TABLES & {*font.keys()}:
+            del font[table]
+        return font
+
+    load, subset.load_font = subset.load_font, load_font
+    try:
+        yield
+    finally:
+        subset.load_font = load
 
 
 @contextlib.contextmanager
 def _laid_out(figure: Figure) -> Iterator[None]:
     """Lay a figure out once: matplotlib does so twice for each file, which takes most of the time."""
     engine = figure.get_layout_engine()
-    figure.draw_without_rendering()
+    lay_out(figure)
     figure.set_layout_engine(None)
     try:
         yield

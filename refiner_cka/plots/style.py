@@ -218,27 +218,35 @@ class PaperFigure(Figure):
 
     Attributes:
         told: what its panels say of themselves while it is put together.
+        settings: of matplotlib, that it was made with.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.told: dict[Axes, Any] = {}
-        self._settings = current().settings
+        self.settings = current().settings
 
     def draw(self, renderer: Any) -> None:
         """Draw it."""
-        with mpl.rc_context(self._settings):
+        with mpl.rc_context(self.settings):
             super().draw(renderer)
 
     def get_tightbbox(self, *args: Any, **kwargs: Any) -> Any:
         """Return the box around all that is drawn; how many ticks there are depends on the settings."""
-        with mpl.rc_context(self._settings):
+        with mpl.rc_context(self.settings):
             return super().get_tightbbox(*args, **kwargs)
 
     def savefig(self, *args: Any, **kwargs: Any) -> None:
         """Save it; for the arguments see `matplotlib.figure.Figure.savefig`."""
-        with mpl.rc_context(self._settings):
+        with mpl.rc_context(self.settings):
             super().savefig(*args, **kwargs)
+
+
+def lay_out(figure: Figure) -> None:
+    """Give axes their places, as drawing begins with; the drawing itself takes as long again."""
+    if (engine := figure.get_layout_engine()) is not None:
+        with mpl.rc_context(figure.settings if isinstance(figure, PaperFigure) else None):
+            engine.execute(figure)
 
 
 def new_figure(width: float, height: float) -> PaperFigure:

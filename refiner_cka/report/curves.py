@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from ..plots.bands import Chance, Curve
+from ..plots.bands import Chance, Curve, curve_of
+from ..plots.captions import bands_of, fewest, named, of_similarity, outlined, unresolved
+from ..plots.ceilings import THIN
+from ..plots.ceilings import between as between_trainings
 from ..plots.lines import limits
-from ..results import jackknife, means, trainings
+from ..plots.models import Line as Shown
+from ..plots.models import cast
+from ..plots.style import plural
+from ..results import means
 from ..results.chance import Null
-from ..results.estimate import Estimate
 from ..results.jackknife import CONFIDENCE
 from ..results.result import Result
 from ..results.statistics import Normalize
 from ..sums import LAYERS, Quantity
 from . import captions
 from .captions import sentences
-from .looks import Look, checked_names, entries, looks
+from .looks import Look, entries, look_of, looks
 from .panels import Line, Panel, panel
 from .texts import between
 
@@ -55,63 +60,62 @@ def kinds(result: Result) -> Iterator[tuple[str, str, str]]:
 def similarity(result: Result) -> Iterator[Figure]:
     """Yield the curves of each readout and index: the raw ones and, beside them, the normalised ones."""
     for tokens, index, title in kinds(result):
-        legend, label = _legend(result, tokens), captions.name_of(result, index)
+        shown, label = cast(result, None, tokens), named(result, index)
         raw = f"{label}(l, last)"
-        shown: dict[Normalize, str] = {"none": raw, "first-last": "s(l)"}
+        whats: dict[Normalize, str] = {"none": raw, "first-last": "s(l)"}
         panels, grey = [], ""
-        for normalize, what in shown.items():
+        for normalize, what in whats.items():
             ask = partial(result.curve, normalize=normalize, tokens=tokens, index=index)
-            drawn = [_curve(result, name, ask) for name, _ in legend]
-            nulls = _nulls(result, legend, tokens, index) if normalize == "none" else []
-            lines, chance = _lines(result, legend, tokens, drawn, nulls), _around(nulls)
+            drawn = [curve_of(line, ask) for line in shown]
+            nulls = _nulls(shown, tokens, index) if normalize == "none" else []
+            lines, chance = _lines(shown, tokens, drawn, nulls), _around(nulls)
             panels.append(panel(what, lines, span=limits(drawn, normalize), chance=chance))
             grey = grey or captions.grey(chance)
         caption = sentences(
             f"Similarity of each layer to the last, over relative depth: {raw}, and s(l), which divides it by "
             f"{label}(first, last)",
-            captions.rests(result),
-            captions.bands(result, drawn, jackknife.MIN_FOLDS),
+            *_rests(shown, index, drawn),
             grey,
-            captions.unresolved(result, label, [curve.each for curve in drawn]),
+            unresolved(shown, index, [curve.each for curve in drawn]),
         )
-        yield Figure(title, panels, caption, legend)
+        yield Figure(title, panels, caption, _legend(shown))
 
 
 def references(result: Result) -> Iterator[Figure]:
     """Yield how similar layers are to the labels and the pixels, for each readout and index."""
     for tokens, index, title in kinds(result) if result.references else ():
-        legend, panels, grey = _legend(result, tokens), [], ""
+        shown, panels, grey = cast(result, None, tokens), [], ""
         for reference in result.references:
-            drawn = [_against(result, name, reference, tokens, index) for name, _ in legend]
-            nulls = _nulls(result, legend, tokens, index, reference)
-            lines, chance = _lines(result, legend, tokens, drawn, nulls), _around(nulls)
-            what = f"{captions.name_of(result, index)}(l, {reference})"
+            ask = partial(result.against, reference=reference, tokens=tokens, index=index)
+            drawn = [curve_of(line, ask) for line in shown]
+            nulls = _nulls(shown, tokens, index, reference)
+            lines, chance = _lines(shown, tokens, drawn, nulls), _around(nulls)
+            what = f"{named(result, index)}(l, {reference})"
             panels.append(panel(what, lines, span=limits(drawn), chance=chance))
             grey = grey or captions.grey(chance)
         caption = sentences(
             f"Similarity of each layer to the {' and to the '.join(result.references)}",
-            captions.rests(result),
-            captions.bands(result, drawn, jackknife.MIN_FOLDS),
+            *_rests(shown, index, drawn),
             grey,
         )
-        yield Figure(title, panels, caption, legend)
+        yield Figure(title, panels, caption, _legend(shown))
 
 
 def ceilings(result: Result) -> Iterator[Figure]:
     """Yield how alike the trainings of each recipe are, for each readout and index."""
     for tokens, index, title in kinds(result):
-        legend = [of for of in _legend(result, tokens) if of[0] in result.groups]
-        if not legend:
+        shown = [line for line in cast(result, None, tokens) if line.name in result.groups]
+        if not shown:
             continue
-        drawn = [_ceiling(result, group, tokens, index) for group, _ in legend]
-        lines = _lines(result, legend, tokens, drawn)
-        what = f"{captions.name_of(result, index)} between trainings"
+        drawn = [between_trainings(result, line.name, tokens, index) for line in shown]
+        lines = _lines(shown, tokens, drawn)
+        what = f"{named(result, index)} between trainings"
         caption = sentences(
             "The ceiling: similarity of the same layer in two trainings of one recipe",
-            captions.rests(result),
-            captions.bands(result, drawn, jackknife.MIN_FOLDS),
+            *_rests(shown, index, drawn),
+            THIN if any(curve.thin for curve in drawn) else "",
         )
-        yield Figure(title, [panel(what, lines, span=limits(drawn))], caption, legend)
+        yield Figure(title, [panel(what, lines, span=limits(drawn))], caption, _legend(shown))
 
 
 def smoothing(result: Result) -> Iterator[Figure]:
@@ -173,10 +177,12 @@ def _means(
             panels.append(_of_measure(quantity, own))
             every += drawn
     if panels:
-        bands = captions.bands(result, every, means.MIN_FOLDS)
-        yield Figure(
-            title, panels, sentences(f"means over {captions.rests(result)}", bands), legend
-        )
+        size = result.provenance.get("batch_size")
+        batches = f" in batches of {size}" if size else ""
+        bands = bands_of(every, result.folds, means.MIN_FOLDS)
+        outer = outlined([curve.each for curve in every])
+        rests = f"means over {plural(result.images, 'image')}{batches}"
+        yield Figure(title, panels, sentences(rests, bands, outer), legend)
 
 
 def _of_measure(quantity: Quantity, lines: Sequence[Line]) -> Panel:
@@ -184,7 +190,7 @@ def _of_measure(quantity: Quantity, lines: Sequence[Line]) -> Panel:
     least, most = quantity.range
     remarks = [f"{quantity.smoother}: smoother"] if quantity.smoother else []
     if quantity.few:
-        remarks.append(f"on {_images(lines)} images")
+        remarks.append(f"on {fewest([line.curve for line in lines], 0)} images")
     span = limits([line.curve for line in lines]) if most == 1.0 else None
     return panel(
         quantity.label or quantity.name,
@@ -195,33 +201,31 @@ def _of_measure(quantity: Quantity, lines: Sequence[Line]) -> Panel:
     )
 
 
-def _images(lines: Sequence[Line]) -> int:
-    """Return on how many images means rest; where features are not finite, all of the run count."""
-    known = [
-        line.curve.each.images[np.isfinite(line.curve.each.values)]
-        for line in lines
-        if line.curve.each.images is not None
-    ]
-    return int(np.concatenate(known).max(initial=0))
+def _legend(shown: Sequence[Shown]) -> Legend:
+    return [(line.label, look_of(**line.look)) for line in shown]
 
 
-def _legend(result: Result, tokens: str) -> Legend:
-    names = checked_names(result, None, tokens)
-    return list(zip(names, looks(result, names), strict=True))
+def _rests(shown: Sequence[Shown], index: str, drawn: Sequence[Curve]) -> list[str]:
+    """Return what similarities rest on, and what their bands are."""
+    return [*of_similarity(shown, index, drawn), outlined([curve.each for curve in drawn])]
 
 
 def _lines(
-    result: Result,
-    legend: Legend,
+    shown: Sequence[Shown],
     tokens: str,
     drawn: Sequence[Curve],
     nulls: Sequence[Sequence[Null]] = (),
 ) -> list[Line]:
     """Return lines along the layers of a readout, with what their points say of chance."""
-    cka = result.quantity("cka")
     return [
-        Line(*of, _paths(result, cka, of[0], tokens), curve, _chance(null))
-        for of, curve, null in zip(legend, drawn, nulls or [()] * len(legend), strict=True)
+        Line(
+            line.label,
+            look_of(**line.look),
+            _paths(line.result, line.result.quantity("cka"), line.name, tokens),
+            curve,
+            _chance(null),
+        )
+        for line, curve, null in zip(shown, drawn, nulls or [()] * len(shown), strict=True)
     ]
 
 
@@ -236,12 +240,12 @@ def _paths(result: Result, quantity: Quantity, name: str, kind: str) -> list[str
 
 
 def _nulls(
-    result: Result, legend: Legend, tokens: str, index: str, other: str | None = None
+    shown: Sequence[Shown], tokens: str, index: str, other: str | None = None
 ) -> list[list[Null]]:
     """Return chance of each model's layers, of a group that of each training."""
     return [
-        [result.null(model, other, tokens=tokens, index=index) for model in result.trainings(name)]
-        for name, _ in legend
+        [line.result.null(model, other, tokens=tokens, index=index) for model in line.trainings]
+        for line in shown
     ]
 
 
@@ -256,24 +260,3 @@ def _chance(nulls: Sequence[Null]) -> list[str]:
     tail = (1 - CONFIDENCE) / 2
     ends = (nulls[0].quantile(share)[:, -1] for share in (tail, 1 - tail))
     return [between(low, high) for low, high in zip(*ends, strict=True)]
-
-
-def _curve(result: Result, name: str, ask: Callable[..., Estimate]) -> Curve:
-    """Return the curve of a model with both of its bands, or that of a group with its trainings."""
-    if group := result.groups.get(name, ()):
-        return Curve(ask(name), thin=tuple(map(ask, group)))
-    return Curve(ask(name), ask(name, band="simultaneous"))
-
-
-def _against(result: Result, name: str, reference: str, tokens: str, index: str) -> Curve:
-    pairs = [
-        result.similarity(index, model, reference, tokens=tokens)
-        for model in result.trainings(name)
-    ]
-    each = tuple(found.block((slice(None), 0), found.depth) for found in pairs)
-    return Curve(trainings.mean(each), thin=each) if name in result.groups else Curve(each[0])
-
-
-def _ceiling(result: Result, group: str, tokens: str, index: str) -> Curve:
-    ask = partial(result.ceiling, group, tokens=tokens, index=index)
-    return Curve(ask(), ask(band="simultaneous"))

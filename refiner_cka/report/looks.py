@@ -9,7 +9,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import colors
 
-from ..plots.models import checked_names as checked_names
 from ..plots.models import entries as entries
 from ..plots.models import palette
 from ..results.result import Result
@@ -54,10 +53,10 @@ class Look(NamedTuple):
 
 def looks(result: Result, names: Sequence[str]) -> list[Look]:
     """Return the look of each model or group, in the colours and markers of the figures."""
-    return [_look(**look) for look in palette(result, names)]
+    return [look_of(**look) for look in palette(result, names)]
 
 
-def _look(color: Any, marker: str, markerfacecolor: str = "") -> Look:
+def look_of(color: Any, marker: str, markerfacecolor: str = "") -> Look:
     """Return what matplotlib's words for a line are in the page's; a marker with a face of its own is hollow."""
     symbol, character = SYMBOLS[marker]
     colour = colors.to_hex(color)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..plots.captions import measured_on, named
 from ..plots.heatmaps import common_path
 from ..plots.style import shortened
 from ..results.chance import ALPHA
@@ -53,7 +54,7 @@ def similarity(result: Result) -> Iterator[Figure]:
     counts = [len(result.rows(tokens=tokens)) for tokens, _, _ in kinds(result)]
     pairs = sum(count * (count + 1) // 2 for count in counts)
     for tokens, index, title in kinds(result):
-        label = captions.name_of(result, index)
+        label = named(result, index)
         if pairs > MOST:
             yield Figure(title, [], f"{pairs:,} pairs of layers are too many for a page: use plot.")
             continue
@@ -62,7 +63,7 @@ def similarity(result: Result) -> Iterator[Figure]:
         beside = {} if pairs > DETAILED else _beside(result, layers, tokens, index)
         caption = sentences(
             f"{label} of every two layers, the first layers at the lower left",
-            captions.rests(result),
+            measured_on(result, index),
             DOTS if beside else "errors and chance of so many pairs are in the file",
             *captions.scale(found.values),
         )

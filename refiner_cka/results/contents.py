@@ -36,9 +36,10 @@ class Contents:
         batches: `(B,)` int64, sorted: which batches of the run the sums hold.
         batch_planned: `(B,)` int64: of each of these batches the images that the run plans for it.
         batch_images: `(B,)` int64: how many of them the sums hold; 0 if fewer than 4 were readable.
-        batch_digests: `(B, models, 32)` uint8: SHA-256 of what each model was given; see `images.digest_of`.
+        batch_digests: `(B, models, 32)` uint8: SHA-256 of what each model was given; see
+            `images.batches.digests_of`.
         image_digests: `(B, batch size)` uint64: of each image by its place, 0 for one not held by the sums; see
-            `images.batches.image_digest`.
+            there.
         total_batches: how many batches the whole run has.
         unreadable: images left out.
         image_names: of every image that the run plans for its batches, in their order: the relative path in the

@@ -31,8 +31,8 @@ class Estimate:
         trainings: how many trainings it rests on, see docs/replicates.md.
         spread: the shape of the values, standard deviation over trainings, or over pairs of them; `None` where
             there is one.
-        freedom: the shape of the values, degrees of freedom of errors over trainings; `None` over images, where
-            they are one fewer than the folds.
+        freedom: the shape of the values, degrees of freedom of errors over trainings, and over images of
+            fractions; `None` where they are one fewer than the folds.
     """
 
     values: Array

@@ -34,6 +34,7 @@ class Finding:
         first: path of the first layer.
         last: path of the last layer.
         first_last: CKA(first, last).
+        half_way: CKA with the last layer of the layer nearest to the middle, the earlier of two.
         s_last: 1 / CKA(first, last), the height of the normalised curve at its end. Unresolved unless
             CKA(first, last) is clearly above 0.
         similar_from: path of the first layer from which on every layer has CKA of at least `SIMILAR` with the
@@ -50,6 +51,7 @@ class Finding:
     first: str
     last: str
     first_last: Estimate
+    half_way: Estimate
     s_last: Estimate
     similar_from: str | None
     similar_depth: float | None
@@ -125,10 +127,10 @@ class WithinChance:
 
 @dataclass(frozen=True)
 class Reference:
-    """Similarity of one model's layers to the labels or the pixels.
+    """Similarity of the layers of one model, or one group of trainings, to the labels or the pixels.
 
     Attributes:
-        model: its name.
+        model: its name; of a group errors are over trainings.
         tokens: the readout.
         reference: which reference.
         first: CKA of the first layer with it.
@@ -169,11 +171,15 @@ class Beyond:
 
 def findings(result: Measured) -> tuple[Finding, ...]:
     """Return what is found of each model and then of each group, readout by readout."""
+    return tuple(_finding(result, *of) for of in _told_of(result))
+
+
+def _told_of(result: Measured) -> list[tuple[str, str]]:
+    """Return every model and then every group with a readout of its layers, readout by readout."""
     present = list(dict.fromkeys((layer.model, layer.tokens) for layer in result.layers))
     for group, (training, *_) in result.groups.items():
         present += [(group, tokens) for model, tokens in present if model == training]
-    by_readout = sorted(present, key=lambda of: result.tokens.index(of[1]))
-    return tuple(_finding(result, *of) for of in by_readout)
+    return sorted(present, key=lambda of: result.tokens.index(of[1]))
 
 
 def comparisons(result: Measured) -> tuple[Comparison, ...]:
@@ -252,13 +258,12 @@ def within_chance(result: Measured) -> tuple[WithinChance, ...]:
 
 
 def references(result: Measured) -> tuple[Reference, ...]:
-    """Return how similar each model's layers are to each reference."""
+    """Return how similar the layers of each model and group are to each reference."""
     found = []
-    for reference, (model, tokens) in itertools.product(
-        result.references, dict.fromkeys((layer.model, layer.tokens) for layer in result.layers)
-    ):
+    for reference, (model, tokens) in itertools.product(result.references, _told_of(result)):
         along = result.against(model, reference, tokens=tokens)
-        paths = [result.layers[row].path for row in result.rows(model, tokens=tokens)]
+        rows = result.rows(result.trainings(model)[0], tokens=tokens)
+        paths = [result.layers[row].path for row in rows]
         if np.isfinite(along.values).any():
             highest = int(np.nanargmax(along.values))
             ends = along.at(0), along.at(highest), along.at(-1)
@@ -299,6 +304,7 @@ def _finding(result: Measured, model: str, tokens: str) -> Finding:
         first=paths[0],
         last=paths[-1],
         first_last=raw.at(0),
+        half_way=raw.at(nearest(raw.depth, 0.5)),
         s_last=result.curve(model, tokens=tokens).at(-1),
         similar_from=None if similar is None else paths[similar],
         similar_depth=None if similar is None else float(raw.depth[similar]),

@@ -24,6 +24,8 @@ is a fold of its own up to 20 of them, so this is also the least number of image
 CONFIDENCE = 0.95
 """Two-sided confidence of every interval."""
 
+_BELOW_1 = 1.0 - 2.0**-53
+
 Band = Literal["pointwise", "simultaneous"]
 """Whether an interval holds with 95 % for each layer, or for all of a curve at once."""
 
@@ -101,6 +103,25 @@ def errors(replicates: Array, least: int = MIN_FOLDS) -> Array:
     return result
 
 
+def artanh(values: Array) -> Array:
+    """Return the inverse hyperbolic tangent of values that at most rounding puts beyond -1 and 1: it is finite."""
+    result: Array = np.arctanh(np.clip(values, -_BELOW_1, _BELOW_1))
+    return result
+
+
+def tanh_ends(values: Array, scaled: Array, margin: Array) -> tuple[Array, Array]:
+    """Return the ends of intervals on the scale of artanh; those of -1 and 1, as of identical layers, are points.
+
+    Args:
+        values: between -1 and 1, any shape.
+        scaled: their `artanh`.
+        margin: how far the intervals reach on that scale; NaN without an error.
+    """
+    same = (np.abs(values) >= _BELOW_1) & np.isfinite(margin)
+    lower, upper = (np.where(same, values, np.tanh(scaled + sign * margin)) for sign in (-1, 1))
+    return lower, upper
+
+
 def t_quantile(folds: int | Array) -> Array:
     """Return the two-sided Student quantile for `CONFIDENCE`, one degree of freedom fewer than folds.
 
@@ -135,7 +156,6 @@ def critical(replicates: Array, band: Band) -> float:
     Raises:
         ResultError: no such band.
     """
-    from scipy.optimize import brentq
     from scipy.special import chdtr, stdtrit
 
     if band not in BANDS:
@@ -153,15 +173,29 @@ def critical(replicates: Array, band: Band) -> float:
     freedom = folds - 1
 
     def excess(reach: float) -> float:
-        """How much more often the largest goes beyond `reach` than it may."""
+        """Logarithm of how many times as often as it may the largest goes beyond `reach`."""
         beyond = chdtr(freedom, freedom * (largest / reach) ** 2).mean()
-        return float(beyond - (1 - CONFIDENCE))
+        return float(np.log(beyond / (1 - CONFIDENCE)))
 
-    if excess(pointwise) <= 0:
+    often = excess(pointwise)
+    if often <= 0:
         return pointwise
-    # Bonferroni's bound, and a tenth for the chance of the draws.
-    most = 1.1 * stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * varies.sum()))
-    return float(brentq(excess, pointwise, most, xtol=1e-6))
+    # Near by: where so many independent layers would be that often beyond.
+    near = stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * np.exp(often)))
+    return _zero(excess, (pointwise, often), float(near))
+
+
+def _zero(function: Callable[[float], float], start: tuple[float, float], guess: float) -> float:
+    """Return where a smooth, monotone function is 0, by secants from a place with its value and a better one.
+
+    Few of them, as each value of the function takes long; SciPy's solvers take more, and as long again to import.
+    """
+    (before, was), here = start, guess
+    # The error after a step is about the product of the two before it: below 1e-6 at the end.
+    while (value := function(here)) != was and abs(here - before) > 1e-4:
+        step = value * (here - before) / (value - was)
+        before, was, here = here, value, here - step
+    return here
 
 
 @cache

@@ -40,8 +40,12 @@ class Measured(Grouped):
         if group := trainings.of(self.groups, model, band):
             return trainings.mean(self._each_smoothing(group, measure, tokens, maps))
         positions, depth = self._places(measure, model, tokens, maps)
-        block = np.ix_(np.arange(FOLDS), *[positions] * len(self.quantity(measure).axes))
-        total, images = (self._sum(measure, part)[block] for part in ("total", "images"))
+        quantity = self.quantity(measure)
+        block = np.ix_(np.arange(FOLDS), *[positions] * len(quantity.axes))
+        paths = (*quantity.quotient, quantity.sum("images"))
+        total, of, images = (self.sums[path][block] for path in paths)
+        if quantity.estimator == "fraction":
+            return means.fractions(total, of, images, depth, band)
         return means.means(total, images, depth, band)
 
     def smoothing_contrast(
@@ -62,7 +66,8 @@ class Measured(Grouped):
             each = [self._each_smoothing(group, measure, tokens, maps) for group in groups]
             return trainings.contrast(*(trainings.defined(group, measure) for group in each))
         first, second = (self._by_fold(measure, each, tokens, maps) for each in (model, other))
-        return means.mean_contrast(first, second, band)
+        fractions = self.quantity(measure).estimator == "fraction"
+        return means.mean_contrast(first, second, band, of_fractions=fractions)
 
     def smoothing_change(
         self, measure: str, model: str, *, tokens: str | None = None, maps: str = "softmax"
@@ -76,8 +81,9 @@ class Measured(Grouped):
                 [self.smoothing_change(measure, each, tokens=tokens, maps=maps) for each in group]
             )
         sums, _ = self._by_fold(measure, model, tokens, maps)
-        end = np.ones(1)
-        return means.mean_contrast((sums[..., -1:], end), (sums[..., :1], end))
+        last, first = ((sums[..., at], np.ones(1)) for at in (slice(-1, None), slice(1)))
+        fractions = self.quantity(measure).estimator == "fraction"
+        return means.mean_contrast(last, first, of_fractions=fractions)
 
     def top1(self, model: str) -> float | None:
         """Return the fraction of images whose class the model predicted, or `None` if classes are unknown.
@@ -102,12 +108,13 @@ class Measured(Grouped):
     def _by_fold(
         self, measure: str, model: str, tokens: str | None, maps: str
     ) -> tuple[Array, Array]:
-        """Return a measure's sums and images in each fold `(g, 2, L)`, and the depth, where it is defined."""
-        if len(self.quantity(measure).axes) > 1:
+        """Return the two sums of a measure in each fold `(g, 2, L)`, and the depth, where it is defined."""
+        quantity = self.quantity(measure)
+        if len(quantity.axes) > 1:
             raise ResultError(f"{measure} is of pairs, which have no course along depth to compare")
         positions, depth = self._places(measure, model, tokens, maps)
-        total, images = (self._sum(measure, part)[:, positions] for part in ("total", "images"))
-        sums, filled = np.stack([total, images], 1), images.any(1)
+        sums = np.stack([self.sums[path][:, positions] for path in quantity.quotient], 1)
+        filled = self.sums[quantity.sum("images")][:, positions].any(1)
         measured = np.isfinite(sums[:, 0].sum(0)) & (sums[:, 1].sum(0) > 0)
         if not measured.any():
             raise ResultError(f"{measure} is defined at no layer")

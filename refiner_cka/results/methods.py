@@ -72,6 +72,8 @@ def _images(result: Result, record: Record) -> Iterator[str]:
         if way != UNKNOWN:
             of = "" if len(ways) == 1 else f" for {listed(models)}"
             yield f"Preprocessing{of}: {way}."
+    if record.entry("images").get("fast_pixels"):
+        yield reviewers.FAST_PIXELS
     if assumed := record.names("preprocessing_assumed"):
         yield f"That of {listed(assumed)} was assumed."
     unreadable, too_small = len(result.unreadable), findings.too_small(result)
@@ -135,6 +137,7 @@ def _errors(result: Result) -> Iterator[str]:
             else "."
         )
     )
+    yield from reviewers.of_fractions(result)
     if result.groups:
         yield "Errors of groups are over trainings, and those of their differences by Welch's t."
     if compared := reviewers.compared_pairs(result):

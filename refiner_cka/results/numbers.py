@@ -88,35 +88,45 @@ def numbers(common: Common, *, paired: bool) -> Iterator[Numbers]:
             yield _jackknifed(quantity, places, both, paired)
 
 
-def _replicates(result: Result, quantity: Quantity, rows: npt.NDArray[np.intp]) -> Array:
-    """Return a quantity at some places, or at the pairs of them, and without each fold: `(1 + g, K)`."""
+def _replicates(
+    result: Result, quantity: Quantity, rows: npt.NDArray[np.intp]
+) -> tuple[Array, Array]:
+    """Return a quantity at some places, or at the pairs of them, and without each fold: `(1 + g, K)`.
+
+    With the degrees of freedom of its errors.
+    """
     filled = result.sums["images"] > 0
     first, second = np.triu_indices(len(rows), 1)
     if quantity.estimator == "cosine":
         total, removed = (result.sums[quantity.sum(part)] for part in ("products", "removed"))
-        return (
-            Products(total, removed[filled])
-            .of(rows)
-            .replicates(lambda products: cosine(products)[first, second])
-        )
-    block = np.ix_(np.flatnonzero(filled), *[rows] * len(quantity.axes))
-    sums, images = (result.sums[quantity.sum(part)][block] for part in ("total", "images"))
-    return means.leave_one_out(*(each.reshape(len(each), -1) for each in (sums, images)))
+        products = Products(total, removed[filled]).of(rows)
+        found = products.replicates(lambda products: cosine(products)[first, second])
+    else:
+        block = np.ix_(np.flatnonzero(filled), *[rows] * len(quantity.axes))
+        sums = [result.sums[path][block] for path in quantity.quotient]
+        flat = [each.reshape(len(each), -1) for each in sums]
+        found = means.leave_one_out(*flat)
+        if quantity.estimator == "fraction":
+            return found, means.freedom_of(flat[1])
+    return found, np.full(found.shape[1:], len(found) - 2.0)
 
 
 def _jackknifed(
-    quantity: Quantity, places: list[Place], both: tuple[Array, Array], paired: bool
+    quantity: Quantity,
+    places: list[Place],
+    both: tuple[tuple[Array, Array], tuple[Array, Array]],
+    paired: bool,
 ) -> Numbers:
     """Return the numbers of what is measured by folds."""
     is_similarity = quantity.estimator == "cosine"
     least = MIN_FOLDS if is_similarity else means.MIN_FOLDS
-    here, there = (each[0] for each in both)
-    own = [errors(each[1:], least) for each in both]
+    (first, freedom), (second, other) = both
+    here, there = first[0], second[0]
+    own = [errors(each[1:], least) for each in (first, second)]
     if paired:
-        se = errors(both[1][1:] - both[0][1:], least)
-        over: Array | float = float(len(both[0]) - 1)
+        se, over = errors(second[1:] - first[1:], least), np.minimum(freedom, other) + 1
     else:
-        se, over = _independent(own, [len(each) - 1 for each in both])
+        se, over = _independent(own, [freedom, other])
     size = np.ones_like(here) if is_similarity else np.fmax(np.abs(here), np.abs(there))
     return Numbers(
         quantity,
@@ -153,13 +163,13 @@ def _shares(
     return Numbers(quantity, named, here, there, np.fmin(*own), se, p_values, rounding, paired)
 
 
-def _independent(own: list[Array], folds: list[int]) -> tuple[Array, Array]:
+def _independent(own: list[Array], freedom: list[Array]) -> tuple[Array, Array]:
     """Return the error of a difference of independent numbers, and folds that stand for its degrees of freedom.
 
     These are Welch and Satterthwaite's.
     """
     squares = [each**2 for each in own]
-    parts = [square**2 / (count - 1) for square, count in zip(squares, folds, strict=True)]
+    parts = [square**2 / each for square, each in zip(squares, freedom, strict=True)]
     se = np.sqrt(squares[0] + squares[1])
     over = (squares[0] + squares[1]) ** 2 / np.where(sum(parts) > 0, sum(parts), np.nan) + 1
     return se, np.where(np.isnan(over) & (se == 0), FOLDS, over)

@@ -49,9 +49,10 @@ def _undefined(result: Result) -> Iterator[str]:
     for quantity in result.quantities:
         # Pairs of maps, and what is measured on a few images, have no count to compare with.
         entries = result.axes.get(quantity.axes[0], ()) if len(quantity.axes) == 1 else ()
-        if quantity.estimator != "mean" or quantity.few:
+        if not quantity.is_of_images or quantity.few:
             continue
-        total, images = (result.sums[quantity.sum(part)].sum(0) for part in ("total", "images"))
+        paths = (quantity.quotient[0], quantity.sum("images"))
+        total, images = (result.sums[path].sum(0) for path in paths)
         for position, layer in enumerate(entries):
             missing = int(result.images - images[position])
             where = f"{layer.model}: over-smoothing of layer {layer.path}"

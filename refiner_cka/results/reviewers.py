@@ -162,6 +162,13 @@ def _images(result: Result, record: Record) -> Iterator[str]:
     if images.get("digest"):
         covers = f", of {text(covered['covers'])}" if covered.get("covers") else ""
         yield f"SHA-256 {text(images['digest'])}{covers}; each image has a digest of its pixels (image_digests)."
+    if not covered.get("whole", True):
+        yield (
+            f"The fingerprint covers {text(covered.get('covers'))}; what each batch saw is digested in the result."
+        )
+
+
+FAST_PIXELS = "Large JPEG files were decoded at a reduced scale, and all resized by a faster way (--fast-pixels)."
 
 
 def _transform_of(record: Record, model: str) -> str:
@@ -188,8 +195,10 @@ def _listed(value: object) -> list[object]:
 def _transform(result: Result, record: Record) -> Iterator[str]:
     for way, models in transforms(result, record).items():
         yield f"{listed(models)}: {way}."
-    own = record.entry("images").get("transform")
-    if own:
+    images = record.entry("images")
+    if images.get("fast_pixels"):
+        yield FAST_PIXELS
+    if own := images.get("transform"):
         yield f"The data set itself transforms its images first: {text(own)}."
     if assumed := record.names("preprocessing_assumed"):
         yield f"Nobody stated the transform of {listed(assumed)}: that of ImageNet was assumed."
@@ -259,6 +268,7 @@ def _errors(result: Result) -> Iterator[str]:
         f"time. Intervals are of 95 %, by Student's t with {result.folds - 1} degrees of freedom: of CKA on the "
         "scale of artanh, of s(l) by Fieller's method, of differences between models paired over the same images."
     )
+    yield from of_fractions(result)
     if result.groups:
         yield (
             f"Over trainings, of {listed([*result.groups])}: standard errors and intervals over the trainings of "
@@ -266,6 +276,16 @@ def _errors(result: Result) -> Iterator[str]:
         )
     else:
         yield "They say how well these networks are known, not how another training would differ."
+
+
+def of_fractions(result: Result) -> Iterator[str]:
+    """Yield how intervals of measures that are fractions are taken, if there are any."""
+    labels = [each.label or each.name for each in result.quantities if each.estimator == "fraction"]
+    if labels:
+        yield (
+            f"Intervals of {listed(labels)}, of which few images may decide, are on the scale of the logit with "
+            "Satterthwaite's degrees of freedom."
+        )
 
 
 def _chance(result: Result) -> Iterator[str]:
@@ -310,6 +330,10 @@ def _tokens(result: Result, record: Record) -> Iterator[str]:
             yield f"Layers of {model} have {count} prefix {noun} (class, distillation, registers)."
     if any(LAYERS in result.quantity(name).axes for name in result.measures):
         yield "Measures of over-smoothing read the patch tokens alone."
+        yield (
+            "CKA near 1: two layers tell the images apart alike. Cosine near 1: the tokens of an image are alike "
+            "within a layer. Neither implies the other."
+        )
     if result.attention:
         yield "Measures of attention maps leave out rows and columns of prefix tokens."
 

@@ -45,8 +45,8 @@ class Similarities(Contents):
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names of the measures that are means over images, the headline first."""
-        return tuple(each.name for each in self.quantities if each.estimator == "mean")
+        """Names of the measures of single images, means over them or fractions, the headline first."""
+        return tuple(each.name for each in self.quantities if each.is_of_images)
 
     def quantity(self, name: str) -> Quantity:
         """Return what a measure or a similarity index is.

@@ -13,7 +13,17 @@ import numpy as np
 from ..errors import ResultError
 from ..sums import Array, cosine, relative_depth
 from .estimate import Estimate
-from .jackknife import Band, Products, Statistic, covariance, critical, errors, t_quantile
+from .jackknife import (
+    Band,
+    Products,
+    Statistic,
+    artanh,
+    covariance,
+    critical,
+    errors,
+    t_quantile,
+    tanh_ends,
+)
 
 Normalize = Literal["first-last", "min-max", "none"]
 """Scale of a curve: from 1 at the first layer; 0 at its least and 1 at its greatest value; as measured."""
@@ -22,8 +32,6 @@ NORMALIZATIONS: tuple[Normalize, ...] = ("first-last", "min-max", "none")
 
 RESOLVED = 5.0
 """A normalised curve is resolved if its denominator lies at least this many standard errors above 0."""
-
-_BELOW_1 = 1.0 - 2.0**-53
 
 
 def similarity(products: Products, statistic: Statistic = cosine) -> Estimate:
@@ -36,24 +44,12 @@ def similarity(products: Products, statistic: Statistic = cosine) -> Estimate:
 
     def on_both_scales(total: Array) -> Array:
         values = statistic(total)
-        return np.stack([values, _artanh(values)])
+        return np.stack([values, artanh(values)])
 
     values, scaled = on_both_scales(products.total)
     se, scaled_se = products.se(on_both_scales)
-    ends = _tanh_ends(values, scaled, t_quantile(products.folds) * scaled_se)
+    ends = tanh_ends(values, scaled, t_quantile(products.folds) * scaled_se)
     return Estimate(values, se, *ends, relative_depth(len(values)), folds=products.folds)
-
-
-def _artanh(values: Array) -> Array:
-    result: Array = np.arctanh(np.clip(values, -_BELOW_1, _BELOW_1))
-    return result
-
-
-def _tanh_ends(values: Array, scaled: Array, margin: Array) -> tuple[Array, Array]:
-    """Return the ends of an interval on the scale of artanh; those of identical layers are 1."""
-    same = (np.abs(values) >= _BELOW_1) & np.isfinite(margin)
-    lower, upper = (np.where(same, values, np.tanh(scaled + sign * margin)) for sign in (-1, 1))
-    return lower, upper
 
 
 def curve_values(products: Array, normalize: Normalize) -> Array:
@@ -193,9 +189,9 @@ def _estimate(
 
 def _bounded(replicates: Array, depth: Array, band: Band) -> Estimate:
     """Return an estimate of what lies between -1 and 1, its interval taken on the scale of artanh."""
-    scaled = _artanh(replicates)
+    scaled = artanh(replicates)
     margin = critical(scaled[1:], band) * errors(scaled[1:])
-    return _estimate(replicates, *_tanh_ends(replicates[0], scaled[0], margin), depth, band)
+    return _estimate(replicates, *tanh_ends(replicates[0], scaled[0], margin), depth, band)
 
 
 def _plain(replicates: Array, depth: Array, band: Band) -> Estimate:

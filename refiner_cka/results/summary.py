@@ -1,10 +1,11 @@
-"""What was found, in a short table and in plain words."""
+"""What was found, in short tables and in few words; `as_dict` has everything."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,36 +16,21 @@ from ..sums import MIN_BATCH
 from . import findings
 from .chance import ALPHA
 from .estimate import Estimate, as_json
-from .findings import (
-    SIMILAR,
-    Beyond,
-    Comparison,
-    Finding,
-    Reference,
-    Smoothing,
-    WithinChance,
-)
+from .findings import Beyond, Comparison, Finding, Reference, Smoothing, WithinChance
 from .jackknife import MIN_FOLDS
 from .measured import Measured
-from .wording import listed, pair, ratio, signed, told
+from .wording import difference, listed, pair, told
 
-MEANING = (
-    "CKA near 1: two layers tell the images apart alike. Cosine near 1: the tokens of an image are alike within a "
-    "layer. Neither implies the other."
-)
-"""Printed wherever both are."""
-
-OVER = (
-    "Errors over images say how well these networks are known, errors over trainings how a recipe varies from "
-    "training to training on these images: a claim about a recipe rests on the latter."
-)
+OVER = "Errors over images: how well these networks are known; over trainings: how recipes vary on these images."
 """Printed wherever there are both."""
 
 FEW_IMAGES = 100
 """With fewer images a normalised curve may mislead even where it is resolved."""
 
 _FEW = 4
-"""So many models are compared pair by pair. The data hold all pairs of any number."""
+"""So many models are compared pair by pair, more each with the one before. The data hold all pairs of any."""
+
+_HALF_WAY, _ABOVE = "CKA(half way, last)", "less the one above"
 
 
 def summarize(result: Measured) -> Summary:
@@ -95,75 +81,23 @@ class Summary:
 
     @property
     def tables(self) -> list[Table]:
-        """Of the models and groups; of the differences between two, and of references, where there are such."""
-        others = (self._contrasts(), self._references())
-        return [self._models(), *(table for table in others if table.rows)]
-
-    def _models(self) -> Table:
-        smoothed = {entry.model: entry for entry in self.smoothing}
-        has_top1 = any(finding.top1 is not None for finding in self.findings)
-        heads = ["Model", "Layers", "CKA(first, last)", "s(last) [95 %]", f"CKA >= {SIMILAR} from"]
-        heads += [self._headline] if smoothed else []
-        heads += ["Top-1"] if has_top1 else []
-        heads += ["Errors over"] if self.result.groups else []
-        rows = []
-        for finding in self.findings:
-            row = [self._named(finding), str(finding.layers), told(finding.first_last)]
-            row += [ratio(finding.s_last), finding.similar_from or "-"]
-            if smoothed:
-                entry = smoothed.get(finding.model)
-                ends = (entry.at_first, entry.at_last) if entry else ()
-                row.append(" to ".join(f"{end.values:.3f}" for end in ends) or "-")
-            if has_top1:
-                row.append("-" if finding.top1 is None else f"{100 * finding.top1:.1f} %")
-            row += self._over(finding.first_last)
-            rows.append(row)
-        return Table(heads, rows)
-
-    def _contrasts(self) -> Table:
-        """Return the differences of any two of a few models or groups, of many of each and the next."""
-        smoothed = {(each.model, each.other): each for each in self.smoothing_comparisons}
-        heads = ["Difference", "CKA(l, last), half way", "p"]
-        heads += [f"{self._headline}, last", "p"] if smoothed else []
-        heads += ["Errors over"] if self.result.groups else []
-        rows = []
-        for each in filter(self._is_told, self.comparisons):
-            names = (each.model, each.other)
-            row = [f"{each.model} - {each.other}{self._readout(each.of)}", *signed(each)]
-            if smoothed:
-                row += signed(smoothed[names]) if names in smoothed else ["-", "-"]
-            row += self._over(each.difference)
-            rows.append(row)
-        return Table(heads, rows)
-
-    def _references(self) -> Table:
-        """Return how similar models are to references: the first layer, the one that is most, the last."""
-        names = self.result.references
-        heads = ["CKA with"]
-        heads += [head for name in names for head in (f"{name}: first / highest / last", "at")]
-        found = {(self._named(each), each.reference): each for each in self.references}
-        rows = []
-        for model in dict.fromkeys(model for model, _ in found):
-            row = [model]
-            for each in (found.get((model, name)) for name in names):
-                ends = (each.first, each.highest, each.last) if each else ()
-                row.append(" / ".join(f"{end.values:.2f}" for end in ends) or "-")
-                row.append(each.highest_at if each else "-")
-            rows.append(row)
-        return Table(heads, rows)
+        """Of the models, and of the differences of any two of a few; groups take the place of their trainings."""
+        return [
+            self._models(),
+            *(self._matrix(names) for names in self._kinds if self._are_few(names)),
+        ]
 
     @property
     def sentences(self) -> list[str]:
         """What the numbers rest on, and what has to be known to read them."""
         return [
             *self._images(),
-            *self._corrections(),
-            *self._trainings(),
+            *self._diagonal(),
+            *([OVER] if self.result.groups else []),
             *self._weights(),
             *self._undefined(),
             *self._chance(),
             *self._beyond(),
-            *([MEANING] if self.smoothing else []),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -200,32 +134,107 @@ class Summary:
         return findings.too_small(self.result)
 
     @property
+    def _kinds(self) -> list[list[str]]:
+        """The models that are no training of a group, and the groups: each is compared with its kind."""
+        trainings = {*itertools.chain.from_iterable(self.result.groups.values())}
+        alone = [name for name in self.result.models if name not in trainings]
+        return [alone, [*self.result.groups]]
+
+    @property
     def _headline(self) -> str:
-        return self.result.quantity(self.smoothing[0].measure).label
+        """The measure of over-smoothing that is told; nothing where none was measured."""
+        return self.smoothing[0].measure if self.smoothing else ""
+
+    def _models(self) -> Table:
+        """Return a row for each model and readout, without the columns of which nothing is known."""
+        label = self.result.quantity(self._headline).label if self._headline else ""
+        columns: list[tuple[str, Callable[[Finding], str]]] = [
+            ("Model", self._named),
+            ("CKA(first, last)", lambda of: told(of.first_last)),
+            (_HALF_WAY, lambda of: told(of.half_way)),
+            (_ABOVE, lambda of: self._step(of.model, of.tokens)),
+            (f"{label}, last", self._smoothed),
+            (_ABOVE, lambda of: self._step(of.model, self._headline)),
+            ("Top-1", lambda of: "" if of.top1 is None else f"{100 * of.top1:.1f} %"),
+            *(
+                (f"CKA(last, {name})", functools.partial(self._against, name))
+                for name in self.result.references
+            ),
+            ("Ceiling, last", lambda of: told(of.ceiling[1]) if of.ceiling else ""),
+            ("Errors over", self._over),
+        ]
+        names = [*itertools.chain.from_iterable(self._kinds)]
+        shown = [finding for finding in self.findings if finding.model in names]
+        cells = [(head, [cell(finding) for finding in shown]) for head, cell in columns]
+        known = [(head, column) for head, column in cells if any(column)]
+        rows = zip(*(column for _, column in known), strict=True)
+        return Table([head for head, _ in known], [[cell or "-" for cell in row] for row in rows])
+
+    def _matrix(self, names: Sequence[str]) -> Table:
+        """Return row minus column: half way below the diagonal, and the headline measure above it."""
+        rows = [[name] for name in names]
+        for row, column in itertools.product(range(len(names)), repeat=2):
+            of = self.result.tokens[0] if row > column else self._headline
+            rows[row].append(self._less(of, names[row], names[column]) or "-")
+        if not self._headline:
+            rows = [row[:-1] for row in rows[1:]]
+        return Table(["Row - column", *names][: len(rows[0])], rows)
+
+    def _are_few(self, names: Sequence[str]) -> bool:
+        return 2 <= len(names) <= _FEW
+
+    def _step(self, name: str, of: str) -> str:
+        """Return the difference of one of many from the one before."""
+        kind = next(names for names in self._kinds if name in names)
+        place = kind.index(name)
+        return self._less(of, name, kind[place - 1]) if place and len(kind) > _FEW else ""
+
+    def _less(self, of: str, name: str, other: str) -> str:
+        """Return one minus another, of curves half way or of a measure; nothing where they were not compared."""
+        for each in (*self.comparisons, *self.smoothing_comparisons):
+            if each.of == of and {each.model, each.other} == {name, other}:
+                return difference(each, reverse=each.model == other)
+        return ""
+
+    def _smoothed(self, of: Finding) -> str:
+        return next((told(each.at_last) for each in self.smoothing if each.model == of.model), "")
+
+    def _against(self, reference: str, of: Finding) -> str:
+        found = (each for each in self.references if each.reference == reference)
+        return next(
+            (
+                told(each.last)
+                for each in found
+                if (each.model, each.tokens) == (of.model, of.tokens)
+            ),
+            "",
+        )
+
+    def _over(self, of: Finding) -> str:
+        """Return what the errors of a row are over, where there is a choice."""
+        over = of.first_last.over
+        told_over = f"{of.first_last.trainings} trainings" if over == "trainings" else over
+        return told_over if self.result.groups else ""
 
     def _readout(self, tokens: str) -> str:
         return f" ({tokens})" if len(self.result.tokens) > 1 else ""
 
-    def _named(self, of: Finding | Reference) -> str:
+    def _named(self, of: Finding) -> str:
         return of.model + self._readout(of.tokens)
 
-    def _over(self, estimate: Estimate) -> list[str]:
-        """Return what the errors of a row are over, where there is a choice."""
-        over = f"{estimate.trainings} trainings" if estimate.over == "trainings" else "images"
-        return [over] if self.result.groups else []
+    def _listed(self, models: list[str]) -> str:
+        """Return names of models as one enumerates them, and of all, if they are several, that it is all."""
+        return "All" if len(models) == len(self.result.models) > 1 else listed(models)
 
     def _images(self) -> Iterator[str]:
-        """Yield what the numbers rest on."""
-        result, cka = self.result, self.result.quantity("cka")
+        """Yield what the numbers rest on, and what the marks mean."""
+        result = self.result
         count = len(result.batches)
         counted = f"{result.images} images in {count} {'batch' if count == 1 else 'batches'}"
-        source = f" ({cka.source})" if cka.source else ""
-        estimator = f"{cka.label or 'CKA'}: {cka.about or 'of layers'}{source}"
+        errors = f"too few for errors, which take at least {MIN_FOLDS} images"
         if result.folds >= MIN_FOLDS:
-            errors = f"errors leave out one of {result.folds} folds of images at a time"
-        else:
-            errors = f"too few for errors, which take at least {MIN_FOLDS} images"
-        yield f"{counted}; {errors}. {estimator}."
+            errors = f"+-: standard error{'' if result.groups else ' over images'}"
+        yield f"{'; '.join([counted, errors, *self._marks()])}."
         if not result.complete:
             missing = sorted({*range(result.total_batches)} - set(result.batches.tolist()))
             yield (
@@ -241,11 +250,24 @@ class Summary:
                 f"{self.too_small} readable images were left out: their batches had fewer than {MIN_BATCH} "
                 "images, which hold no estimate."
             )
-        covered = result.provenance.get("fingerprint_of_images", {})
-        if not covered.get("whole", True):
-            yield (
-                f"The fingerprint covers {covered['covers']}; what each batch saw is digested in the result."
-            )
+
+    def _marks(self) -> Iterator[str]:
+        """Yield what the mark of differences says, if any have a p-value."""
+        kinds = [{*names} for names in self._kinds]
+        tested = [each for each in self.comparisons if np.isfinite(each.p)]
+        shown = [each for each in tested if any({each.model, each.other} <= kind for kind in kinds)]
+        if shown:
+            same = Counter(each.difference.over for each in tested if each.of == shown[0].of)
+            pairs = [same[over] for over in dict.fromkeys(each.difference.over for each in shown)]
+            counted = f" (Holm, {' and '.join(map(str, pairs))} pairs)" if max(pairs) > 1 else ""
+            yield f"*: p < {ALPHA}{counted}"
+
+    def _diagonal(self) -> Iterator[str]:
+        """Yield what lies above and below the diagonal of differences."""
+        if any(map(self._are_few, self._kinds)):
+            label = self.result.quantity(self._headline).label if self._headline else ""
+            above = f" below the diagonal, {label}, last, above it" if label else ""
+            yield f"Row - column: {_HALF_WAY}{self._readout(self.result.tokens[0])}{above}."
 
     def _weights(self) -> Iterator[str]:
         """Yield what is known of the models' weights."""
@@ -256,41 +278,11 @@ class Summary:
             if model.get("origin", {}).get("weights") == "random"
         ]
         if untrained:
-            verb = "is" if len(untrained) == 1 else "are"
-            yield f"{listed(untrained)} {verb} untrained: random weights, so the numbers describe architecture."
+            names, verb = self._listed(untrained), "is" if len(untrained) == 1 else "are"
+            yield f"{names} {verb} untrained: random weights, so the numbers describe architecture."
         notes: dict[str, str] = provenance.get("notes", {})
         for note in dict.fromkeys(notes.values()):
-            yield f"{listed([name for name, of in notes.items() if of == note])}: {note}."
-
-    def _corrections(self) -> Iterator[str]:
-        """Yield what the p-values are of."""
-        shown = [each for each in filter(self._is_told, self.comparisons) if np.isfinite(each.p)]
-        if not shown:
-            return
-        same = [each for each in self.comparisons if each.of == shown[0].of]
-        pairs = Counter(each.difference.over for each in same).values()
-        yield (
-            "p: probability of such a difference where there is none"
-            + (
-                f", corrected for {' and '.join(map(str, pairs))} pairs (Holm)."
-                if max(pairs) > 1
-                else "."
-            )
-        )
-
-    def _trainings(self) -> Iterator[str]:
-        """Yield which models are trainings of one recipe, and how alike these are."""
-        for group, models in self.result.groups.items():
-            yield f"{group} is {len(models)} trainings of one recipe: {listed([*models])}."
-        for finding in self.findings:
-            if finding.ceiling is not None:
-                first, last = map(told, finding.ceiling)
-                yield (
-                    f"{self._named(finding)}: the same layer of two trainings has CKA {first} at {finding.first} "
-                    f"and {last} at {finding.last} (the ceiling; errors over images)."
-                )
-        if self.result.groups:
-            yield OVER
+            yield f"{self._listed([name for name, of in notes.items() if of == note])}: {note}."
 
     def _undefined(self) -> Iterator[str]:
         """Yield which curves say little, and why."""
@@ -337,11 +329,11 @@ class Summary:
         known = [each for each in self.beyond if np.isfinite(each.whole.values)]
         if known:
             rest = [
-                f"{_span([each.rest for each in known if each.given == name])} beyond the {name}"
+                f"beyond the {name} {_span([each.rest for each in known if each.given == name])}"
                 for name in self.result.references
             ]
             whole = _span([each.whole for each in known if each.given == known[0].given])
-            yield f"CKA of the last layers of two models: {whole}; {', '.join(rest)}."
+            yield f"CKA of two models' last layers: {'; '.join([whole, *rest])}."
 
     def _is_flat(self, model: str, tokens: str) -> bool:
         """Whether CKA cannot tell any of a model's layers apart, so that its curve says nothing."""
@@ -351,24 +343,9 @@ class Summary:
         ends = self.result.layers[rows[0]], self.result.layers[rows[-1]]
         return self.result.same(model, tokens=tokens) == [ends] and len(rows) > 1
 
-    def _is_told(self, comparison: Comparison) -> bool:
-        """Whether two are compared: of a few all pairs, of many each with the next.
-
-        Where there are groups, these take the place of their trainings.
-        """
-        groups = self.result.groups
-        several = set(itertools.chain.from_iterable(groups.values()))
-        alone = [model for model in self.result.models if model not in several]
-        names = [*groups] if comparison.model in groups else alone
-        pairs = (
-            itertools.combinations(names, 2) if len(names) <= _FEW else itertools.pairwise(names)
-        )
-        return (comparison.model, comparison.other) in pairs
-
 
 def _span(estimates: list[Estimate]) -> str:
-    """Return the least and the greatest of some numbers; of one, that with its error."""
-    if len(estimates) == 1:
-        return told(estimates[0])
-    values = [float(each.values) for each in estimates if np.isfinite(each.values)]
-    return f"{min(values):.2f} to {max(values):.2f}" if values else "undefined"
+    """Return the least and the greatest of some numbers with their errors; of one, that."""
+    defined = [each for each in estimates if np.isfinite(each.values)] or estimates
+    ends = sorted(defined, key=lambda each: float(each.values))
+    return " to ".join(dict.fromkeys(map(told, (ends[0], ends[-1]))))

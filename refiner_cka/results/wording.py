@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .chance import ALPHA
 from .estimate import Estimate, with_se
 from .findings import Comparison
 
@@ -13,29 +14,23 @@ def told(estimate: Estimate) -> str:
     return with_se(estimate.values, estimate.se)
 
 
-def signed(comparison: Comparison) -> list[str]:
-    """Return a difference with its sign and error, and its p-value."""
-    difference, p = comparison.difference, comparison.p
-    if not np.isfinite(difference.values):
-        return ["undefined", "-"]
-    value = f"{difference.values:+.3f}"
-    if not np.isfinite(difference.se):
-        return [value, "-"]
-    return [f"{value} +- {difference.se:.3f}", "< 0.001" if p < 0.001 else f"{p:.3f}"]
+def difference(comparison: Comparison, *, reverse: bool = False) -> str:
+    """Return a difference with its sign and error, marked by `*` where it is beyond chance.
+
+    Args:
+        comparison: of two models.
+        reverse: whether to tell the second minus the first.
+    """
+    found, sign = comparison.difference, -1 if reverse else 1
+    if not np.isfinite(found.values):
+        return "undefined"
+    error = f" +- {found.se:.3f}" if np.isfinite(found.se) else ""
+    return f"{sign * found.values:+.3f}{error}{'*' if comparison.p < ALPHA else ''}"
 
 
 def pair(model: str, other: str) -> str:
     """Return the names of two models, which may be one."""
     return model if model == other else f"{model} and {other}"
-
-
-def ratio(estimate: Estimate) -> str:
-    """Return a ratio with its interval, or that it says little."""
-    if not np.isfinite(estimate.values):
-        return "undefined"
-    if not estimate.resolved:
-        return "unresolved"
-    return f"{estimate.values:.2f} [{estimate.lower:.2f}, {estimate.upper:.2f}]"
 
 
 def listed(names: list[str]) -> str:

@@ -1,8 +1,9 @@
-"""Subjects: the models of an analysis, from a name, a checkpoint or any `nn.Module`."""
+"""Subjects: the models of an analysis, from a name, a checkpoint or any `nn.Module`.
 
-from .catalogue import ALIASES, search
-from .families import describe, name_apart, resolve
-from .layers import find_layers
-from .subject import Subject
+The public names stand in `__init__.pyi`. They are imported when they are first used, so that the aliases need
+neither torch nor timm.
+"""
 
-__all__ = ["ALIASES", "Subject", "describe", "find_layers", "name_apart", "resolve", "search"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -95,10 +95,10 @@ def test_resuming_gives_every_sum_of_one_run():
 @pytest.mark.parametrize(
     ("images", "batch_size", "said"),
     [
-        (146, 64, "errors leave out one of 20 folds of images"),
-        (30, 30, "errors leave out one of 20 folds of images"),
-        (12, 12, "errors leave out one of 12 folds of images"),
-        (11, 11, "too few for errors, which take at least 12 images"),
+        (146, 64, "one of 20 folds of images left out"),
+        (30, 30, "one of 20 folds of images left out"),
+        (12, 12, "one of 12 folds of images left out"),
+        (11, 11, "CKA has none: they take at least 12 images."),
     ],
 )
 def test_errors_take_twelve_images_however_few_batches(images, batch_size, said):
@@ -107,7 +107,7 @@ def test_errors_take_twelve_images_however_few_batches(images, batch_size, said)
     assert result.images == images
     for se in (result.cka_se(), result.curve("model").se, result.curve("model").upper):
         assert np.isfinite(se).all() == (images >= 12)
-    assert said in rc.summarize(result).sentences[0]
+    assert said in dict(rc.results.answers(result))["What are the errors?"]
 
 
 def test_shards_merge_to_the_whole_whatever_their_order():
@@ -262,15 +262,16 @@ def test_several_processes_measure_what_one_does(tmp_path):
         np.testing.assert_array_equal(held.batches, alone.batches)
 
 
-def test_tf32_is_off_inside_and_as_before_after():
+def test_tf32_and_bf16_products_are_off_inside_and_as_before_after():
     settings = process.settings(torch.device("cpu"))
 
     def precision():
-        return [settings[f"float32 of {what}"][0]() for what in ("products", "convolutions")]
+        return [get() for name, (get, _) in settings.items() if name.startswith("float32 of")]
 
     before = precision()
     with runtime.Runtime(torch.device("cpu")).session():
-        assert precision() in (["ieee"] * 2, [False] * 2)  # older than torch 2.9: no TF32
+        # Older than torch 2.9: matrix products as a whole, and no TF32.
+        assert precision() in (["highest", *["ieee"] * 4], ["highest", False, False])
         assert not torch.is_grad_enabled()
     assert precision() == before
     assert torch.is_grad_enabled()

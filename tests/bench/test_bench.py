@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,40 @@ NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[-+]?\d+)?(?!\w)|nan|inf")
 
 # Script -> what begins a row, and how many numbers follow.
 ROWS = {
+    "bench_accuracy": {
+        f"| {package} {version(package)} | `{call}` |": numbers
+        for package, call, numbers in (
+            ("refiner-cka", "analyze", 5),
+            ("refiner-cka", "cka", 5),
+            ("pytorch-cka", "compute_cka", 5),
+            ("pytorch-cka", "cka_from_features", 5),
+            ("torch-cka", "CKA.compare", 4),  # it takes no tuples
+        )
+    },
     "bench_analysis": {
         f"| test_vit, 6 blocks, batches of 8 | {tool} |": 5
         for tool in ("refiner-cka", "pytorch-cka", "torch_cka")
+    },
+    "bench_loading": {
+        **{
+            f"| 60 x 45, 3 kB | {models} | {loader} |": 3
+            for models in ("1 model", "3 models, one geometry", "3 models, three geometries")
+            for loader in ("refiner-cka", "refiner-cka --fast-pixels", "timm")
+        },
+        **{
+            f"| {step} |": 3
+            for step in (
+                "read",
+                "decode",
+                "resize",
+                "crop",
+                "to tensor",
+                "stack",
+                "digest",
+                "hand over",
+                "normalise",
+            )
+        },
     },
     "bench_refiner": {
         "refiner_nano / deit_nano:": 5,
@@ -45,6 +77,17 @@ def test_it_measures_what_it_claims_to(script):
         [row] = [line for line in done.stdout.splitlines() if line.startswith(start)]
         numbers = [float(number) for number in NUMBER.findall(row.removeprefix(start))]
         assert len(numbers) == count, row
-        assert all(math.isfinite(number) and number >= 0 for number in numbers), row
-        # Memory in whole megabytes may be none.
+        assert all(math.isfinite(number) for number in numbers), row
+        # Memory in whole megabytes may be none, and CKA of unrelated layers on either side of 0.
         assert sum(number > 0 for number in numbers) >= count - 1, row
+
+
+def test_the_page_of_the_comparison_has_a_row_for_each_call():
+    script = (FOLDER / "bench_accuracy.py").read_text()
+    page = (FOLDER.parents[1] / "docs" / "comparison.md").read_text()
+    calls = re.findall(r'Package\("(.+?)", "(.+?)", (\w+)', script)
+    assert len(calls) == 9
+    for package, call, _ in calls:
+        assert re.search(rf"^\| {package} [\d.]+ \| `{re.escape(call)}` \|", page, re.MULTILINE), (
+            call
+        )

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import refiner_cka as rc
-from refiner_cka.results.summary import MEANING
 from tests.cli.running import MODEL, SMALL, refused, succeed
 
 
@@ -18,8 +17,11 @@ def test_asked_for_measures_and_attention_are_written_drawn_and_said():
     assert result.attention
     stems = {path.stem for path in Path("results").glob("*.pdf")}
     assert {"smoothing", "attention", "attention_vit"} <= stems
-    assert result.quantity("patch_cosine").label in rc.summarize(result).tables[0].headers
-    assert MEANING.split(".")[0] in " ".join(done.stdout.split())
+    assert (
+        f"{result.quantity('patch_cosine').label}, last" in rc.summarize(result).tables[0].headers
+    )
+    assert result.quantity("patch_cosine").label in " ".join(done.stdout.split())
+    assert "Neither implies the other." in succeed("show", "results/analysis.h5").stdout
 
 
 def test_none_says_nothing_of_smoothing():

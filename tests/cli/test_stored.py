@@ -1,7 +1,9 @@
 """The commands that work on stored results: what a file holds is shown, drawn, exported and merged."""
 
 import dataclasses
+import itertools
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -9,8 +11,13 @@ import numpy as np
 import pytest
 
 import refiner_cka as rc
+from cli import console
 from tests.cli.running import command, refused, succeed
-from tests.synthetic import synthetic_result, with_smoothing
+from tests.synthetic import synthetic_result, with_index, with_smoothing
+
+NANO = ["vit_nano", "deit_nano", "resnet_nano", "refiner_nano"]
+LONG = ["vit_small_patch16_224.augreg_in21k_ft_in1k", "resnet50.a1_in1k", "convnext_tiny.fb_in22k"]
+TEN = [f"epoch{number:03d}" for number in range(10)]
 
 
 @pytest.fixture
@@ -105,15 +112,45 @@ def test_a_file_that_is_no_result_is_refused(name, content, expected):
     assert expected in refused("plot", name)
 
 
-def test_the_tables_of_four_models_fit_a_terminal_of_100_columns(tmp_path, monkeypatch):
+def shown(monkeypatch, result, width):
+    """The lines of the summary on a terminal, blank ones and warnings left out."""
+    monkeypatch.setattr(console, "_width", lambda: width)
+    result.save("shown.h5")
+    printed = succeed("show", "shown.h5").stdout.partition("Which weights?")[0].splitlines()
+    return [line for line in printed if line]
+
+
+@pytest.mark.parametrize(("references", "most"), [((), 13), (("labels", "pixels"), 16)])
+def test_the_summary_of_four_models_is_short(tmp_path, monkeypatch, references, most):
     monkeypatch.chdir(tmp_path)
-    names = ["vit_nano", "deit_nano", "resnet_nano", "refiner_nano"]
-    of_four = synthetic_result(dict.fromkeys(names, 12), references=["labels", "pixels"], batches=5)
-    with_smoothing(of_four).save("four.h5")
-    lines = succeed("show", "four.h5").stdout.splitlines()
-    rules = [place for place, line in enumerate(lines) if line.startswith("───")]
-    # Heads of two lines, a rule, and a line for each model or pair of them.
-    assert rules == [2, 10, 20]
-    assert [lines[place] for place in (7, 17, 25)] == [""] * 3
-    assert max(map(len, lines[:25])) <= 100
-    assert lines[21].split()[0] == "vit_nano"
+    note = "trained on the first 1,437 embedded digits (digits-train), not on the other 360 (digits-test)"
+    provenance = {"notes": dict.fromkeys(NANO, note)}
+    of_four = with_smoothing(
+        synthetic_result(
+            dict.fromkeys(NANO, 12), references=references, batches=10, provenance=provenance
+        )
+    )
+    lines = shown(monkeypatch, with_index(of_four, "rsa", "RSA", of_four), 100)
+    assert len(lines) <= most
+    assert max(map(len, lines)) <= 100
+    # The models, and their differences.
+    assert [line.split()[0] for line in lines].count("vit_nano") == 2
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("names", [NANO, LONG, TEN])
+def test_a_narrow_terminal_breaks_no_number_and_no_word(tmp_path, monkeypatch, names, width):
+    monkeypatch.chdir(tmp_path)
+    of_all = synthetic_result(dict.fromkeys(names, 3), references=["labels", "pixels"], batches=5)
+    of_all = with_smoothing(of_all)
+    lines = shown(monkeypatch, of_all, width)
+    assert max(map(len, lines)) <= width
+    summary = rc.summarize(of_all)
+    text = " ".join(" ".join(lines).split())
+    for sentence in summary.sentences:
+        assert sentence in text
+    for row in itertools.chain.from_iterable(table.rows for table in summary.tables):
+        assert all(any(cell in line for line in lines) for cell in row[1:])
+    parts = [part for name in names for part in re.findall("[^_./-]+", name)]
+    assert all(part in text for part in parts)
+    assert not any(line.rstrip().endswith("+-") for line in lines)

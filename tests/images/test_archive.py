@@ -2,14 +2,22 @@
 
 import gzip
 import io
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import tarfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from refiner_cka.images import open_source
 from refiner_cka.images.decoding import decode
 from tests.images.examples import PICTURES, batches_of, jpeg, pixels, refusal, scene, tar_of
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.TAR", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz"])
@@ -38,17 +46,88 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path / "tmp"
 
 
-def test_the_unpacked_copy_goes_with_its_source(tmp_path, temporary, monkeypatch):
+def files_in(folder):
+    return [path for path in folder.iterdir() if path.is_file()]  # torch may make a folder there
+
+
+def test_the_unpacked_copy_is_in_no_folder_and_goes_with_its_source(tmp_path, temporary):
     source = open_source(tar_of(tmp_path / "x.tar.gz", PICTURES, "w:gz"))
-    assert len(list(temporary.iterdir())) == 1
+    unpacked, *_ = source.places[0]
+    assert os.path.exists(unpacked)
     assert [batch.images for batch in batches_of(source, workers=2, size=4)] == [4]
-    assert len(list(temporary.iterdir())) == 1, "a worker that ends must not remove it"
-    copied = open_source(tmp_path / "x.tar.gz")
+    assert [batch.images for batch in batches_of(source, size=4)] == [4]
+    assert not files_in(temporary)
     del source
-    assert len(list(temporary.iterdir())) == 1
-    monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a forked worker
-    del copied
-    assert len(list(temporary.iterdir())) == 1
+    assert not os.path.exists(unpacked)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_processes_that_are_no_forks_read_the_unpacked_copy(method, tmp_path):
+    source = open_source(tar_of(tmp_path / "x.tgz", PICTURES, "w:gz"))
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as others:
+        assert (pixels(others.submit(source.read, 0).result()) == pixels(source.read(0))).all()
+
+
+KILLED = """
+import os, shutil, signal, sys
+from refiner_cka.images import open_source
+
+def copy_and_end(packed, target):
+    target.write(packed.read())
+    target.flush()
+    end()
+
+def end():
+    sys.stdout.write(" ".join(os.listdir(os.environ["TMPDIR"])))
+    sys.stdout.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[2] == "while":
+    shutil.copyfileobj = copy_and_end
+source = open_source(sys.argv[1])
+source.read(0)
+end()
+"""
+
+
+@pytest.mark.parametrize("when", ["while", "after"])
+def test_a_killed_process_leaves_no_unpacked_copy(when, tmp_path, temporary):
+    path = tar_of(tmp_path / "x.tgz", PICTURES, "w:gz")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, path, when],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stdout == "", "there is no moment at which it has a name"
+    assert not files_in(temporary)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        pytest.param("os.path.samestat", lambda *_: False, id="/proc of other processes"),
+        pytest.param("os.geteuid", lambda: -1, id="a process that others may not look into"),
+        pytest.param("os.getpid", lambda: 2**30, id="no /proc"),
+    ],
+)
+def test_without_proc_the_unpacked_copy_has_a_name(what, told, tmp_path, temporary, monkeypatch):
+    path = tar_of(tmp_path / "x.tar.gz", PICTURES, "w:gz")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(what, told)
+        source = open_source(path)
+        assert len(files_in(temporary)) == 1
+        del source
+        assert not files_in(temporary)
+        source = open_source(path)
+        if what != "os.getpid":
+            assert [batch.images for batch in batches_of(source, workers=2, size=4)] == [4]
+            assert len(files_in(temporary)) == 1, "a worker that ends must not remove it"
+        meanwhile.setattr(os, "getpid", lambda: -1)  # as in a forked worker
+        del source
+    assert len(files_in(temporary)) == 1
 
 
 @pytest.mark.parametrize("content", [b"no tar file" * 100, None])
@@ -57,7 +136,7 @@ def test_no_unpacked_copy_is_left_of_what_is_refused(content, tmp_path, temporar
     if content is not None:
         path.write_bytes(gzip.compress(content))
     assert ("no images" if content is None else "cannot be read as a tar file") in refusal(path)
-    assert not list(temporary.iterdir())
+    assert not files_in(temporary)
 
 
 def test_hostile_members_are_harmless(tmp_path):

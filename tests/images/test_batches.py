@@ -1,6 +1,7 @@
 """Batches: what is in them, what is missing, their digests."""
 
 import hashlib
+from dataclasses import replace
 
 import torch
 
@@ -11,8 +12,8 @@ from refiner_cka.images import (
     open_source,
     plan_batches,
 )
-from refiner_cka.images.batches import digest_of
-from tests.images.examples import SMALL, Source, batches_of, folder_of, scene
+from refiner_cka.images.batches import digests_of
+from tests.images.examples import SMALL, Source, batches_of, folder_of, save, scene
 
 HALF = Preprocessing((3, 16, 16), (0.5,) * 3, (0.5,) * 3)
 
@@ -41,6 +42,41 @@ def test_three_models_read_each_image_once():
         for wanted in three:
             expected = wanted.transform()(scene(seed=index))
             assert torch.equal(batches[1].inputs[wanted][position], expected)
+
+
+def test_fast_pixels_are_decoded_once_for_models_of_about_one_size(tmp_path):
+    """And what a model is given does not depend on the others."""
+    for number in range(4):
+        save(scene(640, 480, seed=number), tmp_path / f"{number}.jpg")
+    source = open_source(tmp_path)
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+    larger, largest = replace(SMALL, crop_pct=0.8), Preprocessing((3, 64, 64))
+    read = []
+    reduced = source.read_reduced
+    source.read_reduced = lambda *given: read.append(given) or reduced(*given)
+
+    def loaded(*ways):
+        read.clear()
+        (batch,) = load_batches(source, plan, [0], ways, workers=0, fast=True)
+        return batch.inputs
+
+    alone = loaded(SMALL)
+    assert sorted(read) == [(index, 64) for index in range(4)]
+    three = loaded(SMALL, larger, largest)
+    assert sorted(read) == [(index, side) for index in range(4) for side in (64, 256)]
+    assert torch.equal(three[SMALL], alone[SMALL])
+    assert torch.equal(three[largest], loaded(largest)[largest])
+    (exact,) = load_batches(source, plan, [0], [SMALL], workers=0)
+    difference = (exact.inputs[SMALL].int() - alone[SMALL].int()).abs()
+    assert 0 < difference.max() <= 3
+
+
+def test_a_source_without_a_reduced_scale_can_be_fast():
+    source, read = recorded(4)
+    plan = plan_batches(source, batch_size=4, images=None, seed=0)
+    (batch,) = load_batches(source, plan, [0], [SMALL, Preprocessing()], workers=0, fast=True)
+    assert sorted(read) == [0, 1, 2, 3]
+    assert batch.images == 4
 
 
 def test_labels_go_with_their_images():
@@ -131,7 +167,8 @@ def test_the_digest_of_a_batch_is_of_its_pixels_and_labels():
     assert batch.labels is not None
     for wanted, shape in ((SMALL, "(4, 3, 16, 16)"), (grey, "(4, 1, 8, 8)")):
         expected = hashlib.sha256(f"uint8 {shape}\n".encode())
-        expected.update(batch.inputs[wanted].numpy().tobytes())
+        for image in batch.inputs[wanted]:
+            expected.update(hashlib.sha256(image.numpy().tobytes()).digest())
         expected.update(b"int64 (4,)\n" + batch.labels.numpy().astype("<i8").tobytes())
         assert batch.digests[wanted] == expected.digest()
     assert batch.digests[SMALL] == batch.digests[HALF], "normalised later"
@@ -142,17 +179,18 @@ def test_the_digest_of_a_batch_knows_each_pixel_label_and_order():
     changed, turned = pixels_.clone(), labels.flip(0)
     changed[3, 2, 1, 1] = 1
     found = {
-        digest_of(pixels_, labels),
-        digest_of(changed, labels),
-        digest_of(pixels_, turned),
-        digest_of(pixels_, None),
-        digest_of(pixels_.float(), labels),
-        digest_of(pixels_.reshape(4, 2, 3, 2), labels),
-        digest_of(pixels_[:3], labels[:3]),
-        digest_of(pixels_[:0], labels[:0]),
+        digests_of(pixels_, labels)[0],
+        digests_of(changed, labels)[0],
+        digests_of(pixels_, turned)[0],
+        digests_of(pixels_, None)[0],
+        digests_of(pixels_.float(), labels)[0],
+        digests_of(pixels_.reshape(4, 2, 3, 2), labels)[0],
+        digests_of(pixels_[:3], labels[:3])[0],
+        digests_of(pixels_[:0], labels[:0])[0],
     }
     assert len(found) == 8
-    assert digest_of(changed.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1), labels) in found
+    turned_round = changed.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1)
+    assert digests_of(turned_round, labels)[0] in found
 
 
 def test_pinning_keeps_shared_tensors_shared(monkeypatch):

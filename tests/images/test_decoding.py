@@ -178,3 +178,38 @@ def test_an_image_larger_than_pillow_permits_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     assert read(path).size == (24, 16)
     assert Image.MAX_IMAGE_PIXELS == 10, "the user's limit is put back"
+
+
+@pytest.mark.parametrize(
+    ("at_least", "size"),
+    [(None, (320, 240)), (121, (320, 240)), (120, (160, 120)), (59, (80, 60)), (8, (40, 30))],
+)
+def test_a_jpeg_is_decoded_no_smaller_than_asked_for(at_least, size):
+    stream = io.BytesIO(jpeg(scene(320, 240)))
+    assert decode(stream, at_least).size == size
+
+
+@pytest.mark.parametrize(
+    ("whole", "reduced"),
+    [((321, 240), (321, 240)), ((322, 248), (161, 124)), ((324, 248), (81, 62))],
+)
+def test_a_jpeg_is_reduced_by_what_divides_its_sides(whole, reduced):
+    """The last column of the first would stand for one pixel of eight: all others would be shifted."""
+    assert decode(io.BytesIO(jpeg(scene(*whole))), 8).size == reduced
+
+
+def test_a_reduced_image_is_upright_and_looks_the_same():
+    stream = io.BytesIO()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    scene(320, 240).save(stream, "JPEG", quality=95, exif=turned)
+    whole, small = decode(stream), decode(stream, 60)
+    assert (whole.size, small.size) == ((240, 320), (60, 80))
+    expected = np.asarray(whole.resize((60, 80), Image.Resampling.BOX)).astype(int)
+    assert np.abs(pixels(small) - expected).max() <= 4
+
+
+def test_other_formats_are_decoded_as_they_are():
+    stream = io.BytesIO()
+    scene(320, 240).save(stream, "PNG")
+    assert (pixels(decode(stream, 8)) == pixels(decode(stream))).all()

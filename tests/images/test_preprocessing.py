@@ -99,3 +99,22 @@ def test_a_model_of_four_channels_takes_arrays_only() -> None:
     config = Preprocessing((4, 8, 8), (0.0,) * 4, (1.0,) * 4)
     with pytest.raises(DataError, match=r"4 input channels cannot be fed images: .*floating array"):
         config.transform()
+
+
+@pytest.mark.parametrize("size", [(90, 57), (500, 375), (31, 300), (8, 8)])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.input_size[1:]}")
+def test_fast_pixels_are_those_of_timm_but_for_roundings(
+    config: Preprocessing, size: tuple[int, int]
+) -> None:
+    coarse = picture(*size).resize((5, 4)).resize(size, Image.Resampling.BICUBIC)
+    fast, exact = (config.transform(fast=fast)(coarse).int() for fast in (True, False))
+    assert fast.shape == exact.shape
+    assert (fast - exact).abs().max() <= 2
+    assert (fast != exact).float().mean() < 0.05
+
+
+def test_what_is_enough_to_decode_is_twice_what_is_resized_to_or_more() -> None:
+    sizes = {224: 512, 384: 1024, 32: 128}
+    assert {side: Preprocessing((3, side, side)).enough for side in sizes} == sizes
+    assert Preprocessing(crop_pct=1.0).enough == Preprocessing(crop_pct=0.9).enough == 512
+    assert Preprocessing((3, 64, 300), crop_pct=1.0).enough == 1024

@@ -127,6 +127,20 @@ def test_tensors_that_are_shared_stay_so_on_their_way():
     assert not batch.inputs[SMALL].is_shared()
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_floating_inputs_arrive_to_the_bit_and_can_be_written_to(kind):
+    """Models may work in place on what they are fed."""
+    images = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0)).to(kind)
+    images[0, 0, 0, 0] = torch.nan
+    source = Source(4, lambda index: images[index].mT, input_shape=(3, 4, 4))
+    (order,) = plan_batches(source, batch_size=4, images=None, seed=0).batches
+    (batch,) = batches_of(source, workers=1)
+    found = batch.inputs[SMALL]
+    assert found.dtype == kind
+    assert torch.equal(found.view(torch.uint8), images[[*order]].mT.contiguous().view(torch.uint8))
+    found.add_(1)
+
+
 def test_loading_processes_that_hang_end_in_one_line(monkeypatch):
     monkeypatch.setattr(batches, "PATIENCE", 0.5)
     with pytest.raises(

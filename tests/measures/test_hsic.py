@@ -234,6 +234,21 @@ def test_the_two_ways_agree(monkeypatch):
     torch.testing.assert_close(plain, scaled, rtol=0, atol=2e-6 * float(plain.diagonal().max()))
 
 
+@pytest.mark.parametrize("has_onednn", [True, False])
+@pytest.mark.parametrize("n", [4, 5, 7, 32, 65])
+@pytest.mark.parametrize("width", [1, 2047, 2048, 5000])
+def test_a_product_whichever_library_takes_it(n, width, has_onednn, monkeypatch):
+    """To the rounding of a float32 sum of so many products, relative to the images' energies."""
+    monkeypatch.setattr(hsic, "_HAS_ONEDNN", has_onednn and hsic._HAS_ONEDNN)
+    block = torch.randn(n, width, generator=torch.Generator().manual_seed(n))
+    out = torch.zeros(n, n)
+    hsic._add_product(block, out)
+    hsic._mirror(out)
+    truth = block.double() @ block.double().T
+    tolerance = 4 * torch.finfo(torch.float32).eps * width**0.5 * float(truth.diagonal().max())
+    torch.testing.assert_close(out.double(), truth, rtol=0, atol=tolerance)
+
+
 def test_ordinary_features_are_not_scaled(monkeypatch):
     """The fast way of a CPU stays the fast way."""
     monkeypatch.setattr(hsic, "_scaled_gram", lambda *_: pytest.fail("scaled"))

@@ -97,11 +97,15 @@ def massive_activation(x):
 
 
 def variance_within(x):
-    """The ratio over the batch, and its derivative to the weight of each image."""
-    within = np.array([((image - image.mean(0)) ** 2).sum() for image in x - x[-1, 1]])
-    total = ((x - x[-1, 1] - (x - x[-1, 1]).mean((0, 1))) ** 2).sum((1, 2))
-    ratio = within.sum() / total.sum()
-    return ratio + len(x) * (within / total.sum() - within.sum() * total / total.sum() ** 2)
+    """Squares within each image; and with what the variance of mean tokens, times all tokens, owes to it."""
+    x = x - x[-1, 1]
+    within = np.array([((image - image.mean(0)) ** 2).sum() for image in x])
+
+    def between(images):
+        return images.shape[0] * images.shape[1] * images.mean(1).var(0, ddof=1).sum()
+
+    owed = [between(x) - between(np.delete(x, image, axis=0)) for image in range(len(x))]
+    return np.stack([within, within + owed])
 
 
 def class_token(x):
@@ -179,9 +183,14 @@ def check(name, x):
     if name == "patch_cosine_between":
         assert found.mean() == pytest.approx(between_images(exact), abs=TOLERANCE)
     else:
-        # What an image moves a mean cosine by may cancel its own: what is left rounds like terms of about 1.
-        atol = 1e-6 if name == "patch_cosine_centred" else 0
-        np.testing.assert_allclose(found, ORACLES[name](exact), rtol=TOLERANCE, atol=atol)
+        expected = ORACLES[name](exact)
+        # What an image moves a mean cosine by may cancel its own: what is left rounds like terms of about 1. And
+        # the variance of mean tokens owes nothing to others where one image is far away.
+        tolerances = {
+            "patch_cosine_centred": 1e-6,
+            "within_image_variance": TOLERANCE * np.abs(expected).max(),
+        }
+        np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=tolerances.get(name, 0))
 
 
 @pytest.mark.parametrize("scale", [1e-36, 1e-30, 3e-23, 1e-18, 1e18, 1e20, 5e37])
@@ -228,17 +237,36 @@ def test_what_all_tokens_share_costs_no_digits(name, offset, outlier):
     check(name, x)
 
 
-@pytest.mark.parametrize("name", ["patch_cosine_centred", "within_image_variance"])
-def test_values_of_measures_of_a_batch_are_their_derivatives_to_the_weights_of_images(name):
+@pytest.mark.parametrize("size", [1, 1e3])
+def test_variance_within_images_without_an_image_is_that_of_the_others(size):
+    """What the others add up to, also where one image is far away, is what they amount to alone."""
+    x = tokens("normal")
+    x[2] *= size
+    parts, wholes = measured("within_image_variance", x)
+    part, whole = measured("within_image_variance", x[[0, 1, 3, 4, 5]])
+    assert parts.sum() - parts[2] == pytest.approx(part.sum(), rel=1e-5)
+    assert wholes.sum() - wholes[2] == pytest.approx(whole.sum(), rel=1e-5)
+
+
+def test_variance_within_images_is_that_of_the_population_whatever_the_batch_size():
+    """Tokens vary by 1 and mean tokens by as much again: N - 1 of N parts in two, N + 1, are within images."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60_000, 12, 3, generator=generator) + torch.randn(
+        60_000, 1, 3, generator=generator
+    )
+    for batch_size in (4, 100):
+        found = [measured("within_image_variance", batch) for batch in x.split(batch_size)]
+        part, whole = np.sum(found, axis=(0, 2))
+        assert part / whole == pytest.approx(11 / (11 + 12 + 1), abs=0.003)
+
+
+def test_values_of_the_centred_cosine_are_its_derivatives_to_the_weights_of_images():
     """An image's value is the measure of the batch, and what moves it as the image is given more weight."""
     x = tokens("relu").double().numpy()
 
     def of_batch(weights):
         weights = weights / weights.sum()
         centred = x - np.einsum("i,itd->d", weights, x) / 12
-        if name == "within_image_variance":
-            within = ((x - x.mean(1, keepdims=True)) ** 2).sum((1, 2))
-            return weights @ within / (weights @ (centred**2).sum((1, 2)))
         return weights @ of_each(mean_pair_cosine)(centred)
 
     step, ones = 1e-5, np.ones(6)
@@ -248,7 +276,8 @@ def test_values_of_measures_of_a_batch_are_their_derivatives_to_the_weights_of_i
     ]
     # The differences' own error is of step^2, and of 1e-16 / step.
     expected = of_batch(ones) + 6 * np.array(slopes)
-    np.testing.assert_allclose(measured(name, tokens("relu")), expected, atol=TOLERANCE)
+    found = measured("patch_cosine_centred", tokens("relu"))
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
 def test_the_derivative_of_a_centred_cosine_is_that_of_autograd():
@@ -352,9 +381,12 @@ def test_constant_tokens_of_awkward_numbers_have_no_centred_direction():
 
 def test_variance_within_images_of_images_of_one_colour_and_of_images_alike():
     alike = tokens("normal")[:1].expand(5, -1, -1).clone()
-    assert measured("within_image_variance", alike) == pytest.approx(1.0, abs=1e-6)
+    part, whole = measured("within_image_variance", alike)
+    assert whole == pytest.approx(part, rel=1e-6)
     of_one_colour = tokens("normal")[:, :1].expand(-1, 12, -1).clone()
-    assert measured("within_image_variance", of_one_colour).tolist() == [0.0] * 6
+    part, whole = measured("within_image_variance", of_one_colour)
+    assert part.tolist() == [0.0] * 6
+    assert whole.sum() > 0
 
 
 @pytest.mark.parametrize("name", sorted(set(MEASURES) - {"dirichlet_energy"}))
@@ -363,7 +395,7 @@ def test_a_single_token_or_number_is_measured_or_undefined(name, dim):
     """The meter leaves such layers out; a measure itself gives a number or NaN, and no error."""
     x = torch.randn(5, 1, dim, generator=torch.Generator().manual_seed(0))
     values = MEASURES[name].function(Tokens([x], None, 5, x[:, 0])).numpy()
-    assert values.shape == (5,)
+    assert values.shape == ((2, 5) if name == "within_image_variance" else (5,))
     if name in ("patch_cosine", "patch_cosine_centred"):
         assert np.isnan(values).all()
     if name == "cls_patch_cosine":
@@ -477,10 +509,15 @@ def prepare(subjects, data, **kwargs):
     return runs.prepare(subjects, data, **{"batch_size": 8, **kwargs})
 
 
+def number(values):
+    """The mean over images, or the parts of all over their wholes."""
+    return values.mean() if values.ndim == 1 else values[0].sum() / values[1].sum()
+
+
 def leaving_out_folds(values):
-    """The jackknife error of the mean of the values of the first images of a run."""
-    folds, values = fold_of(np.arange(len(values))), np.array(values)
-    left = np.array([values[folds != fold].mean() for fold in range(20)])
+    """The jackknife error of the number of the first images of a run."""
+    folds = fold_of(np.arange(values.shape[-1]))
+    left = np.array([number(values[..., folds != fold]) for fold in range(20)])
     return np.sqrt(19 / 20 * ((left - left.mean()) ** 2).sum())
 
 
@@ -516,9 +553,10 @@ def test_the_whole_way_of_layouts_and_prefix_tokens(spatial, stated):
                 patches = patches[:, 1:]
             if spatial == "nchw":
                 patches = patches.transpose(0, 2, 3, 1)
-            values.extend(ORACLES[name](patches.reshape(len(patches), 16, -1)))
+            values.append(ORACLES[name](patches.reshape(len(patches), 16, -1)))
+        values = np.concatenate(values, -1)
         found = result.smoothing(name, "model")
-        assert found.values[1] == pytest.approx(np.mean(values), abs=TOLERANCE)
+        assert found.values[1] == pytest.approx(number(values), abs=TOLERANCE)
         assert found.se[1] == pytest.approx(leaving_out_folds(values), rel=1e-3)
 
 
@@ -663,7 +701,7 @@ def test_out_of_memory_changes_no_measure(monkeypatch):
 
 def test_resuming_goes_on_with_the_sums():
     module, data = seeded(Blocks), images()
-    analysis = prepare(subject(module, prefix_tokens=1), data)
+    analysis = prepare(subject(module, prefix_tokens=1), data, smoothing="all")
     whole = rc.measure(analysis)
 
     def stop(done, _total):

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import multiprocessing
+import os
+import re
+import signal
+import time
+import zlib
+
 import matplotlib as mpl
 import numpy as np
 import pytest
+from fontTools import subset
+from fontTools.ttLib import TTFont
 from matplotlib.figure import Figure
 from PIL import Image
 
 from refiner_cka import plots
 from refiner_cka.errors import ResultError, ResultFileError
+from refiner_cka.plots import Case, drawing
+from refiner_cka.plots.style import lay_out
 from tests.plots.drawn import LEAVES, RESNET, figure_of
 from tests.synthetic import synthetic_result, with_index
 
@@ -125,3 +138,120 @@ def test_saved_figures_are_whole_and_the_same_each_time(tmp_path):
     (tmp_path / "taken.pdf").mkdir()
     with pytest.raises(ResultFileError, match="is a folder"):
         plots.save_figure(plots.compare(result), tmp_path / "taken")
+
+
+def test_laying_out_gives_axes_the_places_that_drawing_gives_them():
+    figure = plots.compare(synthetic_result(constant=[("vit_s", 2)]))
+    lay_out(figure)
+    laid_out = [ax.get_position().bounds for ax in figure.axes]
+    figure.draw_without_rendering()
+    assert [ax.get_position().bounds for ax in figure.axes] == laid_out
+
+
+def test_embedded_fonts_hold_letters_but_nothing_that_arranges_them(tmp_path):
+    before = subset.load_font
+    pdf, _ = plots.save_figure(plots.compare(synthetic_result()), tmp_path / "fig")
+    fonts = embedded_fonts(pdf.read_bytes())
+    assert fonts
+    for font in fonts:
+        assert {"glyf", "head", "hmtx"} <= {*font.keys()}
+        assert {"GSUB", "GPOS", "GDEF", "MATH", "kern"}.isdisjoint(font.keys())
+    assert subset.load_font is before
+
+
+def embedded_fonts(pdf):
+    streams = re.findall(rb"/Length1 .*?stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL)
+    return [TTFont(io.BytesIO(zlib.decompress(stream))) for stream in streams]
+
+
+MANY = {"vit_s": 3, "deit_s": 3, "resnet50": 3, "vit_b": 3}
+
+
+def test_several_processes_save_the_same_files_as_one(tmp_path):
+    result = synthetic_result(MANY, batches=5)
+    alone = plots.save_figures(result, tmp_path / "alone")
+    together = plots.save_figures(result, tmp_path / "together", processes=2)
+    assert [path.name for path in alone] == [path.name for path in together]
+    assert [path.stem for path in alone[::2]] == [stem for stem, _ in plots.figures(result)]
+    for one, other in zip(alone, together, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert multiprocessing.active_children() == []
+
+
+def test_figures_are_shared_among_processes_by_what_they_take():
+    panels = [1, 2, 1, 1, 5, 1, 1, 1]
+    cases = [Case(str(number), [None] * count) for number, count in enumerate(panels)]
+    shares = drawing._shares(cases, 2)
+    assert sorted(case.stem for share in shares for case in share) == list("01234567")
+    assert [sum(map(drawing._work, share)) for share in shares] == [8.5, 8.5]
+    assert len(drawing._shares(cases, 1)) == 1
+    assert len(drawing._shares(cases, 64)) == 4
+    assert len(drawing._shares(cases[:3], 64)) == 1, "too little to start a process for"
+    assert drawing._shares([], 2) == [[]]
+
+
+def acting(monkeypatch, *, here=lambda: None, elsewhere):
+    """Have this process, and others that save figures, act before they save one."""
+    this, save = os.getpid(), drawing.save_figure
+
+    def save_figure(*arguments):
+        (here if os.getpid() == this else elsewhere)()
+        return save(*arguments)
+
+    monkeypatch.setattr(drawing, "save_figure", save_figure)
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def out_of_memory():
+    raise MemoryError
+
+
+def hung():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("act", [killed, out_of_memory, hung])
+def test_what_another_process_could_not_save_is_saved_here(act, tmp_path, monkeypatch):
+    result = synthetic_result(MANY, batches=5)
+    acting(monkeypatch, elsewhere=act)
+    monkeypatch.setattr(drawing, "PATIENCE", 1.0 if act is hung else 60.0)
+    saved = plots.save_figures(result, tmp_path, processes=2)
+    assert [path.stem for path in saved[::2]] == [stem for stem, _ in plots.figures(result)]
+    assert {path.name for path in saved} == {path.name for path in tmp_path.iterdir()}
+    assert multiprocessing.active_children() == []
+
+
+def test_where_no_process_can_be_started_all_is_saved_here(tmp_path, monkeypatch):
+    def full():
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "fork", full)
+    result = synthetic_result(MANY, batches=5)
+    saved = plots.save_figures(result, tmp_path, processes=2)
+    assert [path.stem for path in saved[::2]] == [stem for stem, _ in plots.figures(result)]
+
+
+def test_a_figure_that_cannot_be_written_is_refused_whoever_draws_it(tmp_path):
+    result = synthetic_result(MANY, batches=5)
+    for stem, _ in plots.figures(result):
+        (tmp_path / stem / f"{stem}.pdf").mkdir(parents=True)
+        with pytest.raises(ResultFileError, match=f"{stem}.pdf is a folder"):
+            plots.save_figures(result, tmp_path / stem, processes=2)
+
+
+@pytest.mark.parametrize("act", [lambda: time.sleep(600), hung])
+def test_an_interrupt_ends_the_other_processes(act, tmp_path, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    acting(monkeypatch, here=interrupted, elsewhere=act)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        plots.save_figures(synthetic_result(MANY, batches=5), tmp_path, processes=2)
+    assert time.monotonic() - began < 60
+    assert multiprocessing.active_children() == []
+    assert list(tmp_path.iterdir()) == []

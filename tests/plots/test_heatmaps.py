@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -40,6 +41,21 @@ def test_heatmap_of_all_models_marks_their_borders():
     assert [
         line.get_ydata()[0] for line in ax.lines if line.get_xdata()[0] != line.get_xdata()[1]
     ] == [11.5]
+
+
+@pytest.mark.parametrize("layers", [12, 24])
+def test_six_models_with_long_names_have_more_numbers_than_the_first_and_none_cover_another(layers):
+    names = [f"vit_small_patch16_224.recipe_{number}_in21k" for number in range(6)]
+    ax = plots.heatmap(synthetic_result(dict.fromkeys(names, layers), batches=4))
+    figure_of(ax).draw_without_rendering()
+    for axis in (ax.xaxis, ax.yaxis):
+        labels = axis.get_majorticklabels()
+        of_each = Counter(int(place) // layers for place in axis.get_majorticklocs())
+        assert [of_each[number] >= 2 for number in range(6)] == [True] * 6
+        told = [int(label.get_text()) for label in labels]
+        assert told == [int(place) % layers for place in axis.get_majorticklocs()]
+        boxes = [label.get_window_extent() for label in (*labels, *axis.get_minorticklabels())]
+        assert not overlapping(boxes)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import itertools
 import json
 from dataclasses import replace
 
@@ -58,9 +59,9 @@ def test_it_holds_what_the_summary_says_and_what_a_paper_needs(result, page):
         assert set(filter(None, map(str.strip, answer.splitlines()))) <= set(page.texts)
     assert result.fingerprint in page.texts
     assert "plain.png" in text
-    bands = "Bands: 95 % intervals, dark of each layer, light of the whole curve, by a jackknife over 20 folds"
-    assert f"64 images in batches of 16. {bands} of images. Grey: where unrelated" in text
-    assert "Dashed: unresolved, for CKA(first, last) is not 5 standard errors above 0." in text
+    bands = "95 % bands, jackknife over 20 folds of images: dark for each layer, light for the whole curve"
+    assert f"64 images; CKA batches of 16; {bands}. Grey: where unrelated" in text
+    assert "Dashed: unresolved (CKA(first, last) is not 5 SE above 0)." in text
 
 
 def test_curves_are_those_of_the_result(result, page):
@@ -161,9 +162,7 @@ def test_groups_have_their_trainings_and_a_ceiling():
     np.testing.assert_allclose(mean["y"], result.curve("Ours", normalize="none").values, atol=6e-5)
     spread = result.curve("Ours", normalize="none").spread[0]
     assert f"SD over trainings: {spread:.3f}" in mean["hovertext"][0]
-    assert any(
-        "dotted bands: one standard deviation over 3 trainings" in text for text in page.texts
-    )
+    assert any("Outlined: SD over 3 trainings." in text for text in page.texts)
     thin = [trace for trace in raw["data"] if trace["meta"] == "Ours" and len(trace["x"]) == 3]
     for name, trace in zip("abc", thin, strict=False):
         np.testing.assert_allclose(
@@ -178,6 +177,23 @@ def test_groups_have_their_trainings_and_a_ceiling():
         assert trace["y"][-1] == pytest.approx(curve.values[0] - curve.spread[0], abs=6e-5)
     assert outline["line"]["dash"] == "dot"
     np.testing.assert_allclose(lines(ceiling)[0]["y"], result.ceiling("Ours").values, atol=6e-5)
+    pairs = [trace["y"] for trace in ceiling["data"] if trace["line"]["width"] == 0.6]
+    expected = [np.diagonal(result.cka(*pair)) for pair in itertools.combinations("abc", 2)]
+    np.testing.assert_allclose(pairs, expected, atol=6e-5)
+    assert any("Thin: pairs of trainings." in text for text in page.texts)
+
+
+def test_similarity_to_references_has_the_band_of_the_whole_curve():
+    result = synthetic_result({"a": 3}, references=["labels"], batches=4)
+    page = Page(html(result))
+    to_labels = page.specs[2]
+    whole = result.against("a", "labels", band="simultaneous")
+    tops = [
+        trace["y"][:3]
+        for trace in to_labels["data"]
+        if trace["meta"] == "a" and len(trace["x"]) == 6
+    ]
+    np.testing.assert_allclose(tops[0], whole.upper, atol=6e-5)
 
 
 def test_no_text_of_a_result_is_markup(page, hostile):
@@ -231,7 +247,7 @@ def test_what_is_undefined_is_said_and_left_blank():
 def test_too_few_images_for_errors_and_values_below_zero_are_said():
     few = synthetic_result({"a": 3}, batches=1, batch_size=6, unresolved=["a"], seed=1)
     text = " ".join(Page(html(few)).texts)
-    assert "No error bands, which take at least 12 images." in text
+    assert "no error bands: fewer than 12 images." in text
     assert "Dashed: unresolved (fewer than 12 images, so no errors)." in text
     least = few.cka().min()
     assert least < -0.05

@@ -89,19 +89,29 @@ def test_the_summary_tells_models_from_groups():
     summary = rc.summarize(result)
     models, contrasts = summary.tables
     over = {row[0]: row[models.headers.index("Errors over")] for row in models.rows}
-    assert over == dict.fromkeys(MODELS, "images") | {
-        "ViT-S": "3 trainings",
-        "Refiner": "2 trainings",
-    }
-    assert [row[0] for row in contrasts.rows] == ["ViT-S - Refiner"]
-    assert contrasts.rows[0][-1] == "5 trainings"
-    sentences = summary.sentences
-    assert "ViT-S is 3 trainings of one recipe: v0, v1 and v2." in sentences
-    assert any("corrected for 15 and 1 pairs" in sentence for sentence in sentences)
-    (ceiling,) = (each for each in sentences if each.startswith("ViT-S: the same layer"))
-    first = result.ceiling("ViT-S")
-    assert f"CKA {first.values[0]:.3f} +- {first.se[0]:.3f} at blocks.0" in ceiling
-    assert "errors over images" in ceiling
+    assert over == {"other": "images", "ViT-S": "3 trainings", "Refiner": "2 trainings"}
+    ceilings = {row[0]: row[models.headers.index("Ceiling, last")] for row in models.rows}
+    last = result.ceiling("ViT-S").at(-1)
+    assert ceilings["ViT-S"] == f"{last.values:.3f} +- {last.se:.3f}"
+    assert ceilings["other"] == "-"
+    assert contrasts.headers == ["Row - column", "ViT-S", "Refiner"]
+    difference = result.contrast("Refiner", "ViT-S", normalize="none")
+    difference = difference.at(int(np.abs(difference.depth - 0.5).argmin()))
+    assert contrasts.rows[1][1].startswith(f"{difference.values:+.3f} +- {difference.se:.3f}")
+    # There is one pair of groups; the pairs of trainings, which are not shown, are others.
+    assert summary.sentences[0].endswith("; +-: standard error; *: p < 0.05.")
+
+
+def test_the_summary_has_the_similarity_of_groups_to_references():
+    result = made(references=["labels"], batches=5)
+    table = rc.summarize(result).tables[0]
+    told = {row[0]: row[table.headers.index("CKA(last, labels)")] for row in table.rows}
+    for name, cell in told.items():
+        last = result.against(name, "labels").at(-1)
+        assert cell == f"{last.values:.3f} +- {last.se:.3f}"
+    of_group = np.array([result.against(each, "labels").values[-1] for each in GROUPS["ViT-S"]])
+    expected = f"{of_group.mean():.3f} +- {of_group.std(ddof=1) / np.sqrt(3):.3f}"
+    assert told["ViT-S"] == expected
 
 
 def test_the_p_value_of_two_groups_is_welchs():

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from refiner_cka.errors import ResultError
+from refiner_cka.results import jackknife
 from refiner_cka.results.jackknife import (
     CONFIDENCE,
     MIN_FOLDS,
@@ -16,7 +17,8 @@ from refiner_cka.results.jackknife import (
     t_quantile,
 )
 from refiner_cka.sums import cosine
-from tests.results.made import grams, jackknife, left_out, products
+from tests.results.made import grams, left_out, products
+from tests.results.made import jackknife as by_leaving_out
 
 
 @pytest.mark.parametrize("images", [12, 13, 30, 60])
@@ -31,7 +33,7 @@ def test_replicates_are_those_of_the_remaining_images(images):
 @pytest.mark.parametrize("images", [12, 30, 60])
 def test_errors_are_the_jackknife_whichever_way_they_are_taken(images):
     stack = grams(images)
-    expected = jackknife(left_out(stack, cosine))
+    expected = by_leaving_out(left_out(stack, cosine))
     sums = products(stack)
     np.testing.assert_allclose(sums.se(cosine), expected, rtol=1e-6, atol=1e-9)
     replicates = sums.replicates(cosine)[1:]
@@ -92,6 +94,25 @@ def test_a_simultaneous_band_is_left_as_often_as_it_may_be(folds, spread):
     sd = np.sqrt(CONFIDENCE * (1 - CONFIDENCE) * (1 / 20_000 + 1 / draws))
     assert abs(beyond - (1 - CONFIDENCE)) < 4 * sd
     assert reach == critical(replicates.copy(), "simultaneous")
+
+
+def test_the_critical_value_is_exact_for_its_draws(monkeypatch):
+    rng = np.random.default_rng(0)
+    for folds in (2, 12, 20):
+        for layers in (1, 12, 300):
+            draws = rng.standard_normal((1000, folds))
+            monkeypatch.setattr(jackknife, "_normal", lambda _, draws=draws: draws)
+            replicates = rng.standard_normal((folds, layers))
+            centred = replicates - replicates.mean(0)
+            largest = np.abs(draws @ (centred / np.linalg.norm(centred, axis=0))).max(1)
+
+            def excess(reach, folds=folds, largest=largest):
+                beyond = stats.chi2.cdf((folds - 1) * (largest / reach) ** 2, folds - 1)
+                return beyond.mean() - (1 - CONFIDENCE)
+
+            least = float(t_quantile(folds))
+            expected = optimize.brentq(excess, least, 1e6) if excess(least) > 0 else least
+            assert critical(replicates, "simultaneous") == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_varying_layer_has_the_pointwise_quantile():

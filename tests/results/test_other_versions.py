@@ -30,7 +30,7 @@ def test_a_measure_of_another_version_is_loaded_merged_drawn_and_said(measured, 
     assert again.quantities == result.quantities
     labels = [ax.get_ylabel() for ax in plots.smoothing(again).axes]
     assert labels[0] == "Novelty"
-    assert "Novelty" in rc.summarize(again).tables[0].headers
+    assert "Novelty, last" in rc.summarize(again).tables[0].headers
     export(again, tmp_path / "run.json")
     exported = json.loads((tmp_path / "run.json").read_text())["measures"]
     assert exported["novel"] == exported["patch_cosine"] == again.smoothing("novel").as_dict()

@@ -1,5 +1,7 @@
 """A result with references: rows of the matrix that are no layers of a model."""
 
+import itertools
+
 import h5py
 import numpy as np
 import pytest
@@ -69,22 +71,27 @@ def test_what_is_no_reference_is_refused_by_name(result):
         result.against("x", "labels")
 
 
-def test_the_summary_has_a_row_for_each_model(result):
+def test_the_summary_has_a_column_for_each_reference(result):
     summary = rc.summarize(result)
-    table = summary.tables[-1]
-    ends = "first / highest / last"
-    assert table.headers == ["CKA with", f"labels: {ends}", "at", f"pixels: {ends}", "at"]
+    table = summary.tables[0]
     for model, row in zip(result.models, table.rows, strict=True):
-        expected = [model]
+        cells = dict(zip(table.headers, row, strict=True))
         for reference in result.references:
-            values = result.cka(model, reference)[:, 0]
-            told = " / ".join(f"{value:.2f}" for value in (values[0], values.max(), values[-1]))
-            expected += [told, f"blocks.{values.argmax()}"]
-        assert row == expected
+            last = result.similarity("cka", model, reference).at(-1, 0)
+            assert cells[f"CKA(last, {reference})"] == f"{last.values:.3f} +- {last.se:.3f}"
     whole = result.similarity("cka", "vit_s", "deit_s").at(-1, -1)
-    assert f"CKA of the last layers of two models: {whole.values:.3f} +-" in " ".join(
-        summary.sentences
-    )
+    assert f"CKA of two models' last layers: {whole.values:.3f} +-" in " ".join(summary.sentences)
+
+
+def test_the_summary_spans_what_many_share_with_the_errors_of_both_ends():
+    names = ["vit_s", "deit_s", "cait_s"]
+    result = synthetic_result(dict.fromkeys(names, 3), references=["labels"], batches=5)
+    pairs = list(itertools.combinations(names, 2))
+    shared = [result.similarity("cka", *each).at(-1, -1) for each in pairs]
+    least, *_, most = sorted(shared, key=lambda each: each.values)
+    ends = " to ".join(f"{each.values:.3f} +- {each.se:.3f}" for each in (least, most))
+    (line,) = [line for line in rc.summarize(result).sentences if "two models' last" in line]
+    assert line.startswith(f"CKA of two models' last layers: {ends}; beyond the labels ")
 
 
 def test_the_summary_leaves_out_what_is_undefined():
@@ -92,7 +99,9 @@ def test_the_summary_leaves_out_what_is_undefined():
     models = {"vit_s": 3, "deit_s": 3, "cait_s": 3}
     result = synthetic_result(models, references=["labels"], constant=undefined, batches=5)
     summary = rc.summarize(result)
-    assert [row[0] for row in summary.tables[-1].rows] == ["deit_s", "cait_s"]
-    (line,) = [line for line in summary.sentences if "of two models" in line]
+    table = summary.tables[0]
+    told = {row[0]: row[table.headers.index("CKA(last, labels)")] for row in table.rows}
+    assert [model for model, cell in told.items() if cell != "-"] == ["deit_s", "cait_s"]
+    (line,) = [line for line in summary.sentences if "two models' last" in line]
     rest = result.partial("deit_s", "cait_s", given="labels").at(-1, -1)
-    assert line.endswith(f"{rest.values:.3f} +- {rest.se:.3f} beyond the labels.")
+    assert line.endswith(f"beyond the labels {rest.values:.3f} +- {rest.se:.3f}.")

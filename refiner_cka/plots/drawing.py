@@ -1,0 +1,187 @@
+"""The figures of a run: drawn one at a time, or all saved, by several processes where there are many."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from ..results.result import Result
+from ..results.statistics import Normalize
+from .composing import compose
+from .kinds import PLOTS, Case
+from .models import checked_names
+from .saving import save_figure
+from .style import NothingToDraw
+
+_MOST = 4
+"""Processes that draw, at most."""
+
+PATIENCE = 60.0
+"""Seconds that another process may need longer than this one."""
+
+_LEAST = 4
+"""Panels for each, at least: to start a process takes about as long as one of them."""
+
+Written = dict[str, tuple[Path, Path]]
+"""Stem -> the files of a figure."""
+
+
+def figures(
+    result: Result, *, normalize: Normalize = "first-last", models: Sequence[str] | None = None
+) -> Iterator[tuple[str, Figure]]:
+    """Yield every figure of a run with the stem of its file, one at a time.
+
+    `curves` compares the models, `cka` is the heatmap of all of them and `cka_<model>` that of one; of any other
+    index it is `curves_<index>`, `<index>` and `<index>_<model>`. With several readouts there is one of each per
+    readout, which the stem names at its end. `against` is there where layers were compared with the labels or the
+    pixels, and `ceiling` where models are groups of trainings. `smoothing`, and where it was measured `attention`
+    and `attention_<model>`, are over-smoothing. Heatmaps of two models are drawn on request.
+
+    Args:
+        result: what was measured.
+        normalize: of the curve beside the raw one; see `compare`.
+        models: see `compose`.
+    """
+    return _drawn(result, _cases(result, normalize, models), models)
+
+
+def save_figures(
+    result: Result,
+    folder: str | Path,
+    *,
+    normalize: Normalize = "first-last",
+    models: Sequence[str] | None = None,
+    processes: int = 1,
+) -> list[Path]:
+    """Write every figure of a run as PDF and PNG, see `figures`, and return the paths.
+
+    Args:
+        result: what was measured.
+        folder: where they go.
+        normalize: see `figures`.
+        models: see `figures`.
+        processes: that draw, at most; fewer where there is little to draw, one where the system cannot fork. The
+            files are the same whatever the number.
+
+    Raises:
+        ResultFileError: a file cannot be written.
+    """
+    cases = _cases(result, normalize, models)
+
+    def save(share: Sequence[Case]) -> Written:
+        return {
+            stem: save_figure(figure, Path(folder, stem))
+            for stem, figure in _drawn(result, share, models)
+        }
+
+    own, *others = _shares(cases, processes)
+    with contextlib.ExitStack() as stack:
+        answers = [stack.enter_context(_helped(save, share)) for share in others]
+        written = save(own)
+        for share, answer in zip(others, answers, strict=True):
+            found = answer()
+            # Where that process failed, this one will too, and can say why.
+            written |= save(share) if found is None else found
+    return [path for case in cases for path in written.get(case.stem, ())]
+
+
+def _cases(result: Result, normalize: Normalize, models: Sequence[str] | None) -> list[Case]:
+    """Return what there is to draw, with stems that differ."""
+    names = checked_names(result, models, None) if models is not None else _every(result)
+    taken: set[str] = set()
+    return [
+        replace(case, stem=_stem(case.stem, taken))
+        for kind in PLOTS.values()
+        for case in (kind.cases(result, names, normalize) if kind.cases else ())
+    ]
+
+
+def _drawn(
+    result: Result, cases: Sequence[Case], models: Sequence[str] | None
+) -> Iterator[tuple[str, Figure]]:
+    for case in cases:
+        with contextlib.suppress(NothingToDraw):
+            yield case.stem, compose(result, case.panels, models=models, width=case.width)
+
+
+def _shares(cases: Sequence[Case], processes: int) -> list[list[Case]]:
+    """Deal what is to be drawn to processes, about the same work to each."""
+    worth = int(sum(map(_work, cases)) / _LEAST) if sys.platform == "linux" else 1
+    most = min(processes, _MOST, worth)
+    shares: list[list[Case]] = [[] for _ in range(max(1, most))]
+    for case in sorted(cases, key=_work, reverse=True):
+        min(shares, key=lambda share: sum(map(_work, share))).append(case)
+    return shares
+
+
+def _work(case: Case) -> float:
+    """Return how long a figure takes, in panels: two figures of one take longer than one of two."""
+    return len(case.panels) + 0.5
+
+
+@contextlib.contextmanager
+def _helped(
+    save: Callable[[Sequence[Case]], Written], share: Sequence[Case]
+) -> Iterator[Callable[[], Written | None]]:
+    """Save figures in a forked process; a function waits for what it wrote, `None` where it failed."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def help_out() -> None:
+        # Ctrl-C is for the first process, which ends this one; files are whole or not there also then.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(Exception, KeyboardInterrupt):
+            sender.send(save(share))
+
+    def answer() -> Written | None:
+        with contextlib.suppress(EOFError):
+            if receiver.poll(PATIENCE):
+                found: Written = receiver.recv()
+                return found
+            process.kill()
+        return None
+
+    process = context.Process(target=help_out, daemon=True)
+    with warnings.catch_warnings():
+        # Threads, as of BLAS: those of some OpenMPs do not stand a fork, hence the patience.
+        warnings.simplefilter("ignore")
+        try:
+            process.start()
+        except OSError:  # no memory for another process
+            yield lambda: None
+            return
+    sender.close()
+    try:
+        yield answer
+    except BaseException:
+        process.terminate()
+        process.join(1.0)
+        process.kill()  # where the interrupt was lost, as in what is called at the end of an object
+        raise
+    finally:
+        process.join()
+        receiver.close()
+
+
+def _every(result: Result) -> list[str]:
+    """Return the models and groups of all readouts."""
+    found = (name for tokens in result.tokens for name in checked_names(result, None, tokens))
+    return list(dict.fromkeys(found))
+
+
+def _stem(stem: str, taken: set[str]) -> str:
+    """Return the stem, or one with a number if a file system that ignores case would find it taken."""
+    numbered = (f"{stem}-{number}" for number in itertools.count(2))
+    free = next(one for one in itertools.chain([stem], numbered) if one.casefold() not in taken)
+    taken.add(free.casefold())
+    return free
