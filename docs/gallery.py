@@ -102,7 +102,7 @@ def measure() -> None:
         train()
     Path("docs").mkdir()
     Path("docs/data").symlink_to(DOCS / "data")
-    with mock.patch("cli.output.save_figures", return_value=[]):
+    with mock.patch.object(rc.plots, "save_figures", return_value=[]):
         for command in commands("analyze"):
             run(f"{command} --quiet --device cpu")
     for name, data in (("a", "digits-test"), ("b", "digits-train")):
