@@ -20,7 +20,7 @@ from . import process, runtime
 from .lockstep import Diverged, Lockstep
 from .preparation import Analysis
 
-CPU_CHUNK = 8
+CPU_CHUNK = 16
 """Images of one forward pass on a CPU, whose caches then hold the activations. `make bench` shows the gain."""
 
 _DIVERGES = "it calls different layers for different images"

@@ -59,6 +59,8 @@ class Runtime:
         """
         with process.preserved(self.device), ExitStack() as stack:
             process.exact_products()
+            if self.device.type == "cpu":
+                stack.enter_context(process.keeping_memory())
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             if self.precision == "fp32":

@@ -1,7 +1,10 @@
 """What must not change the numbers: company, order, chunks, workers, processes; and what must."""
 
 import copy
+import platform
+import resource
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,3 +323,20 @@ def test_a_warning_of_a_part_that_the_whole_does_not_bear_out_is_gone_after_merg
     (line,) = merged.warnings
     assert line.startswith("14 of 32 images equal another one")
     assert merged.cka() == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries are left alone")
+def test_memory_is_kept_inside_and_given_back_after():
+    def use():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    with runtime.Runtime(torch.device("cpu")).session():
+        use()
+        assert use() < 2**12  # a quarter of the pages of 64 MB, should they be small ones
+        held = resident()
+    assert resident() < held - 2**25
