@@ -56,10 +56,11 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/bench/bench_analysis.py
-	$(BIN)/python tests/bench/bench_refiner.py
-	$(BIN)/python tests/bench/bench_smoothing.py
+	$(BIN)/python tests/bench/bench_smoothing.py --pairs 3
+	$(BIN)/python tests/bench/bench_refiner.py --quick
+	$(BIN)/python tests/bench/bench_rows.py
 	$(BIN)/python tests/bench/bench_saving.py
-	$(BIN)/python tests/bench/bench_loading.py
+	$(BIN)/python tests/bench/bench_loading.py --rounds 3
 
 comparison: .venv/with-comparison
 	$(BIN)/python tests/bench/bench_accuracy.py

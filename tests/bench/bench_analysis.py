@@ -4,8 +4,9 @@
     python tests/bench/bench_analysis.py --tiny    # a small model and one round: whether it runs
 
 *Best bare* are the model's own passes over the same images, in whole batches or in chunks, whichever is fastest
-on this machine, and with the memory of a layer kept for the next, as this tool keeps it. A first look picks the fastest; then it alternates with the tool over
-the same images in memory, and a row is the median of the rounds' ratios, with their range. The tools:
+on this machine, and with the memory of a layer kept for the next, as this tool keeps it. A first look picks the
+fastest; then it alternates with the tool over the same images in memory, and a row is the median of the rounds'
+ratios, with their range. The tools:
 
 - `whole batches`: bare passes as most scripts do them, in whole batches, memory left to the C library.
 - `CKA alone`: this tool without measures of tokens, over prepared models.
