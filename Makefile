@@ -55,7 +55,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	$(BIN)/python tests/bench/bench_analysis.py
+	$(BIN)/python tests/bench/bench_analysis.py --quick
 	$(BIN)/python tests/bench/bench_smoothing.py --pairs 3
 	$(BIN)/python tests/bench/bench_refiner.py --quick
 	$(BIN)/python tests/bench/bench_rows.py

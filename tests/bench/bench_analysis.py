@@ -17,7 +17,7 @@ ratios, with their range. The tools:
   bare passes. One that is not installed, or takes longer than `--patience`, is left out and said to be.
 
 Each row is measured in a forked process of its own. Memory is the growth of its peak resident size over that of
-the bare passes. The error is the largest of the matrix against float64 from the same float32 features. All rows
+bare passes in whole batches. The error is the largest of the matrix against float64 from the same float32 features. All rows
 are written to results/bench/analysis.json too.
 """
 
@@ -51,6 +51,7 @@ from bench_smoothing import rank_share
 from recording import installed, record
 
 import refiner_cka as rc
+from refiner_cka.analysis import process
 from refiner_cka.analysis.process import keeping_memory
 from refiner_cka.measures import smoothing
 from refiner_cka.refiner import Refiner
@@ -163,9 +164,9 @@ def analysis(
     return run
 
 
-def bare(modules: Sequence[nn.Module], data: torch.Tensor, size: int, *, keep: bool = True) -> None:
+def bare(modules: Sequence[nn.Module], data: torch.Tensor, size: int) -> None:
     """Run bare forward passes."""
-    with torch.inference_mode(), keeping_memory() if keep else nullcontext():
+    with torch.inference_mode():
         for batch in data.split(size):
             for module in modules:
                 module(batch)
@@ -188,38 +189,65 @@ def truth(module: nn.Module, paths: list[str], batches: Sequence[torch.Tensor]) 
     return float64.minibatch_cka_matrix(list(grams.values()))
 
 
-def measure(case: Case, tool: str, rounds: int) -> dict[str, Any]:
+def fastest(modules: Sequence[nn.Module], data: torch.Tensor, size: int) -> int:
+    """Return in chunks of how many images the bare passes are fastest."""
+    ways = [way for way in (size, *CHUNKS) if way <= size]
+    looks = [[seconds(lambda way=way: bare(modules, data, way)) for way in ways] for _ in range(2)]
+    return ways[int(np.argmin(looks[1]))]
+
+
+def whole_batches(module: nn.Module, data: torch.Tensor, case: Case, rounds: int) -> dict[str, Any]:
+    """Return what bare passes cost as most scripts do them, and what the best ones are."""
+    with keeping_memory():
+        best = fastest([module], data, case.size)
+    ratios = []
+    for _ in range(rounds):
+        with keeping_memory():
+            bare([module], data, best)
+            base = seconds(lambda: bare([module], data, best))
+        ratios.append(seconds(lambda: bare([module], data, case.size)) / base)
+    return {"best chunk": best, "ratios": ratios}
+
+
+def measure(case: Case, tool: str, rounds: int, best: int | None) -> dict[str, Any]:
     """Return what one case costs with one tool, in this process."""
     warnings.simplefilter("ignore")
     module = build(case.model)
     paths = layer_paths(module, case.layers)
     shape = rc.Subject.from_module(module, paths).preprocessing.input_size
     data = torch.randn(BATCHES * case.size, *shape, generator=torch.Generator().manual_seed(0))
-    passes = [module, copy.deepcopy(module)] if tool in OTHERS else [module]
-    ways = [way for way in (case.size, *CHUNKS) if way <= case.size]
-    looks = [[seconds(lambda way=way: bare(passes, data, way)) for way in ways] for _ in range(3)]
-    best = ways[int(np.argmin(np.median(looks[1:], axis=0)))]
-    found: dict[str, Any] = {"case": case.label, "tool": tool, "best chunk": best}
     if tool == "whole batches":
-        pairs = [
-            (
-                seconds(lambda: bare(passes, data, best)),
-                seconds(lambda: bare(passes, data, case.size, keep=False)),
-            )
-            for _ in range(rounds)
-        ]
-        return found | {"ratios": [run / base for base, run in pairs]}
+        found = whole_batches(module, data, case, rounds)
+    else:
+        # One after the other, as the batches of a long run are: its memory is given back once, in the end.
+        with keeping_memory():
+            process.keeping_memory = nullcontext
+            found = analyzed(case, tool, rounds, module, paths, data, best or case.size)
+    return {"case": case.label, "tool": tool, **found}
+
+
+def analyzed(
+    case: Case,
+    tool: str,
+    rounds: int,
+    module: nn.Module,
+    paths: list[str],
+    data: torch.Tensor,
+    best: int,
+) -> dict[str, Any]:
+    """Return what an analysis costs, in a process that keeps its memory."""
+    passes = [module, copy.deepcopy(module)] if tool in OTHERS else [module]
     run = analysis(tool, module, paths, data, case.size)
+    bare(passes, data, case.size)
     before = peak()
     matrix = run()
-    found["memory"] = peak() - before
+    found: dict[str, Any] = {"memory": peak() - before}
+    bare(passes, data, best)
     pairs = [(seconds(lambda: bare(passes, data, best)), seconds(run)) for _ in range(rounds)]
     ratios = [own / base for base, own in pairs]
     if tool == "default":
         image = statistics.median(base for base, _ in pairs) / len(data)
-        preparing = statistics.median(
-            seconds(lambda: prepare(module, paths, data, case.size, tool)) for _ in range(3)
-        )
+        preparing = seconds(lambda: prepare(module, paths, data, case.size, tool))
         found["preparing, in images"] = preparing / image
         rank = rank_share(module, data[: case.size]) * statistics.median(ratios)
         ratios = [ratio + rank + preparing / image / RUN for ratio in ratios]
@@ -231,14 +259,14 @@ def measure(case: Case, tool: str, rounds: int) -> dict[str, Any]:
     return found | {"ratios": ratios, "error": error}
 
 
-def alone(case: Case, tool: str, rounds: int, patience: float) -> dict[str, Any]:
+def alone(case: Case, tool: str, rounds: int, patience: float, best: int | None) -> dict[str, Any]:
     """Measure in a process of its own, without the progress bars of the tools."""
     if tool in OTHERS and not installed(OTHERS[tool]):
         return {"case": case.label, "tool": tool, "failed": "not installed"}
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(1, context, initializer=_silence)
     try:
-        return pool.submit(measure, case, tool, rounds).result(timeout=patience)
+        return pool.submit(measure, case, tool, rounds, best).result(timeout=patience)
     except TimeoutError:
         for process in pool._processes.values():
             process.kill()
@@ -288,9 +316,11 @@ def main() -> None:
     rows = []
     for case in TINY if given.tiny else CASES:
         if given.case in case.label:
+            best = None
             for tool in ("whole batches", *OURS, *OTHERS):
-                few = min(rounds, 3) if tool in OTHERS else rounds
-                rows.append(alone(case, tool, few, given.patience))
+                few = min(rounds, 2) if tool in OTHERS else rounds
+                rows.append(alone(case, tool, few, given.patience, best))
+                best = rows[-1].get("best chunk", best)
                 print(f"| {cells(rows[-1])} |", flush=True)
     record("analysis", rows)
 
