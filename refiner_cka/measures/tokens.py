@@ -17,7 +17,7 @@ import torch
 from ..subjects.locality import Reading
 from ..subjects.readout import Grid, exact_dtype, patches_of
 from .directions import gradient, unit_sum
-from .scaling import are_ordinary, block_bytes, common_scale, lengths, median_of_three
+from .scaling import are_ordinary, block_bytes, common_scale, joined, lengths, median_of_three
 
 
 class Tokens:
@@ -54,7 +54,7 @@ class Tokens:
 
     def each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return `function` of float32 blocks of images, joined along the images."""
-        return torch.cat([function(block) for block in self._blocks(self.scale)])
+        return joined([function(block) for block in self._blocks(self.scale)])
 
     @property
     def scale(self) -> torch.Tensor | None:
@@ -111,7 +111,7 @@ class Tokens:
     @functools.cached_property
     def spread(self) -> torch.Tensor:
         """The Frobenius norm of what differs from an image's mean token, and of the mean token, `(2, images)`."""
-        return torch.cat([_spread(block) for block in self._blocks(self.scale)], dim=1)
+        return joined([_spread(block) for block in self._blocks(self.scale)], dim=1)
 
     @functools.cached_property
     def sizes(self) -> torch.Tensor:
@@ -121,7 +121,8 @@ class Tokens:
     @functools.cached_property
     def finite(self) -> torch.Tensor:
         """Whether all tokens of an image are finite, `(images,)`."""
-        return self.lengths.isfinite().all(1)
+        # NaN, which the largest of numbers with it is, is not less.
+        return self.lengths.amax(1) < torch.inf
 
     @functools.cached_property
     def _look(self) -> _Look:
@@ -139,7 +140,7 @@ class Tokens:
         )
         reference = _divided(token, scale)
         parts = [(lengths(block), (block - reference).mean(1)) for block in self._blocks(scale)]
-        sizes, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
+        sizes, offsets = (joined(part) for part in zip(*parts, strict=True))
         return _Look(scale, sizes, reference, offsets, offsets.mean(0))
 
     @functools.cached_property
@@ -168,7 +169,7 @@ class Tokens:
                 centred, remaining, around, seen[0], self.typical_deviation, len(look.lengths)
             )
             parts.append((*unit_sum(block, sizes, counted), *seen, moves))
-        return [torch.cat(part) for part in zip(*parts, strict=True)]
+        return [joined(part) for part in zip(*parts, strict=True)]
 
     def _has_direction(
         self, block: torch.Tensor, sizes: torch.Tensor, remaining: torch.Tensor
@@ -242,4 +243,4 @@ def _spread(x: torch.Tensor) -> torch.Tensor:
 def _divided(tokens: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
     """Return tokens over a power of two, float32."""
     tokens = tokens.float()
-    return tokens if scale is None else tokens * scale.reciprocal()
+    return tokens if scale is None else tokens / scale
