@@ -164,7 +164,7 @@ class _Variation:
     """
 
     def __init__(self) -> None:
-        # Of each block of columns the largest deviation, the largest feature and the length of all, and their unit.
+        # Of each block of columns: the largest deviation, the largest feature, the length of all, their unit.
         self._blocks: list[tuple[torch.Tensor, ...]] = []
 
     def add(self, deviation: torch.Tensor, features: torch.Tensor, unit: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ from .folds import Folded
 from .indices import Index
 from .scaling import block_bytes
 
+
 def batch_sums(
     index: Index, grams: torch.Tensor, scales: torch.Tensor, folded: Folded
 ) -> dict[str, torch.Tensor]:

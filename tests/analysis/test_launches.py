@@ -1,0 +1,148 @@
+"""How many kernels a GPU starts for an analysis and what is copied to it, counted on fake `cuda` tensors.
+
+A GPU takes about as long to be told of a kernel, 5 to 10 microseconds, as for all that a small one does: where
+kernels are many and small, their number is the time. What the counts mean is in docs/performance.md.
+
+    python -m pytest -rP tests/analysis/test_launches.py    # prints what was counted
+"""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import refiner_cka as rc
+from refiner_cka.measures import hsic, smoothing
+from refiner_cka.measures.folds import Folded
+from refiner_cka.measures.indices import INDICES
+from refiner_cka.measures.pairs import batch_sums
+from refiner_cka.measures.tally import marked
+from refiner_cka.measures.tokens import Tokens
+from refiner_cka.sums import FOLDS
+from tests.analysis import fake_cuda
+from tests.analysis.fake_cuda import CUDA, Dispatched
+
+GRAM, FURTHER_BLOCK = 56, 57
+"""Kernels of the Gram matrix of a layer whose batch fits one block of 256 MB, and at most of each block more."""
+
+DEFAULT_MEASURES, ALL_MEASURES = 155, 330
+"""Kernels of the token measures of a layer, where none of its images is one for effective rank."""
+
+DEFAULT_PUTS = 5
+"""Kernels that keep a layer's values of the default measures, one for each."""
+
+PAIRS = 97
+"""Kernels of U-centring and of the products of all pairs of layers, once in a batch."""
+
+STAGED = 1 << 16
+"""Bytes of ordinary memory that are copied to a GPU without waiting for it (CUDA programming guide)."""
+
+
+@pytest.fixture
+def fake():
+    """Fake tensors, and no gradients, as in a session."""
+    with torch.no_grad(), FakeTensorMode():
+        yield
+
+
+def launches(run):
+    """The number of kernels that a call starts."""
+    with Dispatched() as seen:
+        run()
+    assert not seen.copies
+    return seen.launches.total()
+
+
+def gram_launches(features):
+    images = len(features)
+    out, scales = torch.empty(images, images, device=CUDA), torch.empty(images, device=CUDA)
+    return launches(lambda: hsic.gram([features], out, scales, hsic.Workspace()))
+
+
+def token_launches(tokens, names):
+    def measure():
+        seen = Tokens([tokens[:, 1:]], (14, 14), 0, tokens[:, 0])
+        for name in names:
+            marked(smoothing.MEASURES[name].function(seen), seen.finite)
+
+    return launches(measure)
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("images", [64, 256])
+@pytest.mark.parametrize(
+    ("features", "blocks"),
+    [
+        ((197, 384), (1, 1)),  # a block of DeiT-S
+        ((197, 192), (1, 1)),  # of DeiT-Ti
+        ((197, 768), (1, 1)),  # the MLP of DeiT-Ti
+        ((256, 56, 56), (1, 4)),  # the first stage of ResNet-50
+    ],
+)
+def test_the_gram_matrix_of_a_layer(images, features, blocks):
+    count = gram_launches(torch.empty(images, *features, device=CUDA).flatten(1))
+    more = blocks[images == 256] - 1
+    print(f"Gram of {images} x {features}: {count}")
+    assert count == GRAM if not more else count <= GRAM + more * FURTHER_BLOCK
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("images", [64, 256])
+@pytest.mark.parametrize(("names", "most"), [(None, DEFAULT_MEASURES), ("all", ALL_MEASURES)])
+def test_the_token_measures_of_a_layer(images, names, most):
+    """As many for any batch whose layer fits one block."""
+    tokens = torch.empty(images, 197, 384, device=CUDA)
+    count = token_launches(tokens, smoothing.choose(names))
+    print(f"token measures {names or 'default'}, {images} images: {count}")
+    assert count == most
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("images", [64, 256])
+@pytest.mark.parametrize("layers", [12, 86])
+def test_the_pairs_at_the_end_of_a_batch(images, layers):
+    """As many for any number of layers: all are centred at once."""
+    grams = torch.empty(layers, images, images, device=CUDA)
+    scales = torch.empty(layers, images, device=CUDA)
+    folded = Folded(np.arange(images) % FOLDS, CUDA)
+    count = launches(lambda: batch_sums(INDICES["cka"], grams, scales, folded))
+    print(f"pairs of {layers} layers, {images} images: {count}")
+    assert count == PAIRS
+
+
+@pytest.mark.parametrize("images", [64, 256])
+@pytest.mark.parametrize(
+    ("names", "a_layer", "once"),
+    [
+        ("none", GRAM, PAIRS + 26),
+        (None, GRAM + DEFAULT_MEASURES + DEFAULT_PUTS, PAIRS + 82),
+    ],
+)
+def test_a_batch_of_deit_s_in_the_loop(images, names, a_layer, once):
+    """What comes to the model's own kernels is what the parts above add up to, and a little once in a batch.
+
+    Nothing is copied from the device (`Dispatched`), and to it only the pictures, from page-locked memory, and
+    which image is in which fold, few enough bytes that copying them does not wait.
+    """
+    subject = rc.Subject.from_module(timm.create_model("deit_small_patch16_224"))
+    # The first `FOLDS` batches of a run may have an image for effective rank, at which a GPU waits.
+    pictures = torch.zeros((FOLDS + 1) * images, 8, 8, 3, dtype=torch.uint8)
+    analysis = rc.prepare(
+        subject, pictures, batch_size=images, workers=0, device="cpu", smoothing=names
+    )
+    with fake_cuda.measurement(analysis) as measurement:
+        with Dispatched() as bare:
+            analysis.models[0].subject.module(torch.empty(images, 3, 224, 224, device=CUDA))
+        batch = fake_cuda.batch(analysis, FOLDS)
+        with Dispatched() as seen:
+            measurement.add(batch)
+    of_model, in_all = bare.launches.total(), seen.launches.total()
+    print(
+        f"DeiT-S, {images} images, measures {names or 'default'}: {of_model} bare, {in_all} in all"
+    )
+    print(f"bytes copied to the device: {seen.copies}")
+    assert in_all - of_model - 12 * a_layer == once
+    pixels = 3 * 224 * 224 * images
+    assert sorted(seen.copies)[-1] == pixels
+    assert sum(seen.copies) - pixels <= STAGED
