@@ -45,6 +45,7 @@ class Tokens:
         self.count = chunks[0].shape[1]
         self.expensive = min(expensive, sum(map(len, chunks)))
         self.class_token = class_token
+        self._only: tuple[torch.Tensor | None, torch.Tensor] | None = None
 
     def first(self, images: int) -> torch.Tensor:
         """Return the tokens of the first images as they are, float64 (on the CPU if the device has none)."""
@@ -188,11 +189,18 @@ class Tokens:
         return remaining > 2.0 * eps * lengths(block.where(self._varies, 0.0))
 
     def _blocks(self, scale: torch.Tensor | None) -> Iterator[torch.Tensor]:
-        """Yield float32 blocks of images, divided by `scale`."""
-        for chunk in self._chunks:
-            images = block_bytes(chunk.device) // (4 * chunk[0].numel())
-            for block in torch.split(chunk, max(1, images)):
-                yield _divided(block, scale)
+        """Yield float32 blocks of images, divided by `scale`; where there is only one, it is made once."""
+        if self._only is not None and self._only[0] is scale:
+            yield self._only[1]
+            return
+        first = self._chunks[0]
+        images = max(1, block_bytes(first.device) // (4 * first[0].numel()))
+        blocks = [block for chunk in self._chunks for block in torch.split(chunk, images)]
+        for block in blocks:
+            divided = _divided(block, scale)
+            if len(blocks) == 1:
+                self._only = scale, divided
+            yield divided
 
 
 @dataclass(frozen=True, eq=False)

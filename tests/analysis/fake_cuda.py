@@ -35,12 +35,14 @@ class Dispatched(TorchDispatchMode):
 
     Attributes:
         launches: how many operations of each name.
+        traffic: the bytes that they read and write, if nothing stays in a cache between two.
         copies: the bytes of each copy to the device.
     """
 
     def __init__(self):
         super().__init__()
         self.launches = collections.Counter()
+        self.traffic = 0
         self.copies = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -58,6 +60,9 @@ class Dispatched(TorchDispatchMode):
         assert to_cuda or not (from_cuda and made), f"{func} waits for the device"
         if (to_cuda or from_cuda) and not func.is_view and name not in _NO_KERNEL:
             self.launches[name] += 1
+            written = [id(kwargs["out"])] if kwargs and "out" in kwargs else []
+            read = [value for value in given if id(value) not in written]
+            self.traffic += sum(value.nbytes for value in (*read, *made))
         return result
 
 

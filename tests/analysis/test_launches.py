@@ -26,14 +26,18 @@ from tests.analysis.fake_cuda import CUDA, Dispatched
 GRAM, FURTHER_BLOCK = 56, 57
 """Kernels of the Gram matrix of a layer whose batch fits one block of 256 MB, and at most of each block more."""
 
-DEFAULT_MEASURES, ALL_MEASURES = 155, 330
+DEFAULT_MEASURES, ALL_MEASURES = 153, 325
 """Kernels of the token measures of a layer, where none of its images is one for effective rank."""
+
+GRAM_TRAFFIC, DEFAULT_TRAFFIC, ALL_TRAFFIC = 11.5, 30, 58.5
+"""How often the features of a layer, in float32, are read or written at most, if no cache holds them."""
 
 DEFAULT_PUTS = 5
 """Kernels that keep a layer's values of the default measures, one for each."""
 
-PAIRS = 97
-"""Kernels of U-centring and of the products of all pairs of layers, once in a batch."""
+PAIRS = 134
+"""Kernels of U-centring and of the products of all pairs of layers, once in a batch. 40 of them add the transpose
+of each fold's products, one fold at a time, to save memory."""
 
 STAGED = 1 << 16
 """Bytes of ordinary memory that are copied to a GPU without waiting for it (CUDA programming guide)."""
@@ -46,27 +50,24 @@ def fake():
         yield
 
 
-def launches(run):
-    """The number of kernels that a call starts."""
+def counted(run):
+    """The number of kernels that a call starts, and the bytes that they read and write."""
     with Dispatched() as seen:
         run()
     assert not seen.copies
-    return seen.launches.total()
+    return seen.launches.total(), seen.traffic
 
 
-def gram_launches(features):
+def gram(features):
     images = len(features)
     out, scales = torch.empty(images, images, device=CUDA), torch.empty(images, device=CUDA)
-    return launches(lambda: hsic.gram([features], out, scales, hsic.Workspace()))
+    hsic.gram([features.flatten(1)], out, scales, hsic.Workspace())
 
 
-def token_launches(tokens, names):
-    def measure():
-        seen = Tokens([tokens[:, 1:]], (14, 14), 0, tokens[:, 0])
-        for name in names:
-            marked(smoothing.MEASURES[name].function(seen), seen.finite)
-
-    return launches(measure)
+def token_measures(features, names):
+    tokens = Tokens([features[:, 1:]], (14, 14), 0, features[:, 0])
+    for name in smoothing.choose(names):
+        marked(smoothing.MEASURES[name].function(tokens), tokens.finite)
 
 
 @pytest.mark.usefixtures("fake")
@@ -81,21 +82,32 @@ def token_launches(tokens, names):
     ],
 )
 def test_the_gram_matrix_of_a_layer(images, features, blocks):
-    count = gram_launches(torch.empty(images, *features, device=CUDA).flatten(1))
+    layer = torch.empty(images, *features, device=CUDA)
+    count, traffic = counted(lambda: gram(layer))
     more = blocks[images == 256] - 1
-    print(f"Gram of {images} x {features}: {count}")
+    print(
+        f"Gram of {images} x {features}: {count} kernels, {traffic / layer.nbytes:.1f} times the layer"
+    )
     assert count == GRAM if not more else count <= GRAM + more * FURTHER_BLOCK
+    assert traffic <= GRAM_TRAFFIC * layer.nbytes
 
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("images", [64, 256])
-@pytest.mark.parametrize(("names", "most"), [(None, DEFAULT_MEASURES), ("all", ALL_MEASURES)])
-def test_the_token_measures_of_a_layer(images, names, most):
+@pytest.mark.parametrize(
+    ("names", "kernels", "times"),
+    [(None, DEFAULT_MEASURES, DEFAULT_TRAFFIC), ("all", ALL_MEASURES, ALL_TRAFFIC)],
+)
+def test_the_token_measures_of_a_layer(images, names, kernels, times):
     """As many for any batch whose layer fits one block."""
-    tokens = torch.empty(images, 197, 384, device=CUDA)
-    count = token_launches(tokens, smoothing.choose(names))
-    print(f"token measures {names or 'default'}, {images} images: {count}")
-    assert count == most
+    layer = torch.empty(images, 197, 384, device=CUDA)
+    count, traffic = counted(lambda: token_measures(layer, names))
+    which = names or "default"
+    print(
+        f"{which} measures, {images} images: {count} kernels, {traffic / layer.nbytes:.1f} times the layer"
+    )
+    assert count == kernels
+    assert traffic <= times * layer.nbytes
 
 
 @pytest.mark.usefixtures("fake")
@@ -106,8 +118,8 @@ def test_the_pairs_at_the_end_of_a_batch(images, layers):
     grams = torch.empty(layers, images, images, device=CUDA)
     scales = torch.empty(layers, images, device=CUDA)
     folded = Folded(np.arange(images) % FOLDS, CUDA)
-    count = launches(lambda: batch_sums(INDICES["cka"], grams, scales, folded))
-    print(f"pairs of {layers} layers, {images} images: {count}")
+    count, traffic = counted(lambda: batch_sums(INDICES["cka"], grams, scales, folded))
+    print(f"pairs of {layers} layers, {images} images: {count} kernels, {traffic / 1e6:.0f} MB")
     assert count == PAIRS
 
 
