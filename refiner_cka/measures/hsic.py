@@ -25,6 +25,9 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[
 _NOISE, _LARGEST = 2.0, 32.0
 """Deviations that may be rounding, in eps: see `_Variation`."""
 
+_MANY = 128
+"""Images of a batch from which on a quarter of a layer's product takes an accelerator longer than a few kernels."""
+
 _FAR = 8.0
 """An image so many times as far out as the median image has no part in the mean that is subtracted."""
 
@@ -252,23 +255,24 @@ def _centre(chunks: Sequence[torch.Tensor], block: torch.Tensor) -> None:
 
 
 def _add_product(block: torch.Tensor, out: torch.Tensor) -> None:
-    """Add `block @ block.T` to `out`.
+    """Add `block @ block.T` to `out`, but for the upper right quarter, which symmetry gives.
 
-    On a CPU but for the upper right quarter, which symmetry gives, see `_mirror`. On an accelerator, where few
-    kernels are worth more than a quarter of a product, the whole.
+    Of few images on an accelerator, where two more kernels take longer than that quarter, the whole.
     """
-    if out.device.type != "cpu":
-        out += _whole_product(block)
+    if out.device.type != "cpu" and len(out) < _MANY:
+        out += _product(block, block)
         return
     half = len(out) // 2
     lower = block[half:]
-    out[:, :half] += _product(block, block[:half])
-    out[half:, half:] += _product(lower, lower)
+    out[:, :half].add_(_product(block, block[:half]))
+    out[half:, half:].add_(_product(lower, lower))
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Return `left @ right.T` of contiguous matrices of few rows and many columns."""
-    if _HAS_ONEDNN and left.device.type == "cpu" and left.dtype == torch.float32:
+    if left.device.type != "cpu":
+        return _sliced_product(left, right)
+    if _HAS_ONEDNN and left.dtype == torch.float32:
         # What torch compiles linear layers to. The BLAS behind `@` is tuned for large results, and on processors
         # other than its maker's takes twice as long.
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
@@ -278,19 +282,19 @@ def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.stack(products).sum(0)
 
 
-def _whole_product(block: torch.Tensor) -> torch.Tensor:
-    """Return `block @ block.T`, all of it in one batched product of equal slices of at most `_SLICE` columns.
+def _sliced_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return `left @ right.T` in one batched product of equal slices of at most `_SLICE` columns.
 
     Columns that no such slices hold are filled up with zeros, of which layers of ordinary widths need none.
     """
-    images, width = block.shape
+    width = left.shape[1]
     least = -(-width // _SLICE)
     count = next((each for each in range(least, 2 * least) if width % each == 0), least)
     columns = -(-width // count)
-    if width % count:
-        block = torch.nn.functional.pad(block, (0, count * columns - width))
-    slices = block.view(images, count, columns).transpose(0, 1)
-    return torch.bmm(slices, slices.mT).sum(0)
+    if missing := count * columns - width:
+        left, right = (torch.nn.functional.pad(each, (0, missing)) for each in (left, right))
+    a, b = (each.view(len(each), count, columns).transpose(0, 1) for each in (left, right))
+    return torch.bmm(a, b.mT).sum(0)
 
 
 def _slices(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
