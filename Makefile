@@ -1,5 +1,6 @@
 # make demo: the main job on embedded data and networks.  make test: everything a change must pass.
-# make test-all: that, and all model families where make test tries a sample; the site and the distribution.
+# make test-floor: its tests with the lowest versions that pyproject.toml allows.
+# make test-all: that of make test, and all model families where make test tries a sample; the site and the distribution.
 # make docs: build the site of the documentation in build/docs/site.
 # make bench-gpu: what an analysis costs on a GPU, in one table to paste into an issue.
 # make comparison: what other packages that compute CKA print of the same features (docs/comparison.md).
@@ -11,18 +12,20 @@
 # recipes with errors over trainings.  make matching: train eight small networks, and count how often each index
 # finds the matching layer (docs/which-index.md).  make notebooks: run notebooks 1 to 4 and store what they show.
 # make gallery: draw the pictures of docs/gallery.md.
-# Each target makes its own environment in .venv when it is missing or pyproject.toml has changed.
+# Each target makes its own environment in .venv (test-floor in .venv-floor) when it is missing or pyproject.toml has
+# changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+FLOOR := .venv-floor
 # As many processes as cores; each takes one (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo docs test test-all lint format bench bench-gpu comparison tested-models simulate stress fuzz weights replicates matching \
+.PHONY: demo docs test test-floor test-all lint format bench bench-gpu comparison tested-models simulate stress fuzz weights replicates matching \
 	gallery notebooks clean
 
 demo: $(READY)
@@ -35,6 +38,10 @@ docs: .venv/with-docs
 
 test: lint
 	$(PYTEST)
+
+# What old packages find deprecated in newer ones that they need is not ours.
+test-floor: $(FLOOR)/ready
+	$(FLOOR)/bin/python -m pytest --numprocesses auto --dist worksteal -W default::DeprecationWarning
 
 test-all: lint .venv/with-docs .venv/with-release
 	$(PYTEST) -m "whole or not whole"
@@ -85,7 +92,7 @@ replicates: $(READY)
 		--model 'refiner_nano=$(REPLICATES)/seed*/refiner_nano.safetensors,group=Refiner'
 
 gallery: $(READY)
-	$(BIN)/python docs/gallery.py
+	$(BIN)/python -m docs.gallery
 
 matching: $(READY)
 	$(BIN)/python docs/matching.py results/matching
@@ -101,10 +108,18 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
+# uv finds versions of the other packages that go with these in seconds.
+$(FLOOR)/ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(FLOOR)
+	sed -n '/^dependencies/,/^]/s/^ *"\([^">]*\)>=\([^"]*\)".*/\1==\2/p' pyproject.toml > $(FLOOR)/lowest.txt
+	$(FLOOR)/bin/python -m pip install --quiet uv
+	$(FLOOR)/bin/uv pip install --quiet --python $(FLOOR)/bin/python --constraint $(FLOOR)/lowest.txt --editable '.[test]'
+	touch $@
+
 # What pyproject.toml lists as optional, beside what the tests need.
 .venv/with-%: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
 clean:
-	rm -rf .venv build results docs/reference *.egg-info
+	rm -rf .venv $(FLOOR) build results docs/reference *.egg-info

@@ -101,13 +101,26 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _bibtex(wanted: bool) -> None:
+    if wanted:
+        typer.echo(rc.results.citation(rc.__version__))
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks and all warnings.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, help="Print the version.")
+    ] = False,
+    bibtex: Annotated[
+        bool,
+        # Before --version, beside which it may stand.
+        typer.Option(
+            "--bibtex", callback=_bibtex, is_eager=True, help="Print how to cite this version."
+        ),
     ] = False,
 ) -> None:
     """Prepare what every command shares."""

@@ -100,6 +100,8 @@ myst_heading_anchors = 4
 nb_execution_mode = "off"
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
+smartquotes_action = "qe"  # no dashes: `--` belongs to commands
+
 # What stands between backticks in a docstring is code, and a link where it names something public.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
@@ -110,6 +112,8 @@ python_maximum_signature_line_length = 80
 napoleon_use_ivar = True
 
 templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_additional_pages = {"index": "index.html"}

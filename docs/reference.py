@@ -114,7 +114,12 @@ def commands() -> str:
         encoding="utf-8",
         check=True,
     )
-    return done.stdout.replace("# `refiner-cka`\n", "# Commands\n", 1)
+    text = done.stdout.replace("# `refiner-cka`\n", "# Commands\n", 1)
+    about = dict(re.findall(r"^## `refiner-cka (\w+)`\n\n(.*?)\n\n", text, re.M | re.S))
+    # Typer cuts what it says of each command in its list.
+    return re.sub(
+        r"^\* `(\w+)`: .*$", lambda row: f"* `{row[1]}`: {about[row[1]]}", text, flags=re.M
+    )
 
 
 def _offered(file: Path, module: str) -> Iterator[tuple[str, str]]:

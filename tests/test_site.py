@@ -1,5 +1,7 @@
 """The site that `make docs` builds, and the references in it, held against the package and the command line."""
 
+import html
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -96,7 +98,11 @@ def test_the_site_builds_without_a_warning_its_links_hold_and_nothing_public_is_
 
     command = typer.main.get_command(app)
     text = (reference / "commands.html").read_text(encoding="utf-8")
-    for name in command.commands:
+    words = " ".join(html.unescape(re.sub(r"<[^>]*>", "", text)).replace("\u2019", "'").split())
+    for name, each in command.commands.items():
         assert f"refiner-cka-{name}" in documented
+        about = each.help.split("\n\n")[0].strip().replace("\n", " ")
+        assert words.count(about) == 2  # in the list, and at its place
+    assert "torchrun --nproc-per-node" in words
     for option in options(command):
         assert option in text, option

@@ -58,9 +58,7 @@ class Runtime:
         No inference mode, also not the caller's: code that leaves it cannot write to the tensors made in it.
         """
         with process.preserved(self.device), ExitStack() as stack:
-            cuda, cudnn, cpu = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-            for backend in (cuda.matmul, cudnn.conv, cpu.matmul, cpu.conv):  # type: ignore[attr-defined]
-                backend.fp32_precision = "ieee"
+            process.exact_products()
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             if self.precision == "fp32":

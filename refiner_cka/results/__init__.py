@@ -1,6 +1,7 @@
 """What came out: results, their files, and tables that other programs read."""
 
 from .atomic import check_writable as check_writable
+from .bibliography import citation as citation
 from .differing import Compared as Compared
 from .differing import Diff as Diff
 from .differing import Difference as Difference

@@ -83,12 +83,21 @@ def bibtex(result: Result) -> str:
     entries = [CKA, MINIBATCH, HSIC, HOLM]
     entries += [entry for name, entry in INDICES.items() if name in result.indices]
     entries += [REFINER] if any(map(record.is_refiner, result.models)) else []
-    return "\n\n".join([*entries, _tool(record)]) + "\n"
+    return "\n\n".join([*entries, citation(record.version("refiner-cka"))]) + "\n"
 
 
-def _tool(record: Record) -> str:
+def citation(version: str) -> str:
+    """Return the BibTeX entry of this tool.
+
+    Args:
+        version: which one was used; left out of the entry if it is none.
+    """
     # What is no version is not put into a document that somebody compiles.
-    found = _VERSION.fullmatch(record.version("refiner-cka"))
-    note = [f"  note  = {{Version {found[0]}}}"] if found else []
-    fields = ["  title = {{refiner-cka}: minibatch {CKA} over depth}", *note]
+    found = _VERSION.fullmatch(version)
+    note = [f"  note   = {{Version {found[0]}}}"] if found else []
+    fields = [
+        "  title  = {{refiner-cka}: minibatch {CKA} over depth}",
+        "  author = {{refiner-cka contributors}}",
+        *note,
+    ]
     return "@misc{refinercka,\n" + ",\n".join(fields) + "\n}"

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import refiner_cka as rc
-from refiner_cka.analysis import runtime
+from refiner_cka.analysis import process, runtime
 from refiner_cka.analysis.passes import CPU_CHUNK
 from refiner_cka.analysis.probe import PROBE_IMAGES
 from refiner_cka.images import open_source
@@ -263,14 +263,17 @@ def test_several_processes_measure_what_one_does(tmp_path):
 
 
 def test_tf32_and_bf16_products_are_off_inside_and_as_before_after():
-    before = torch.backends.cudnn.conv.fp32_precision
+    settings = process.settings(torch.device("cpu"))
+
+    def precision():
+        return [get() for name, (get, _) in settings.items() if name.startswith("float32 of")]
+
+    before = precision()
     with runtime.Runtime(torch.device("cpu")).session():
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
-        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
-        assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+        # Older than torch 2.9: matrix products as a whole, and no TF32.
+        assert precision() in (["highest", *["ieee"] * 4], ["highest", False, False])
         assert not torch.is_grad_enabled()
-    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert precision() == before
     assert torch.is_grad_enabled()
 
 

@@ -1,13 +1,23 @@
-"""What an analysis costs: time over bare forward passes, extra peak memory, error against float64.
+"""What an analysis costs: time over the best bare forward passes, extra peak memory, error against float64.
 
-    python tests/bench/bench_analysis.py [--quick]
-    python tests/bench/bench_analysis.py --tiny    # a small model and one pair: whether it runs
+    python tests/bench/bench_analysis.py [--quick] [--case TEXT]
+    python tests/bench/bench_analysis.py --tiny    # a small model and one round: whether it runs
 
-CKA alone: `bench_smoothing.py` measures what over-smoothing adds. Each case runs in a forked process of its own.
-Times are ratios of passes that alternate over the same images in memory: the median of the pairs, with their
-range. Beside this tool run `pytorch-cka` and `torch_cka`, which compare two models, here a model and its
-copy, and are timed over two bare passes accordingly. Memory is the growth of the peak resident size over that
-of the bare pass. The error is the largest of the matrix against float64 from the same float32 features.
+*Best bare* are the model's own passes over the same images, in whole batches or in chunks, whichever is fastest
+on this machine: no analysis can take less. A first look picks the fastest; then it alternates with the tool over
+the same images in memory, and a row is the median of the rounds' ratios, with their range. The tools:
+
+- `whole batches`: bare passes as most scripts do them.
+- `CKA alone`: this tool without measures of tokens, over prepared models.
+- `default`: this tool as it comes, in a run of 1,000 images: the default measures, their effective rank at its
+  share of such a run, and for each image a thousandth of what preparing costs. How many bare images that is stands
+  beside.
+- `pytorch-cka`, `cka-pytorch`, `torch_cka`: each compares two models, here a model and its copy, over two best
+  bare passes. One that is not installed, or takes longer than `--patience`, is left out and said to be.
+
+Each row is measured in a forked process of its own. Memory is the growth of its peak resident size over that of
+the bare passes. The error is the largest of the matrix against float64 from the same float32 features. All rows
+are written to results/bench/analysis.json too.
 """
 
 from __future__ import annotations
@@ -21,8 +31,10 @@ import statistics
 import sys
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, TimeoutError
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
@@ -31,68 +43,116 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from bench_smoothing import rank_share
+from recording import installed, record
 
 import refiner_cka as rc
+from refiner_cka.measures import smoothing
+from refiner_cka.refiner import Refiner
 from tests import float64
 
-CASES = {
-    "DeiT-S, 12 blocks, batches of 32": ("deit_small_patch16_224", "block", 32),
-    "ResNet-50, 16 blocks, batches of 32": ("resnet50", "block", 32),
-    "DeiT-Ti, 86 leaf layers, batches of 64": ("deit_tiny_patch16_224", "leaves", 64),
-}
-TINY = {"test_vit, 6 blocks, batches of 8": ("test_vit", "block", 8)}
-TOOLS = ("refiner-cka", "pytorch-cka", "torch_cka")
+
+class Case(NamedTuple):
+    """A model, which of its layers are compared, and how many images form a batch."""
+
+    label: str
+    model: str
+    layers: str
+    size: int
+
+
+CASES = (
+    Case("DeiT-S, 12 blocks, batches of 32", "deit_small_patch16_224", "block", 32),
+    Case("ResNet-50, 16 blocks, batches of 32", "resnet50", "block", 32),
+    Case("DeiT-Ti, 86 leaf layers, batches of 64", "deit_tiny_patch16_224", "leaves", 64),
+    Case("Refiner-S, 16 blocks, batches of 32", "refiner_s", "block", 32),
+)
+TINY = (Case("test_vit, 6 blocks, batches of 8", "test_vit", "block", 8),)
+OURS = ("CKA alone", "default")
+OTHERS = {"pytorch-cka": "pytorch-cka", "cka-pytorch": "cka-pytorch", "torch_cka": "torch-cka"}
+"""Tool -> its distribution."""
+
 BATCHES = 2
+CHUNKS = (16, 8)
+RUN = 1000
+"""Images of the run over which the fixed costs of `default` are spread."""
 
 
-def build(name):
+def build(name: str) -> nn.Module:
+    """An untrained network."""
     torch.manual_seed(0)
+    if name == "refiner_s":
+        return Refiner("s").eval()
     options = {"zero_init_last": False} if "resnet" in name else {}
     return timm.create_model(name, **options).eval()
 
 
-def layer_paths(module, layers):
+def layer_paths(module: nn.Module, layers: str) -> list[str]:
+    """The layers of a case: blocks, or all that have parameters of their own and the activations."""
     if layers == "block":
         return list(rc.subjects.find_layers(module, "block"))
     kinds = (nn.Linear, nn.LayerNorm, nn.GELU)
     return [path for path, part in module.named_modules() if isinstance(part, kinds)]
 
 
-def peak():
+def peak() -> float:
     """Peak resident memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def loader(data, size):
+def seconds(run: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def loader(data: torch.Tensor, size: int) -> DataLoader:
     return DataLoader(list(data), batch_size=size, collate_fn=_stack)
 
 
-def _stack(rows):
-    return [torch.stack(rows)]
+def _stack(rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [torch.stack(list(rows))]
 
 
-def analysis(tool, module, paths, data, size):
+def prepare(module: nn.Module, paths: list[str], data: torch.Tensor, size: int, tool: str) -> Any:
+    """Prepare an analysis by this tool."""
+    names = [name for name in smoothing.choose(None) if name != "effective_rank"]
+    return rc.prepare(
+        rc.Subject.from_module(module, paths),
+        data,
+        batch_size=size,
+        workers=0,
+        device="cpu",
+        smoothing=",".join(names) if tool == "default" else "none",
+    )
+
+
+def analysis(
+    tool: str, module: nn.Module, paths: list[str], data: torch.Tensor, size: int
+) -> Callable[[], np.ndarray]:
     """Return a function that runs one analysis over the data and returns its matrix."""
-    if tool == "refiner-cka":
-        subject = rc.Subject.from_module(module, paths)
-        prepared = rc.prepare(
-            subject, data, batch_size=size, workers=0, device="cpu", smoothing="none"
-        )
+    if tool in OURS:
+        prepared = prepare(module, paths, data, size, tool)
         return lambda: rc.measure(prepared).cka()
     other = copy.deepcopy(module)
     if tool == "pytorch-cka":
         from cka import compute_cka
 
-        return lambda: np.asarray(
-            compute_cka(
-                module, other, loader(data, size), layers=paths, device="cpu", progress=False
-            )
-        )[0]
+        options = {"layers": paths, "device": "cpu", "progress": False}
+        return lambda: np.asarray(compute_cka(module, other, loader(data, size), **options))[0]
+    if tool == "cka-pytorch":
+        from cka_pytorch import CKACalculator
+
+        compared = CKACalculator(module, other, paths, verbose=False)
+        return lambda: compared.calculate_cka_matrix(loader(data, size), num_epochs=1).numpy()
     from torch_cka import CKA
 
     compared = CKA(module, other, model1_layers=paths, model2_layers=paths)
 
-    def run():
+    def run() -> np.ndarray:
         with torch.inference_mode():
             compared.compare(loader(data, size))
         return compared.hsic_matrix.numpy()
@@ -100,7 +160,7 @@ def analysis(tool, module, paths, data, size):
     return run
 
 
-def bare(modules, data, size):
+def bare(modules: Sequence[nn.Module], data: torch.Tensor, size: int) -> None:
     """Run bare forward passes."""
     with torch.inference_mode():
         for batch in data.split(size):
@@ -108,9 +168,9 @@ def bare(modules, data, size):
                 module(batch)
 
 
-def truth(module, paths, batches):
+def truth(module: nn.Module, paths: list[str], batches: Sequence[torch.Tensor]) -> np.ndarray:
     """CKA in float64 from the same float32 features."""
-    grams = {path: [] for path in paths}
+    grams: dict[str, list[np.ndarray]] = {path: [] for path in paths}
     handles = [
         module.get_submodule(path).register_forward_hook(
             lambda _m, _i, output, path=path: grams[path].append(float64.gram(output.numpy()))
@@ -125,74 +185,111 @@ def truth(module, paths, batches):
     return float64.minibatch_cka_matrix(list(grams.values()))
 
 
-def measure(case, tool, pairs):
+def measure(case: Case, tool: str, rounds: int) -> dict[str, Any]:
     """Return what one case costs with one tool, in this process."""
     warnings.simplefilter("ignore")
-    name, layers, size = (CASES | TINY)[case]
-    module = build(name)
-    paths = layer_paths(module, layers)
-    generator = torch.Generator().manual_seed(0)
+    module = build(case.model)
+    paths = layer_paths(module, case.layers)
     shape = rc.Subject.from_module(module, paths).preprocessing.input_size
-    data = torch.randn(BATCHES * size, *shape, generator=generator)
-    passes = [module] if tool == "refiner-cka" else [module, copy.deepcopy(module)]
-    run = analysis(tool, module, paths, data, size)
-    bare(passes, data, size)
+    data = torch.randn(BATCHES * case.size, *shape, generator=torch.Generator().manual_seed(0))
+    passes = [module, copy.deepcopy(module)] if tool in OTHERS else [module]
+    ways = [way for way in (case.size, *CHUNKS) if way <= case.size]
+    looks = [[seconds(lambda way=way: bare(passes, data, way)) for way in ways] for _ in range(3)]
+    best = ways[int(np.argmin(np.median(looks[1:], axis=0)))]
+    found: dict[str, Any] = {"case": case.label, "tool": tool, "best chunk": best}
+    if tool == "whole batches":
+        pairs = [
+            (
+                seconds(lambda: bare(passes, data, best)),
+                seconds(lambda: bare(passes, data, case.size)),
+            )
+            for _ in range(rounds)
+        ]
+        return found | {"ratios": [run / base for base, run in pairs]}
+    run = analysis(tool, module, paths, data, case.size)
     before = peak()
     matrix = run()
-    memory = peak() - before
-    ratios = []
-    for _ in range(pairs):
-        start = time.perf_counter()
-        bare(passes, data, size)
-        middle = time.perf_counter()
-        run()
-        ratios.append((time.perf_counter() - middle) / (middle - start))
-    batches = list(data.split(size))
-    if tool == "refiner-cka":
-        plan = rc.prepare(
-            rc.Subject.from_module(module, paths), data, batch_size=size, workers=0, device="cpu"
-        ).plan
+    found["memory"] = peak() - before
+    pairs = [(seconds(lambda: bare(passes, data, best)), seconds(run)) for _ in range(rounds)]
+    ratios = [own / base for base, own in pairs]
+    if tool == "default":
+        image = statistics.median(base for base, _ in pairs) / len(data)
+        preparing = statistics.median(
+            seconds(lambda: prepare(module, paths, data, case.size, tool)) for _ in range(3)
+        )
+        found["preparing, in images"] = preparing / image
+        rank = rank_share(module, data[: case.size]) * statistics.median(ratios)
+        ratios = [ratio + rank + preparing / image / RUN for ratio in ratios]
+    batches = list(data.split(case.size))
+    if tool in OURS:
+        plan = prepare(module, paths, data, case.size, tool).plan
         batches = [data[list(batch)] for batch in plan.batches]
-    error = np.abs(matrix - truth(module, paths, batches)).max()
-    return {"ratios": ratios, "memory": memory, "error": error}
+    error = float(np.abs(matrix - truth(module, paths, batches)).max())
+    return found | {"ratios": ratios, "error": error}
 
 
-def alone(case, tool, pairs):
+def alone(case: Case, tool: str, rounds: int, patience: float) -> dict[str, Any]:
     """Measure in a process of its own, without the progress bars of the tools."""
+    if tool in OTHERS and not installed(OTHERS[tool]):
+        return {"case": case.label, "tool": tool, "failed": "not installed"}
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(1, context, initializer=_silence) as pool:
-        return pool.submit(measure, case, tool, pairs).result()
+    pool = ProcessPoolExecutor(1, context, initializer=_silence)
+    try:
+        return pool.submit(measure, case, tool, rounds).result(timeout=patience)
+    except TimeoutError:
+        for process in pool._processes.values():
+            process.kill()
+        failure = f"took longer than {patience:g} s"
+    except Exception as error:  # such as torch_cka's own check of its numbers
+        failure = f"{type(error).__name__}: {error}"
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return {"case": case.label, "tool": tool, "failed": failure}
 
 
-def _silence():
+def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def row(case, tool, pairs):
-    """Return the cells of a case and a tool."""
-    try:
-        found = alone(case, tool, pairs)
-    except Exception as error:  # such as torch_cka's own check of its numbers
-        return f"failed: {type(error).__name__}: {error} | | "
+def cells(found: dict[str, Any]) -> str:
+    """The cells of a row."""
+    tool = found["tool"]
+    name = f"refiner-cka, {tool}" if tool in OURS else tool
+    if tool in OTHERS and (known := installed(OTHERS[tool])):
+        name += f" {known}"
+    if "failed" in found:
+        return f"{found['case']} | {name} | {found['failed']} | | | "
     ratios = found["ratios"]
-    return (
-        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) "
-        f"| {found['memory']:.0f} MB | {found['error']:.1e}"
-    )
+    parts = [
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        f"{found['memory']:.0f} MB" if "memory" in found else "",
+        f"{found['error']:.1e}" if "error" in found else "",
+        f"{found['preparing, in images']:.0f} images" if "preparing, in images" in found else "",
+    ]
+    return f"{found['case']} | {name} | " + " | ".join(parts)
 
 
-def main():
+def main() -> None:
     """Run every case with every tool and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three pairs instead of seven")
-    parser.add_argument("--tiny", action="store_true", help="a small model and one pair")
-    arguments = parser.parse_args()
-    pairs = 1 if arguments.tiny else 3 if arguments.quick else 7
-    print("| case | tool | time / bare passes (range) | extra peak memory | largest error |")
-    print("|---|---|---|---|---|", flush=True)
-    for case in TINY if arguments.tiny else CASES:
-        for tool in TOOLS:
-            print(f"| {case} | {tool} | {row(case, tool, pairs)} |", flush=True)
+    parser.add_argument("--quick", action="store_true", help="three rounds instead of five")
+    parser.add_argument("--case", default="", help="only cases whose name contains this")
+    parser.add_argument("--patience", type=float, default=100.0, help="seconds for one row")
+    parser.add_argument("--tiny", action="store_true", help="a small model and one round")
+    given = parser.parse_args()
+    rounds = 1 if given.tiny else 3 if given.quick else 5
+    print(
+        "| case | tool | time / best bare (range) | extra peak memory | largest error | preparing |"
+    )
+    print("|---|---|---|---|---|---|", flush=True)
+    rows = []
+    for case in TINY if given.tiny else CASES:
+        if given.case in case.label:
+            for tool in ("whole batches", *OURS, *OTHERS):
+                few = min(rounds, 3) if tool in OTHERS else rounds
+                rows.append(alone(case, tool, few, given.patience))
+                print(f"| {cells(rows[-1])} |", flush=True)
+    record("analysis", rows)
 
 
 if __name__ == "__main__":

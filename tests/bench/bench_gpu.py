@@ -18,7 +18,7 @@ columns:
   each other, 2 if they take turns;
 - Refiner's plain evaluation over its fast one.
 
-Everything goes to `results/bench/gpu.json`, too.
+The last line names the device and the versions; everything goes to `results/bench/gpu.json`, too.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import json
 import multiprocessing
-import platform
 import statistics
 import sys
 import time
@@ -37,13 +35,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 import torch
+from recording import record
 from torch import nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -91,7 +89,6 @@ COLUMNS = (
     "plain / fast",
 )
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
-OUT = Path("results") / "bench" / "gpu.json"
 
 
 @dataclass(frozen=True)
@@ -382,14 +379,6 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def machine(device: str) -> dict[str, str]:
-    """Return the device and the versions."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    packages = {package: version(package) for package in ("refiner-cka", "torch", "timm")}
-    cuda = {"CUDA": torch.version.cuda or "none"} if device == "cuda" else {}
-    return {"device": name, "Python": platform.python_version(), **packages, **cuda}
-
-
 def main() -> None:
     """Measure every case and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -401,8 +390,6 @@ def main() -> None:
         sys.exit("this machine has no GPU that torch can use: nothing was measured")
     warnings.simplefilter("ignore")
     rounds = 1 if arguments.tiny else 3 if arguments.quick else 9
-    about = machine(device)
-    print(", ".join(f"{what} {found}" for what, found in about.items()), end="\n\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     rows = []
     for case in TINY if arguments.tiny else CASES:
@@ -412,8 +399,7 @@ def main() -> None:
             print(f"| {' | '.join(map(str, case))} | out of memory |", flush=True)
             continue
         print(row(rows[-1]), flush=True)
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    record("gpu", rows)
 
 
 if __name__ == "__main__":

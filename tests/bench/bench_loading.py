@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ from PIL import Image
 from timm.data import ImageDataset, create_loader
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from recording import record
 
 import refiner_cka as rc
 from refiner_cka.images import Batch, Preprocessing, load_batches, open_source, plan_batches
@@ -163,12 +167,12 @@ def rate(seconds: Sequence[float], images: int) -> str:
     return f"{middle:.0f} ({low:.0f} to {high:.0f})"
 
 
-def rates(folder: Path, what: str, count: int, rounds: int) -> Iterator[str]:
-    """Yield a row for each number of models and each loader."""
+def rates(folder: Path, what: str, count: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """Yield what was measured of each number of models and each loader, in seconds for all pictures."""
     for models, ways in MODELS.items():
         runs = {name: partial(load, folder, ways, 0) for name, load in LOADERS.items()}
         for name, seconds in in_turn(runs, rounds).items():
-            yield f"| {what} | {models} | {name} | {rate(seconds, count)} |"
+            yield {"pictures": what, "models": models, "loader": name, "seconds": seconds}
 
 
 def handed_over(batch: Batch) -> Batch | rc.DataError:
@@ -257,7 +261,7 @@ def main() -> None:
                 ):
                     print(row, flush=True)
             return
-        folders = {}
+        folders, rows = {}, []
         print("| pictures | models | loader | images/s and core (range) |")
         print("|---|---|---|---|", flush=True)
         for size, count in (TINY if given.tiny else SIZES).items():
@@ -266,7 +270,9 @@ def main() -> None:
             folders[folder] = count
             mean = sum(path.stat().st_size for path in folder.iterdir()) / count
             for row in rates(folder, f"{what}, {mean / 1000:.0f} kB", count, rounds):
-                print(row, flush=True)
+                *labels, seconds = row.values()
+                print(f"| {' | '.join(labels)} | {rate(seconds, count)} |", flush=True)
+                rows.append(row | {"images": count})
         splits = [split(folder, count, rounds) for folder, count in folders.items()]
         print(f"\n| ms per image | {' | '.join(folder.name for folder in folders)} |")
         print(f"|---|{'---|' * len(folders)}", flush=True)
@@ -276,6 +282,8 @@ def main() -> None:
                 for each in splits
             )
             print(f"| {step} | {' | '.join(cells)} |")
+        steps = {folder.name: each for folder, each in zip(folders, splits, strict=True)}
+        record("loading", [*rows, {"milliseconds per image": steps}])
 
 
 if __name__ == "__main__":

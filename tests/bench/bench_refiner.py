@@ -21,6 +21,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from recording import record
 
 import refiner_cka.subjects.nano  # noqa: F401  (registers the small networks)
 from refiner_cka.refiner import Refiner
@@ -35,10 +38,16 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare(first: Callable[[], object], second: Callable[[], object], pairs: int) -> str:
-    """Median seconds of both over alternating pairs, and the pairs' ratios: their median and range."""
+def compare(
+    first: Callable[[], object], second: Callable[[], object], pairs: int
+) -> list[tuple[float, float]]:
+    """Seconds of both, in alternating pairs."""
     first(), second()
-    timings = [(seconds(first), seconds(second)) for _ in range(pairs)]
+    return [(seconds(first), seconds(second)) for _ in range(pairs)]
+
+
+def compared(timings: list[tuple[float, float]]) -> str:
+    """Median seconds of both, and the pairs' ratios: their median and range."""
     one, other = (statistics.median(times) for times in zip(*timings, strict=True))
     ratios = [a / b for a, b in timings]
     return (
@@ -94,13 +103,19 @@ def main() -> None:
             return deit(images)
 
     print(f"batch {batch}, {threads} threads, torch {torch.__version__}, {pairs} pairs")
-    print(f"{' / '.join(names)}: {compare(fast, reference, pairs)}")
-    print(f"plain path / fast path: {compare(plain, fast, pairs)}")
+    seconds_of = {
+        " / ".join(names): compare(fast, reference, pairs),
+        "plain path / fast path": compare(plain, fast, pairs),
+    }
+    for what, timings in seconds_of.items():
+        print(f"{what}: {compared(timings)}")
     memory_plain, memory_fast = (peak_bytes(run) / 2**20 for run in (plain, fast))
     print(
         f"peak activations, plain / fast: {memory_plain:.1f} MiB / {memory_fast:.1f} MiB, "
         f"ratio {memory_plain / memory_fast:.2f}"
     )
+    mebibytes = {"plain": memory_plain, "fast": memory_fast}
+    record("refiner", [{"batch": batch, "seconds": seconds_of, "peak MiB": mebibytes}])
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from recording import record
 
 import refiner_cka as rc
 from refiner_cka.analysis.run import Measurement
@@ -120,16 +123,20 @@ def main() -> None:
         "| rows | file | CPU time of a save (range) | by the clock | a plain write | share of a run |"
     )
     print("|---|---|---|---|---|---|")
+    measured_rows = []
     with tempfile.TemporaryDirectory() as folder:
         for rows in TINY_ROWS if arguments.tiny else ROWS:
             cpu, clock, alone, size = timed(measured(rows, images), saves, Path(folder))
             middle = statistics.median(cpu)
+            seconds_of = {"CPU": cpu, "clock": clock, "plain write": alone}
+            measured_rows.append({"rows": rows, "bytes": size, "seconds": seconds_of})
             print(
                 f"| {rows} | {size / 2**20:.1f} MiB | {middle:.3f} s ({min(cpu):.3f} to {max(cpu):.3f}) "
                 f"| {statistics.median(clock):.3f} s | {statistics.median(alone):.3f} s "
                 f"| {100 * middle / EVERY:.2f} % |",
                 flush=True,
             )
+    record("saving", measured_rows)
 
 
 if __name__ == "__main__":

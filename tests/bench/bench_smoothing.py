@@ -15,6 +15,7 @@ import argparse
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,9 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from recording import record
 
 import refiner_cka as rc
 from refiner_cka.measures import smoothing
@@ -106,10 +110,12 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a small model and one pair")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore", rc.AnalysisWarning)
     pairs, batch = (1, TINY_BATCH) if arguments.tiny else (arguments.pairs, BATCH)
     chosen = {"default": smoothing.choose(None), "all": smoothing.choose("all")}
     print("| model | token measures | CPU time / without (range) | of it effective rank |")
     print("|---|---|---|---|")
+    rows = []
     for name in TINY_MODELS if arguments.tiny else MODELS:
         module = build(name)
         data = inputs(module, batch)
@@ -117,11 +123,13 @@ def main() -> None:
         for label, names in chosen.items():
             others = ",".join(each for each in names if each != RANK)
             found = [ratio + share for ratio in ratios(module, data, others, pairs)]
+            rows.append({"model": name, "measures": label, "ratios": found, "rank": share})
             print(
                 f"| {name} | {label} | {statistics.median(found):.3f} ({min(found):.3f} to "
                 f"{max(found):.3f}) | {share:.4f} |",
                 flush=True,
             )
+    record("smoothing", rows)
 
 
 if __name__ == "__main__":

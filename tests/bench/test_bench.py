@@ -26,8 +26,14 @@ ROWS = {
         )
     },
     "bench_analysis": {
-        f"| test_vit, 6 blocks, batches of 8 | {tool} |": 5
-        for tool in ("refiner-cka", "pytorch-cka", "torch_cka")
+        f"| test_vit, 6 blocks, batches of 8 | {tool} |": numbers
+        for tool, numbers in (
+            ("whole batches", 3),
+            ("refiner-cka, CKA alone", 5),
+            ("refiner-cka, default", 6),
+            (f"pytorch-cka {version('pytorch-cka')}", 5),
+            (f"torch_cka {version('torch-cka')}", 5),
+        )
     },
     "bench_gpu": {
         "| test_vit, leaf layers | bf16 | 8 |": 14,
@@ -59,6 +65,7 @@ ROWS = {
         "plain path / fast path:": 5,
         "peak activations, plain / fast:": 3,
     },
+    "bench_rows": {"| 6 |": 6},
     "bench_saving": {"| 6 |": 7},
     "bench_smoothing": {"| test_vit | default |": 4, "| test_vit | all |": 4},
     "bench_versions": {"test_vit: elapsed": 3, "test_vit: processor": 3},
@@ -80,10 +87,11 @@ def test_without_a_gpu_one_line_says_so():
 
 
 @pytest.mark.parametrize("script", ROWS)
-def test_it_measures_what_it_claims_to(script):
+def test_it_measures_what_it_claims_to(script, tmp_path):
     done = subprocess.run(
         [sys.executable, FOLDER / f"{script}.py", "--tiny"],
         capture_output=True,
+        cwd=tmp_path,
         text=True,
         check=False,
     )
