@@ -26,7 +26,7 @@ _NOISE, _LARGEST = 2.0, 32.0
 """Deviations that may be rounding, in eps: see `_Variation`."""
 
 _MANY = 128
-"""Images of a batch from which on an accelerator takes longer for a quarter of a product than for a few kernels."""
+"""Images of a batch from which on a quarter of a product takes an accelerator longer than a few kernels do."""
 
 _FAR = 8.0
 """An image so many times as far out as the median image has no part in the mean that is subtracted."""

@@ -24,8 +24,8 @@ from tests.analysis import fake_cuda
 from tests.analysis.fake_cuda import CUDA, Dispatched
 
 GRAM, FURTHER_BLOCK = {64: 56, 256: 59}, 55
-"""Kernels of the Gram matrix of a layer whose batch, of so many images, fits one block of 256 MB, and of each block
-more, at most. In a large batch a quarter of the product is left out, which takes three more."""
+"""Kernels of the Gram matrix of a layer whose batch, of so many images, fits one block of 256 MB, and at most of
+each block more. In a large batch a quarter of the product is left out, which takes three more."""
 
 DEFAULT_MEASURES, ALL_MEASURES = 153, 325
 """Kernels of the token measures of a layer, where none of its images is one for effective rank."""
