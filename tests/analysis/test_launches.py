@@ -149,9 +149,11 @@ def test_a_batch_of_deit_s_in_the_loop(images, names, measures, once):
             measurement.add(batch)
     of_model, in_all = bare.launches.total(), seen.launches.total()
     print(
-        f"DeiT-S, {images} images, measures {names or 'default'}: {of_model} bare, {in_all} in all"
+        f"DeiT-S, {images} images: {of_model} kernels bare, which move {bare.traffic / 1e9:.1f} GB"
     )
-    print(f"bytes copied to the device: {seen.copies}")
+    print(
+        f"with measures {names or 'default'}: {in_all} kernels; copied to the device: {seen.copies}"
+    )
     assert in_all - of_model - 12 * (GRAM[images] + measures) == once
     pixels = 3 * 224 * 224 * images
     assert sorted(seen.copies)[-1] == pixels
