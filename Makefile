@@ -2,6 +2,7 @@
 # make test-floor: its tests with the lowest versions that pyproject.toml allows.
 # make test-all: that of make test, and all model families where make test tries a sample; the site and the distribution.
 # make docs: build the site of the documentation in build/docs/site.
+# make bench-gpu: what an analysis costs on a GPU, in one table to paste into an issue.
 # make comparison: what other packages that compute CKA print of the same features (docs/comparison.md).
 # make tested-models: analyse every network of the zoo and write docs/tested-models.md.
 # make simulate: how often intervals hold what is true, and p-values against permutations.
@@ -24,7 +25,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo docs test test-floor test-all lint format bench comparison tested-models simulate stress fuzz weights replicates matching \
+.PHONY: demo docs test test-floor test-all lint format bench bench-gpu comparison tested-models simulate stress fuzz weights replicates matching \
 	gallery notebooks clean
 
 demo: $(READY)
@@ -61,6 +62,9 @@ bench: $(READY)
 	$(BIN)/python tests/bench/bench_rows.py
 	$(BIN)/python tests/bench/bench_saving.py
 	$(BIN)/python tests/bench/bench_loading.py --rounds 3
+
+bench-gpu: $(READY)
+	$(BIN)/python tests/bench/bench_gpu.py
 
 comparison: .venv/with-comparison
 	$(BIN)/python tests/bench/bench_accuracy.py

@@ -17,8 +17,8 @@ from . import hsic, references
 from .folds import Folded
 from .indices import chosen
 from .meter import Meter, Setting, Site
-from .pairs import BLOCK, batch_sums
-from .scaling import sums_device
+from .pairs import batch_sums
+from .scaling import block_bytes, sums_device
 
 REVISION = 5
 """Of the numbers: to be raised whenever a change of the code changes any number that a result holds, so that a
@@ -86,7 +86,9 @@ class Similarity(Meter):
         two more for each fold; of a block of layers there are a few more matrices. Of all pairs there are 4 sums
         and one for each fold.
         """
-        block = min(max(BLOCK, 8 * images**2), 8 * self._rows * images**2)
+        matrices = 8 * images**2
+        made_at_once = block_bytes(sums_device(self.setting.device))
+        block = min(max(made_at_once, matrices), self._rows * matrices)
         stack = self._rows * images * (4 * images + 8 * (images + 2 * FOLDS)) + 6 * block
         sums = 8 * (4 + FOLDS) * self._rows**2 * len(self._indices)
         return {"Gram matrices": stack, "what a batch adds": sums}

@@ -25,6 +25,9 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[
 _NOISE, _LARGEST = 2.0, 32.0
 """Deviations that may be rounding, in eps: see `_Variation`."""
 
+_MANY = 128
+"""Images of a batch from which on a quarter of a product takes an accelerator longer than a few kernels do."""
+
 _FAR = 8.0
 """An image so many times as far out as the median image has no part in the mean that is subtracted."""
 
@@ -119,34 +122,34 @@ def _scaled_gram(
     """
     large = torch.finfo(out.dtype).max ** 0.75
     out.zero_()
-    scales.fill_(limits(out.dtype)[0])
-    variation = _Variation(out)
+    variation = _Variation()
     for start, stop in _columns(chunks[0].shape[1], out):
         parts, taken = _parts(chunks, start, stop, out.dtype)
         parts = [part.to(out.dtype) for part in parts]
         block = workspace.block(len(out), stop - start, out)
         reference = _median_of_three(parts)
         # Two numbers of 2^127 and more may differ by more than there are numbers for: they are made smaller.
-        unit = 1.0 - 0.75 * (reference.abs().amax() >= large).to(out)
+        unit = 1.0 - 0.75 * (_largest(reference) >= large)
         for part, rows in zip(parts, _rows_of(block, chunks), strict=True):
-            torch.addcmul(-reference * unit, part, unit, out=rows)
+            # The sign has no part in a product of the block with itself.
+            torch.addcmul(reference * unit, part, unit, value=-1.0, out=rows)
         varies = block.any(0)
         distances = torch.linalg.vector_norm(block, float("inf"), dim=1)
         near = (distances <= _FAR * distances.median()).to(block)
         mean = block.T @ (near / near.sum())
-        reach = power_of_two(distances + mean.abs().amax()) / unit
-        grown = torch.maximum(scales, reach.clamp(max=limits(out.dtype)[1]))
-        inverse = 1.0 / (grown * unit)
-        block.mul_(inverse.unsqueeze(1)).addr_(inverse, mean, alpha=-1.0)
+        grown = (power_of_two(distances + _largest(mean)) / unit).clamp(*limits(out.dtype))
         if start:
+            grown = torch.maximum(scales, grown)
             ratio = scales / grown
             out.mul_(ratio.unsqueeze(1)).mul_(ratio)
+        inverse = (grown * unit).reciprocal()
+        block.mul_(inverse.unsqueeze(1)).addr_(inverse, mean, alpha=-1.0)
         _add_product(block, out)
         scales.copy_(grown)
-        features = (reference + taken).where(varies, 0.0)
-        variation.add(distances.amax() / unit, features, scales.amax())
+        features = reference if taken is None else reference + taken
+        variation.add(distances.amax() / unit, features.where(varies, 0.0), grown.amax())
     _mirror(out)
-    out.mul_(variation.is_signal(out, scales))
+    out.masked_fill_(variation.is_rounding(out, scales), 0.0)
 
 
 class _Variation:
@@ -164,9 +167,9 @@ class _Variation:
     column that differs does so by at least eps/2 of itself, so no size overflows in those units.
     """
 
-    def __init__(self, out: torch.Tensor) -> None:
-        self._unit = out.new_ones(())
-        self._deviation, self._largest, self._length = out.new_zeros(3).unbind()
+    def __init__(self) -> None:
+        # Of each block of columns: the largest deviation, the largest feature, the length of all, their unit.
+        self._blocks: list[tuple[torch.Tensor, ...]] = []
 
     def add(self, deviation: torch.Tensor, features: torch.Tensor, unit: torch.Tensor) -> None:
         """Take in a block of columns.
@@ -176,31 +179,41 @@ class _Variation:
             features: the reference where columns differ, 0 where they do not.
             unit: the largest scale so far.
         """
-        ratio = self._unit / unit
-        features = features * (1.0 / unit)
-        self._deviation = torch.maximum(self._deviation * ratio, deviation / unit)
-        self._largest = torch.maximum(self._largest * ratio, features.abs().amax())
-        self._length = torch.hypot(self._length * ratio, torch.linalg.vector_norm(features))
-        self._unit = unit
+        features = features / unit
+        length = torch.linalg.vector_norm(features)
+        self._blocks.append((deviation / unit, _largest(features), length, unit))
 
-    def is_signal(self, out: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        """Return whether features vary, or are not finite, as a tensor of one truth value."""
+    def is_rounding(self, out: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Return whether features are finite and count as constant, as a tensor of one truth value."""
         eps = torch.finfo(out.dtype).eps
-        energy = (out.diagonal() * (scales / self._unit) ** 2).sum()
-        constant = energy <= len(out) * (_NOISE * eps * self._length) ** 2
-        return ~(constant & (self._deviation <= _LARGEST * eps * self._largest))
+        deviation, largest, length, unit = self._blocks[0]
+        if len(self._blocks) > 1:
+            deviations, largests, lengths, units = map(torch.stack, zip(*self._blocks, strict=True))
+            unit = units[-1]
+            ratios = units / unit
+            deviation, largest = (deviations * ratios).amax(), (largests * ratios).amax()
+            length = torch.linalg.vector_norm(lengths * ratios)
+        energy = (out.diagonal() * (scales / unit) ** 2).sum()
+        is_constant = energy <= len(out) * (_NOISE * eps * length) ** 2
+        return is_constant & (deviation <= _LARGEST * eps * largest)
+
+
+def _largest(values: torch.Tensor) -> torch.Tensor:
+    """Return the largest absolute value, NaN if there is one."""
+    found: torch.Tensor = torch.linalg.vector_norm(values, float("inf"))
+    return found
 
 
 def _parts(
     chunks: Sequence[torch.Tensor], start: int, stop: int, dtype: torch.dtype
-) -> tuple[list[torch.Tensor], torch.Tensor | float]:
-    """Return columns of each chunk, ready to be rounded to a type, and what has been taken away from them.
+) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """Return columns of each chunk, ready to be rounded to a type, and what, if anything, was taken from them.
 
     Of float64 features that go into a float32 Gram matrix an image is taken away before they are rounded.
     """
     parts = [chunk[:, start:stop] for chunk in chunks]
     if parts[0].dtype != torch.float64 or dtype == torch.float64:
-        return parts, 0.0
+        return parts, None
     image = _median_of_three(parts)
     return [part - image for part in parts], image.to(dtype)
 
@@ -245,16 +258,24 @@ def _centre(block: torch.Tensor) -> None:
 
 
 def _add_product(block: torch.Tensor, out: torch.Tensor) -> None:
-    """Add `block @ block.T` to `out`, but for the upper right quarter, which symmetry gives."""
+    """Add `block @ block.T` to `out`, but for the upper right quarter, which symmetry gives.
+
+    Of few images on an accelerator, where two more kernels take longer than that quarter, the whole.
+    """
+    if out.device.type != "cpu" and len(out) < _MANY:
+        out += _product(block, block)
+        return
     half = len(out) // 2
     lower = block[half:]
-    out[:, :half] += _product(block, block[:half])
-    out[half:, half:] += _product(lower, lower)
+    out[:, :half].add_(_product(block, block[:half]))
+    out[half:, half:].add_(_product(lower, lower))
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Return `left @ right.T` of contiguous matrices of few rows and many columns."""
-    if _HAS_ONEDNN and left.device.type == "cpu" and left.dtype == torch.float32:
+    if left.device.type != "cpu":
+        return _sliced_product(left, right)
+    if _HAS_ONEDNN and left.dtype == torch.float32:
         # What torch compiles linear layers to. The BLAS behind `@` is tuned for large results, and on processors
         # other than its maker's takes twice as long.
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
@@ -262,6 +283,21 @@ def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     pairs = zip(_slices(left), _slices(right), strict=True)
     products = [torch.bmm(a, b.mT).sum(0) for a, b in pairs if a.numel()]
     return torch.stack(products).sum(0)
+
+
+def _sliced_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return `left @ right.T` in one batched product of equal slices of at most `_SLICE` columns.
+
+    Columns that no such slices hold are filled up with zeros, of which layers of ordinary widths need none.
+    """
+    width = left.shape[1]
+    least = -(-width // _SLICE)
+    count = next((each for each in range(least, 2 * least) if width % each == 0), least)
+    columns = -(-width // count)
+    if missing := count * columns - width:
+        left, right = (torch.nn.functional.pad(each, (0, missing)) for each in (left, right))
+    a, b = (each.view(len(each), count, columns).transpose(0, 1) for each in (left, right))
+    return torch.bmm(a, b.mT).sum(0)
 
 
 def _slices(matrix: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -7,9 +7,7 @@ import torch
 from . import null
 from .folds import Folded
 from .indices import Index
-
-BLOCK = 1 << 22
-"""Bytes of matrices made at a time: those fit into a cache."""
+from .scaling import block_bytes
 
 
 def batch_sums(
@@ -31,7 +29,7 @@ def batch_sums(
     stack = folded.stack(len(grams))
     # Room for all first: small tensors that outlive a block would lie between the blocks and keep their memory.
     sums = stack.new_empty(len(null.Moments._fields), len(grams))
-    layers = max(1, BLOCK // (8 * n * n))
+    layers = max(1, block_bytes(grams.device) // (8 * n * n))
     for first in range(0, len(grams), layers):
         part = slice(first, first + layers)
         matrices = index.matrices(grams[part], scales[part])

@@ -64,13 +64,13 @@ def common_scale(chunks: Sequence[torch.Tensor]) -> torch.Tensor | None:
         ends = [end.abs() for chunk in chunks for end in (chunk.amax(), chunk.amin())]
         if are_ordinary(torch.stack(ends)):
             return None
-    peaks = torch.cat(
+    peaks = joined(
         [
             torch.linalg.vector_norm(chunk.flatten(1).float(), float("inf"), dim=1)
             for chunk in chunks
         ]
     )
-    return power_of_two(peaks.where(peaks.isfinite(), 0.0).amax())
+    return power_of_two(peaks.nan_to_num(0.0, 0.0).amax())
 
 
 def lengths(x: torch.Tensor) -> torch.Tensor:
@@ -100,15 +100,13 @@ def _plain_lengths(x: torch.Tensor) -> torch.Tensor:
 
 def _scaled_lengths(x: torch.Tensor) -> torch.Tensor:
     scale = power_of_two(torch.linalg.vector_norm(x, float("inf"), dim=-1))
-    return _plain_lengths(x * scale.reciprocal().unsqueeze(-1)) * scale
+    return _plain_lengths(x / scale.unsqueeze(-1)) * scale
 
 
 def units(x: torch.Tensor) -> torch.Tensor:
     """Return float32 vectors `(..., dim)` of any size divided by their lengths; NaN for those of length 0."""
-    scaled = (
-        x
-        * power_of_two(torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True)).reciprocal()
-    )
+    largest = torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True)
+    scaled = x / power_of_two(largest)
     return scaled / _plain_lengths(scaled).unsqueeze(-1)
 
 
@@ -133,6 +131,11 @@ def median(ordered: torch.Tensor) -> torch.Tensor:
 def median_of_three(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     """Return the median of three numbers, one by one: a reference that one outlier cannot move far."""
     return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))
+
+
+def joined(parts: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
+    """Return parts joined along an axis; a single one as it is, without a copy."""
+    return torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
 
 
 def block_bytes(device: torch.device) -> int:

@@ -59,6 +59,7 @@ class Tally:
     ) -> None:
         self._quantities = {quantity.name: quantity for quantity in shapes}
         self._folds = folds
+        self._device = sums_device(device)
         self._values = {
             quantity.name: torch.full(
                 (*shape, *_VALUES[quantity.estimator], len(folds)),
@@ -85,11 +86,12 @@ class Tally:
     def added(self) -> dict[str, torch.Tensor]:
         """Return what the batch adds to the sums."""
         found: dict[str, torch.Tensor] = {}
-        members = torch.nn.functional.one_hot(self._folds, FOLDS).to(torch.float64)
+        # Which image is in which fold is told on the device: to copy more than a few bytes might wait for it.
+        folds = self._folds.to(self._device, non_blocking=True)
+        is_in = folds.unsqueeze(1) == torch.arange(FOLDS, device=self._device)
+        members = is_in.to(torch.float64)
         for name, quantity in self._quantities.items():
-            values = self._values[name]
-            values = values.to(sums_device(values.device)).to(torch.float64)
-            members = members.to(values.device, non_blocking=True)
+            values = self._values[name].to(self._device).to(torch.float64)
             has = ~values.isnan()
             # What is inf makes NaN of every fold that it has no part in.
             sums = _by_fold(values.where(has, 0.0), members)
@@ -113,7 +115,8 @@ def _by_fold(values: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
 
 def marked(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
     """Return values that are inf for images whose features are not finite, and NaN where undefined."""
-    return values.where(values.isfinite(), float("nan")).where(finite, float("inf"))
+    nan = float("nan")
+    return values.nan_to_num(nan, nan, nan).where(finite, float("inf"))
 
 
 def share(images: int, batch: int, plan: Plan) -> int:

@@ -17,7 +17,7 @@ import torch
 from ..subjects.locality import Reading
 from ..subjects.readout import Grid, exact_dtype, patches_of
 from .directions import gradient, unit_sum
-from .scaling import are_ordinary, block_bytes, common_scale, lengths, median_of_three
+from .scaling import are_ordinary, block_bytes, common_scale, joined, lengths, median_of_three
 
 
 class Tokens:
@@ -45,6 +45,7 @@ class Tokens:
         self.count = chunks[0].shape[1]
         self.expensive = min(expensive, sum(map(len, chunks)))
         self.class_token = class_token
+        self._only: tuple[torch.Tensor | None, torch.Tensor] | None = None
 
     def first(self, images: int) -> torch.Tensor:
         """Return the tokens of the first images as they are, float64 (on the CPU if the device has none)."""
@@ -54,7 +55,7 @@ class Tokens:
 
     def each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return `function` of float32 blocks of images, joined along the images."""
-        return torch.cat([function(block) for block in self._blocks(self.scale)])
+        return joined([function(block) for block in self._blocks(self.scale)])
 
     @property
     def scale(self) -> torch.Tensor | None:
@@ -111,7 +112,7 @@ class Tokens:
     @functools.cached_property
     def spread(self) -> torch.Tensor:
         """The Frobenius norm of what differs from an image's mean token, and of the mean token, `(2, images)`."""
-        return torch.cat([_spread(block) for block in self._blocks(self.scale)], dim=1)
+        return joined([_spread(block) for block in self._blocks(self.scale)], dim=1)
 
     @functools.cached_property
     def sizes(self) -> torch.Tensor:
@@ -121,7 +122,8 @@ class Tokens:
     @functools.cached_property
     def finite(self) -> torch.Tensor:
         """Whether all tokens of an image are finite, `(images,)`."""
-        return self.lengths.isfinite().all(1)
+        # NaN, which the largest of numbers with it is, is not less.
+        return self.lengths.amax(1) < torch.inf
 
     @functools.cached_property
     def _look(self) -> _Look:
@@ -139,7 +141,7 @@ class Tokens:
         )
         reference = _divided(token, scale)
         parts = [(lengths(block), (block - reference).mean(1)) for block in self._blocks(scale)]
-        sizes, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
+        sizes, offsets = (joined(part) for part in zip(*parts, strict=True))
         return _Look(scale, sizes, reference, offsets, offsets.mean(0))
 
     @functools.cached_property
@@ -168,7 +170,7 @@ class Tokens:
                 centred, remaining, around, seen[0], self.typical_deviation, len(look.lengths)
             )
             parts.append((*unit_sum(block, sizes, counted), *seen, moves))
-        return [torch.cat(part) for part in zip(*parts, strict=True)]
+        return [joined(part) for part in zip(*parts, strict=True)]
 
     def _has_direction(
         self, block: torch.Tensor, sizes: torch.Tensor, remaining: torch.Tensor
@@ -187,11 +189,18 @@ class Tokens:
         return remaining > 2.0 * eps * lengths(block.where(self._varies, 0.0))
 
     def _blocks(self, scale: torch.Tensor | None) -> Iterator[torch.Tensor]:
-        """Yield float32 blocks of images, divided by `scale`."""
-        for chunk in self._chunks:
-            images = block_bytes(chunk.device) // (4 * chunk[0].numel())
-            for block in torch.split(chunk, max(1, images)):
-                yield _divided(block, scale)
+        """Yield float32 blocks of images, divided by `scale`; where there is only one, it is made once."""
+        if self._only is not None and self._only[0] is scale:
+            yield self._only[1]
+            return
+        first = self._chunks[0]
+        images = max(1, block_bytes(first.device) // (4 * first[0].numel()))
+        blocks = [block for chunk in self._chunks for block in torch.split(chunk, images)]
+        for block in blocks:
+            divided = _divided(block, scale)
+            if len(blocks) == 1:
+                self._only = scale, divided
+            yield divided
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,4 +251,4 @@ def _spread(x: torch.Tensor) -> torch.Tensor:
 def _divided(tokens: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
     """Return tokens over a power of two, float32."""
     tokens = tokens.float()
-    return tokens if scale is None else tokens * scale.reciprocal()
+    return tokens if scale is None else tokens / scale

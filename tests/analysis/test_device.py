@@ -6,52 +6,21 @@ fails on copies from the device, which would wait for it.
 
 import copy
 
-import numpy as np
 import pytest
 import timm
 import torch
-from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import refiner_cka as rc
-from refiner_cka.analysis.run import Measurement
-from refiner_cka.analysis.runtime import Runtime
-from refiner_cka.images import Batch
 from refiner_cka.images.preprocessing import Preprocessing
+from tests.analysis import fake_cuda
+from tests.analysis.fake_cuda import CUDA, Dispatched
 
-CUDA = torch.device("cuda", 0)
 INPUT = Preprocessing(input_size=(3, 32, 32))
 
 
-class NoCopyFromDevice(TorchDispatchMode):
-    """Fails on any copy from cuda to the CPU."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        sources = [value for value in args if isinstance(value, torch.Tensor)]
-        if isinstance(result, torch.Tensor) and result.device.type == "cpu":
-            assert all(value.device.type == "cpu" for value in sources), (
-                f"{func} waits for the device"
-            )
-        return result
-
-
-def fake_module(module, mode):
-    """Replace parameters and buffers by fake cuda tensors."""
-    for part in module.modules():
-        for name, value in list(part._parameters.items()):
-            if value is not None:
-                fake = torch.empty(value.shape, dtype=value.dtype, device=CUDA)
-                part._parameters[name] = nn.Parameter(fake, requires_grad=False)
-        for name, value in list(part._buffers.items()):
-            if value is not None:
-                part._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device=CUDA)
-    return module
-
-
 def prepared(module, layers, **options):
-    """An analysis prepared on the CPU, then moved to fake cuda."""
+    """An analysis prepared on the CPU."""
     images = torch.randint(0, 256, (48, 32, 32, 3), dtype=torch.uint8)
     classes = tuple(str(index) for index in range(10))
     subjects = [
@@ -89,38 +58,20 @@ def test_the_loop_neither_mixes_devices_nor_waits(
         attention=attention,
         index="cka-cosine,cka-rbf,rsa,knn" if attention else "cka",
     )
-    object.__setattr__(analysis, "runtime", Runtime(CUDA, precision))
     object.__setattr__(analysis.models[0], "classes", tuple(range(10)))
-    for meter in analysis.meters:
-        object.__setattr__(meter.setting, "device", CUDA)
-    # The session outside: it reads the generators, which fake tensors do not have.
-    with analysis.runtime.session(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        for model in analysis.models:
-            fake_module(model.subject.module, mode).eval()
-        measurement = Measurement(analysis)
+    with fake_cuda.measurement(analysis, precision) as measurement:
         for passes in measurement._passes:
             passes._chunk = min(chunk, passes._chunk)
-        with NoCopyFromDevice():
+        with Dispatched():
             for index in (0, 1, 2):
-                count = len(analysis.plan.batches[index])
-                measurement.add(
-                    Batch(
-                        index,
-                        np.arange(count) + index * analysis.plan.batch_size,
-                        {INPUT: torch.zeros(count, 3, 32, 32, dtype=torch.uint8)},
-                        torch.zeros(count, dtype=torch.int64),
-                        (),
-                        {INPUT: bytes(32)},
-                        np.ones(count, np.uint64),
-                    )
-                )
+                measurement.add(fake_cuda.batch(analysis, index))
     state = measurement.state
     assert state.device == CUDA
     assert state.batches == {0, 1, 2}
 
 
 def test_the_guard_sees_a_copy_from_the_device():
-    with FakeTensorMode(), NoCopyFromDevice():
+    with FakeTensorMode(), Dispatched():
         value = torch.zeros(3, device=CUDA)
         with pytest.raises(AssertionError, match="waits for the device"):
             value.cpu()

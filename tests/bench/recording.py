@@ -17,8 +17,10 @@ PACKAGES = ("refiner-cka", "torch", "timm", "numpy", "pytorch-cka", "cka-pytorch
 
 
 def machine() -> dict[str, str]:
-    """What figures depend on: the processor, its cores and threads, and the versions of what ran."""
+    """What figures depend on: processor, cores and threads, the GPU if there is one, the versions of what ran."""
+    has_gpu = torch.cuda.is_available()
     return {
+        **({"GPU": torch.cuda.get_device_name(), "CUDA": torch.version.cuda} if has_gpu else {}),
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parent
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[-+]?\d+)?(?!\w)|nan|inf")
@@ -33,6 +34,10 @@ ROWS = {
             (f"pytorch-cka {version('pytorch-cka')}", 5),
             (f"torch_cka {version('torch-cka')}", 5),
         )
+    },
+    "bench_gpu": {
+        "| test_vit, leaf layers | bf16 | 8 |": 14,
+        "| refiner_nano, 12 blocks | fp32 | 8 |": 15,
     },
     "bench_loading": {
         **{
@@ -69,6 +74,16 @@ ROWS = {
 
 def test_no_benchmark_is_left_out():
     assert {path.stem for path in FOLDER.glob("bench_*.py")} == set(ROWS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_one_line_says_so():
+    done = subprocess.run(
+        [sys.executable, FOLDER / "bench_gpu.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "this machine has no GPU that torch can use: nothing was measured\n"
+    assert not done.stdout
 
 
 @pytest.mark.parametrize("script", ROWS)

@@ -73,7 +73,8 @@ def test_sums_are_symmetric_to_the_last_bit(name):
 def test_layers_made_in_blocks_are_those_made_at_once(name, monkeypatch):
     folds = np.arange(32) % FOLDS
     whole = batch_sums(INDICES[name], stack(32), torch.ones(4, 32), Folded(folds, CPU))
-    monkeypatch.setattr("refiner_cka.measures.pairs.BLOCK", 3 * 8 * 32**2)
+    block = 3 * 8 * 32**2
+    monkeypatch.setattr("refiner_cka.measures.pairs.block_bytes", lambda _device: block)
     parts = batch_sums(INDICES[name], stack(32), torch.ones(4, 32), Folded(folds, CPU))
     for part, values in whole.items():
         size = values.abs().max() if part != "removed" else whole["products"].max()

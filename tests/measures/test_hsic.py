@@ -249,6 +249,17 @@ def test_a_product_whichever_library_takes_it(n, width, has_onednn, monkeypatch)
     torch.testing.assert_close(out.double(), truth, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("n", [4, 5, 32])
+@pytest.mark.parametrize("width", [1, 2047, 2048, 2049, 3 * 2048, 4099, 197 * 64])
+def test_the_product_of_an_accelerator(n, width):
+    """As above: widths that equal slices hold, and that they do not (2,049 is odd, 4,099 prime)."""
+    block = torch.randn(n, width, generator=torch.Generator().manual_seed(n))
+    truth = block.double() @ block.double().T
+    tolerance = 4 * torch.finfo(torch.float32).eps * width**0.5 * float(truth.diagonal().max())
+    found = hsic._sliced_product(block, block[1:]).double()
+    torch.testing.assert_close(found, truth[:, 1:], rtol=0, atol=tolerance)
+
+
 def test_ordinary_features_are_not_scaled(monkeypatch):
     """The fast way of a CPU stays the fast way."""
     monkeypatch.setattr(hsic, "_scaled_gram", lambda *_: pytest.fail("scaled"))
