@@ -17,7 +17,7 @@ ratios, with their range. The tools:
   bare passes. One that is not installed, or takes longer than `--patience`, is left out and said to be.
 
 Each row is measured in a forked process of its own. Memory is the growth of its peak resident size over that of
-bare passes in whole batches. The error is the largest of the matrix against float64 from the same float32 features.
+bare passes in whole batches. The error is the largest of the matrix against float64 from the same features.
 All rows are written to results/bench/analysis.json too.
 """
 
