@@ -14,7 +14,8 @@ ratios, with their range. The tools:
   share of such a run, and for each image a thousandth of what preparing costs. How many bare images that is stands
   beside.
 - `pytorch-cka`, `cka-pytorch`, `torch_cka`: each compares two models, here a model and its copy, over two best
-  bare passes. One that is not installed, or takes longer than `--patience`, is left out and said to be.
+  bare passes, as it comes: memory is left to the C library. One that is not installed, or takes longer than
+  `--patience`, is left out and said to be.
 
 Each row is measured in a forked process of its own. Memory is the growth of its peak resident size over that of
 bare passes in whole batches. The error is the largest of the matrix against float64 from the same features.
@@ -35,8 +36,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, TimeoutError
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import timm
@@ -196,67 +199,73 @@ def fastest(modules: Sequence[nn.Module], data: torch.Tensor, size: int) -> int:
     return ways[int(np.argmin(looks[1]))]
 
 
-def whole_batches(module: nn.Module, data: torch.Tensor, case: Case, rounds: int) -> dict[str, Any]:
-    """Return what bare passes cost as most scripts do them, and what the best ones are."""
-    with keeping_memory():
-        best = fastest([module], data, case.size)
+def paired(
+    run: Callable[[], object],
+    modules: Sequence[nn.Module],
+    data: torch.Tensor,
+    best: int,
+    rounds: int,
+) -> list[float]:
+    """Return ratios of a call, which leaves memory to the C library, to the best bare passes, which keep it."""
     ratios = []
     for _ in range(rounds):
         with keeping_memory():
-            bare([module], data, best)
-            base = seconds(lambda: bare([module], data, best))
-        ratios.append(seconds(lambda: bare([module], data, case.size)) / base)
-    return {"best chunk": best, "ratios": ratios}
+            bare(modules, data, best)
+            base = seconds(lambda: bare(modules, data, best))
+        ratios.append(seconds(run) / base)
+    return ratios
 
 
 def measure(case: Case, tool: str, rounds: int, best: int | None) -> dict[str, Any]:
-    """Return what one case costs with one tool, in this process."""
+    """Return what one case costs with one tool, in this process; `best` is known but for the first tool."""
     warnings.simplefilter("ignore")
     module = build(case.model)
     paths = layer_paths(module, case.layers)
     shape = rc.Subject.from_module(module, paths).preprocessing.input_size
     data = torch.randn(BATCHES * case.size, *shape, generator=torch.Generator().manual_seed(0))
-    if tool == "whole batches":
-        found = whole_batches(module, data, case, rounds)
-    else:
-        # One after the other, as the batches of a long run are: its memory is given back once, in the end.
-        with keeping_memory():
-            process.keeping_memory = nullcontext
-            found = analyzed(case, tool, rounds, module, paths, data, best or case.size)
-    return {"case": case.label, "tool": tool, **found}
-
-
-def analyzed(
-    case: Case,
-    tool: str,
-    rounds: int,
-    module: nn.Module,
-    paths: list[str],
-    data: torch.Tensor,
-    best: int,
-) -> dict[str, Any]:
-    """Return what an analysis costs, in a process that keeps its memory."""
     passes = [module, copy.deepcopy(module)] if tool in OTHERS else [module]
+    found: dict[str, Any] = {"case": case.label, "tool": tool}
+    if best is None:
+        with keeping_memory():
+            best = fastest(passes, data, case.size)
+    if tool == "whole batches":
+        ratios = paired(lambda: bare(passes, data, case.size), passes, data, best, rounds)
+        return found | {"best chunk": best, "ratios": ratios}
     run = analysis(tool, module, paths, data, case.size)
     bare(passes, data, case.size)
     before = peak()
     matrix = run()
-    found: dict[str, Any] = {"memory": peak() - before}
-    bare(passes, data, best)
-    pairs = [(seconds(lambda: bare(passes, data, best)), seconds(run)) for _ in range(rounds)]
-    ratios = [own / base for base, own in pairs]
-    if tool == "default":
-        image = statistics.median(base for base, _ in pairs) / len(data)
-        preparing = seconds(lambda: prepare(module, paths, data, case.size, tool))
-        found["preparing, in images"] = preparing / image
-        rank = rank_share(module, data[: case.size]) * statistics.median(ratios)
-        ratios = [ratio + rank + preparing / image / RUN for ratio in ratios]
+    found["memory"] = peak() - before
     batches = list(data.split(case.size))
-    if tool in OURS:
-        plan = prepare(module, paths, data, case.size, tool).plan
-        batches = [data[list(batch)] for batch in plan.batches]
-    error = float(np.abs(matrix - truth(module, paths, batches)).max())
-    return found | {"ratios": ratios, "error": error}
+    if tool in OTHERS:
+        found["ratios"] = paired(run, passes, data, best, rounds)
+    else:
+        preparing = partial(prepare, module, paths, data, case.size, tool)
+        rank = rank_share(module, data[: case.size]) if tool == "default" else None
+        found |= own(run, preparing, rank, partial(bare, passes, data, best), len(data), rounds)
+        batches = [data[list(batch)] for batch in preparing().plan.batches]
+    return found | {"error": float(np.abs(matrix - truth(module, paths, batches)).max())}
+
+
+def own(
+    run: Callable[[], object],
+    preparing: Callable[[], object],
+    rank: float | None,
+    best: Callable[[], object],
+    images: int,
+    rounds: int,
+) -> dict[str, Any]:
+    """Return what an analysis by this tool costs; `rank` is what effective rank adds, if all is to be counted."""
+    # One after the other, as the batches of a long run are: its memory is given back once, in the end.
+    with keeping_memory(), mock.patch.object(process, "keeping_memory", nullcontext):
+        best(), run()
+        pairs = [(seconds(best), seconds(run)) for _ in range(rounds)]
+        ratios = [taken / base for base, taken in pairs]
+        if rank is None:
+            return {"ratios": ratios}
+        once = seconds(preparing) / (statistics.median(base for base, _ in pairs) / images)
+    fixed = rank * statistics.median(ratios) + once / RUN
+    return {"ratios": [ratio + fixed for ratio in ratios], "preparing, in images": once}
 
 
 def alone(case: Case, tool: str, rounds: int, patience: float, best: int | None) -> dict[str, Any]:
@@ -268,8 +277,8 @@ def alone(case: Case, tool: str, rounds: int, patience: float, best: int | None)
     try:
         return pool.submit(measure, case, tool, rounds, best).result(timeout=patience)
     except TimeoutError:
-        for process in pool._processes.values():
-            process.kill()
+        for child in pool._processes.values():
+            child.kill()
         failure = f"took longer than {patience:g} s"
     except Exception as error:  # such as torch_cka's own check of its numbers
         failure = f"{type(error).__name__}: {error}"
