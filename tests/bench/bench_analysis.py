@@ -54,10 +54,10 @@ from bench_smoothing import rank_share
 from recording import installed, record
 
 import refiner_cka as rc
+import refiner_cka.subjects.nano  # noqa: F401  (registers Refiner)
 from refiner_cka.analysis import process
 from refiner_cka.analysis.process import keeping_memory
 from refiner_cka.measures import smoothing
-from refiner_cka.refiner import Refiner
 from tests import float64
 
 
@@ -74,7 +74,7 @@ CASES = (
     Case("DeiT-S, 12 blocks, batches of 32", "deit_small_patch16_224", "block", 32),
     Case("ResNet-50, 16 blocks, batches of 32", "resnet50", "block", 32),
     Case("DeiT-Ti, 86 leaf layers, batches of 64", "deit_tiny_patch16_224", "leaves", 64),
-    Case("Refiner-S, 16 blocks, batches of 32", "refiner_s", "block", 32),
+    Case("Refiner-S, 16 blocks, batches of 32", "refiner_vit_s", "block", 32),
 )
 TINY = (Case("test_vit, 6 blocks, batches of 8", "test_vit", "block", 8),)
 OURS = ("CKA alone", "default")
@@ -90,8 +90,6 @@ RUN = 1000
 def build(name: str) -> nn.Module:
     """An untrained network."""
     torch.manual_seed(0)
-    if name == "refiner_s":
-        return Refiner("s").eval()
     options = {"zero_init_last": False} if "resnet" in name else {}
     return timm.create_model(name, **options).eval()
 
