@@ -55,9 +55,7 @@ def settings(device: torch.device) -> Settings:
             torch.set_float32_matmul_precision,
         ),
         "oneDNN": _attribute(torch.backends.mkldnn, "enabled"),
-        **{
-            name: _attribute(place, "fp32_precision") for name, place in _float32_places().items()
-        },
+        **{name: _attribute(place, "fp32_precision") for name, place in _float32_places().items()},
         "cuDNN": _attribute(cudnn, "enabled"),
         "cuDNN's choice of algorithms": _attribute(cudnn, "benchmark"),
         "cuDNN's determinism": _attribute(cudnn, "deterministic"),
