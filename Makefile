@@ -1,5 +1,5 @@
 # make demo: the main job on embedded data and networks.  make test: everything a change must pass.
-# make test-floor: its tests with the lowest versions that pyproject.toml allows.
+# make test-floor: the tests of the package with the lowest versions that pyproject.toml allows.
 # make test-all: that of make test, and all model families where make test tries a sample; the site and the distribution.
 # make docs: build the site of the documentation in build/docs/site.
 # make bench-gpu: what an analysis costs on a GPU, in one table to paste into an issue.
@@ -19,6 +19,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 FLOOR := .venv-floor
+ROOMS := analysis cli images measures plots refiner report results subjects training
 # As many processes as cores; each takes one (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
@@ -39,9 +40,10 @@ docs: .venv/with-docs
 test: lint
 	$(PYTEST)
 
+# Of the package alone: documentation, notebooks, benchmarks, simulations and the wheel are made with the newest versions.
 # What old packages find deprecated in newer ones that they need is not ours.
 test-floor: $(FLOOR)/ready
-	$(FLOOR)/bin/python -m pytest --numprocesses auto --dist worksteal -W default::DeprecationWarning
+	$(FLOOR)/bin/python -m pytest --numprocesses auto --dist worksteal -W default::DeprecationWarning $(ROOMS:%=tests/%)
 
 test-all: lint .venv/with-docs .venv/with-release
 	$(PYTEST) -m "whole or not whole"

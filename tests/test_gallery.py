@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import refiner_cka as rc
 from docs import gallery
 from tests.cli.running import ROOT
 
@@ -66,7 +67,7 @@ def test_a_picture_shows_what_the_command_and_the_python_beside_it_draw_today(na
 @pytest.mark.usefixtures("_there")
 def test_the_numbers_are_those_of_the_file():
     """Of a matrix and of the curves, read without what draws them."""
-    digits, seeds = (gallery.rc.load(each) for each in ("digits/analysis.h5", "docs/data/seeds.h5"))
+    digits, seeds = (rc.load(each) for each in ("digits/analysis.h5", "docs/data/seeds.h5"))
     (own,) = drawn("own", "matrices")
     np.testing.assert_allclose(own, digits.cka("refiner_nano"), atol=1e-6)
     (across,) = drawn("across", "matrices")

@@ -25,9 +25,6 @@ Settings = Mapping[str, Setting]
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of glibc (malloc.h): how much free memory it keeps, and from which size on a block is mapped by itself."""
 
-_NAMED = hasattr(torch.backends.cuda.matmul, "fp32_precision")
-"""Whether torch names the precision of products, as from 2.9 on; before, TF32 is on or off, and on GPUs alone."""
-
 
 def settings(device: torch.device) -> Settings:
     """Return what forward passes on a device may change, generators and gradients included."""
@@ -63,7 +60,7 @@ def settings(device: torch.device) -> Settings:
             torch.set_float32_matmul_precision,
         ),
         "oneDNN": _attribute(torch.backends.mkldnn, "enabled"),
-        **_float32(),
+        **{name: _attribute(place, "fp32_precision") for name, place in _float32_places().items()},
         "cuDNN": _attribute(cudnn, "enabled"),
         "cuDNN's choice of algorithms": _attribute(cudnn, "benchmark"),
         "cuDNN's determinism": _attribute(cudnn, "deterministic"),
@@ -82,13 +79,8 @@ def settings(device: torch.device) -> Settings:
 
 def exact_products() -> None:
     """Have float32 multiplied and convolved with all its bits: no TF32 on GPUs, no bfloat16 on CPUs."""
-    cuda, cudnn, cpu = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    if _NAMED:
-        for backend in (cuda.matmul, cudnn.conv, cpu.matmul, cpu.conv):  # type: ignore[attr-defined]
-            backend.fp32_precision = "ieee"
-    else:
-        torch.set_float32_matmul_precision("highest")
-        cudnn.allow_tf32 = False
+    for place in _float32_places().values():
+        place.fp32_precision = "ieee"
 
 
 def read(of: Settings) -> dict[str, Any]:
@@ -170,21 +162,15 @@ def _set_warnings(held: tuple[Any, ...]) -> None:
     warnings.showwarning = show
 
 
-def _float32() -> Settings:
+def _float32_places() -> dict[str, Any]:
     """Return what says with how many bits float32 is multiplied."""
     cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    if not _NAMED:
-        return {
-            "float32 of products": _attribute(cuda.matmul, "allow_tf32"),
-            "float32 of convolutions": _attribute(cudnn, "allow_tf32"),
-        }
-    places = {
+    return {
         "float32 of products on the CPU": mkldnn.matmul,  # type: ignore[attr-defined]
         "float32 of convolutions on the CPU": mkldnn.conv,  # type: ignore[attr-defined]
         "float32 of products": cuda.matmul,
         "float32 of convolutions": cudnn.conv,  # type: ignore[attr-defined]
     }
-    return {name: _attribute(place, "fp32_precision") for name, place in places.items()}
 
 
 def _attribute(of: Any, name: str) -> Setting:

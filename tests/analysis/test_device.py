@@ -32,9 +32,6 @@ def prepared(module, layers, **options):
     return rc.prepare(subjects, images, batch_size=20, workers=0, device="cpu", **options)
 
 
-@pytest.mark.skipif(
-    torch.__version__ < (2, 10), reason="older torch asks a driver also for fake tensors"
-)
 @pytest.mark.filterwarnings("ignore:CUDA is not available or torch_xla")
 @pytest.mark.parametrize(
     ("name", "layers", "tokens", "attention"),

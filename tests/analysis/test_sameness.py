@@ -273,8 +273,7 @@ def test_tf32_and_bf16_products_are_off_inside_and_as_before_after():
 
     before = precision()
     with runtime.Runtime(torch.device("cpu")).session():
-        # Older than torch 2.9: matrix products as a whole, and no TF32.
-        assert precision() in (["highest", *["ieee"] * 4], ["highest", False, False])
+        assert precision() == ["highest", *["ieee"] * 4]
         assert not torch.is_grad_enabled()
     assert precision() == before
     assert torch.is_grad_enabled()

@@ -63,7 +63,6 @@ def test_symbolic_trace(make, images, share):
     torch.testing.assert_close(traced(images), model(images))
 
 
-@pytest.mark.skipif(torch.__version__ < (2, 10), reason="the exporter of older torch fails")
 @pytest.mark.skipif(
     importlib.util.find_spec("onnxscript") is None, reason="torch exports ONNX with onnxscript"
 )

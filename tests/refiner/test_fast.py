@@ -158,9 +158,6 @@ class NoCopyToCpu(TorchDispatchMode):
         return output
 
 
-@pytest.mark.skipif(
-    torch.__version__ < (2, 10), reason="older torch asks a driver also for fake tensors"
-)
 @LAYOUTS
 @pytest.mark.parametrize("worthwhile", [0, 2**60])
 def test_it_runs_on_a_gpu_without_waiting_for_it(make, monkeypatch, share, worthwhile):
