@@ -54,7 +54,7 @@ from bench_smoothing import rank_share
 from recording import installed, record
 
 import refiner_cka as rc
-import refiner_cka.subjects.nano  # noqa: F401  (registers Refiner)
+import refiner_cka.subjects.nano
 from refiner_cka.analysis import process
 from refiner_cka.analysis.process import keeping_memory
 from refiner_cka.measures import smoothing
