@@ -176,9 +176,15 @@ def bare(modules: Sequence[nn.Module], data: torch.Tensor, size: int) -> None:
 def truth(module: nn.Module, paths: list[str], batches: Sequence[torch.Tensor]) -> np.ndarray:
     """CKA in float64 from the same float32 features."""
     grams: dict[str, list[np.ndarray]] = {path: [] for path in paths}
+
+    def add(path: str, output: Any) -> None:
+        # A block of Refiner returns its attention, too.
+        tokens = output[0] if isinstance(output, tuple) else output
+        grams[path].append(float64.gram(tokens.numpy()))
+
     handles = [
         module.get_submodule(path).register_forward_hook(
-            lambda _m, _i, output, path=path: grams[path].append(float64.gram(output.numpy()))
+            lambda _m, _i, output, path=path: add(path, output)
         )
         for path in paths
     ]
