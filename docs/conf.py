@@ -27,6 +27,7 @@ CONTENTS = """
 docs/questions
 docs/glossary
 docs/comparison
+docs/performance
 docs/cka
 docs/statistics
 docs/which-index
