@@ -21,8 +21,9 @@ from refiner_cka.images import open_source
 from refiner_cka.subjects import resolve
 from tests.cli.running import ROOT, succeed
 
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("nano", "questions", "reliability")))
-PAGES += tuple(f"docs/{name}.md" for name in ("replicates", "report", "smoothing", "statistics"))
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("nano", "performance", "questions")))
+PAGES += tuple(f"docs/{name}.md" for name in ("reliability", "replicates", "report", "smoothing"))
+PAGES += ("docs/statistics.md",)
 
 HOW_TO = {
     "arrays": None,
