@@ -175,13 +175,19 @@ def imported_by(*lines):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_help_imports_neither_numpy_nor_anything_heavier():
-    held = imported_by(
+def imported_by_command(*arguments):
+    """Return the modules a fresh interpreter holds after a command that succeeds."""
+    return imported_by(
         "import sys, cli.app",
-        "sys.argv = ['refiner-cka', 'analyze', '--help']",
+        f"sys.argv = ['refiner-cka', *{arguments!r}]",
         "try: cli.app.main()",
-        "except SystemExit: pass",
+        "except SystemExit as done: assert not done.code, done.code",
     )
+
+
+@pytest.mark.parametrize("arguments", [("analyze", "--help"), ("models",)])
+def test_help_and_the_list_of_aliases_import_nothing_heavy(arguments):
+    held = imported_by_command(*arguments)
     assert held & {"numpy", "torch", "timm", "matplotlib", "h5py", "scipy"} == set()
 
 
@@ -192,25 +198,10 @@ def test_what_works_from_a_file_imports_neither_torch_nor_timm(tmp_path):
         ["plot", golden, "--out", str(tmp_path)],
         ["report", golden, "--out", str(tmp_path / "page.html")],
     ):
-        held = imported_by(
-            "import sys, cli.app",
-            f"sys.argv = ['refiner-cka', *{arguments!r}]",
-            "try: cli.app.main()",
-            "except SystemExit as done: assert not done.code, done.code",
-        )
+        held = imported_by_command(*arguments)
         assert "h5py" in held
         assert held & {"torch", "timm", "torchvision", "scipy.optimize"} == set()
     assert list(tmp_path.glob("*.pdf"))
-
-
-def test_the_list_of_aliases_imports_nothing_heavy():
-    held = imported_by(
-        "import sys, cli.app",
-        "sys.argv = ['refiner-cka', 'models']",
-        "try: cli.app.main()",
-        "except SystemExit as done: assert not done.code, done.code",
-    )
-    assert held & {"numpy", "torch", "timm", "matplotlib", "h5py", "scipy"} == set()
 
 
 def test_importing_the_package_is_light():
