@@ -273,16 +273,12 @@ def _add_product(block: torch.Tensor, out: torch.Tensor) -> None:
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Return `left @ right.T` of contiguous matrices of few rows and many columns."""
-    if left.device.type != "cpu":
-        return _sliced_product(left, right)
-    if _HAS_ONEDNN and left.dtype == torch.float32:
+    if _HAS_ONEDNN and left.device.type == "cpu" and left.dtype == torch.float32:
         # What torch compiles linear layers to. The BLAS behind `@` is tuned for large results, and on processors
         # other than its maker's takes twice as long.
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
         return found
-    pairs = zip(_slices(left), _slices(right), strict=True)
-    products = [torch.bmm(a, b.mT).sum(0) for a, b in pairs if a.numel()]
-    return torch.stack(products).sum(0)
+    return _sliced_product(left, right)
 
 
 def _sliced_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -298,14 +294,6 @@ def _sliced_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         left, right = (torch.nn.functional.pad(each, (0, missing)) for each in (left, right))
     a, b = (each.view(len(each), count, columns).transpose(0, 1) for each in (left, right))
     return torch.bmm(a, b.mT).sum(0)
-
-
-def _slices(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the columns in whole slices, `(slices, n, _SLICE)`, and the rest, `(1, n, columns)`."""
-    count = matrix.shape[1] // _SLICE
-    whole = count * _SLICE
-    yield matrix[:, :whole].view(len(matrix), count, _SLICE).transpose(0, 1)
-    yield matrix[None, :, whole:]
 
 
 def exact(grams: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
