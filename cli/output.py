@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 import refiner_cka as rc
 
-from . import console, processes
+from . import console
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a system answers whose file system has no locks, such as NFS without its daemon for them."""
@@ -272,9 +272,8 @@ def tell(
     files, failure = [target.path], None
     try:
         if draw:
-            files += rc.plots.save_figures(
-                result, target.folder, normalize=normalize, processes=processes.cores()
-            )
+            # In this process alone: threads that measured do not stand a fork.
+            files += rc.plots.save_figures(result, target.folder, normalize=normalize)
     except rc.ResultFileError as error:
         failure = error
     except KeyboardInterrupt:
