@@ -11,6 +11,7 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox, IdentityTransform
+from scipy.optimize import isotonic_regression
 
 from ..sums import Array
 from .style import small
@@ -36,21 +37,9 @@ def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
     excess = max(0.0, (count - 1) * gap - (high - low))
     low, high = low - excess / 2, high + excess / 2
     rank = np.arange(count) * gap
-    level = _ascending(np.clip(wanted, low, high) - rank)
+    level = isotonic_regression(np.clip(wanted, low, high) - rank).x
     result: Array = np.clip(level, low, high - (count - 1) * gap) + rank
     return result
-
-
-def _ascending(values: Array) -> Array:
-    """Return the nearest numbers in ascending order: neighbours that are out of order take their mean."""
-    pools: list[tuple[float, int]] = []
-    for total in values.tolist():
-        count = 1
-        while pools and pools[-1][0] / pools[-1][1] > total / count:
-            before, many = pools.pop()
-            total, count = total + before, count + many
-        pools.append((total, count))
-    return np.array([total / count for total, count in pools for _ in range(count)])
 
 
 class EndLabels(Artist):

@@ -156,6 +156,7 @@ def critical(replicates: Array, band: Band) -> float:
     Raises:
         ResultError: no such band.
     """
+    from scipy.optimize import brentq
     from scipy.special import chdtr, stdtrit
 
     if band not in BANDS:
@@ -173,29 +174,15 @@ def critical(replicates: Array, band: Band) -> float:
     freedom = folds - 1
 
     def excess(reach: float) -> float:
-        """Logarithm of how many times as often as it may the largest goes beyond `reach`."""
+        """How much more often the largest goes beyond `reach` than it may."""
         beyond = chdtr(freedom, freedom * (largest / reach) ** 2).mean()
-        return float(np.log(beyond / (1 - CONFIDENCE)))
+        return float(beyond - (1 - CONFIDENCE))
 
-    often = excess(pointwise)
-    if often <= 0:
+    if excess(pointwise) <= 0:
         return pointwise
-    # Near by: where so many independent layers would be that often beyond.
-    near = stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * np.exp(often)))
-    return _zero(excess, (pointwise, often), float(near))
-
-
-def _zero(function: Callable[[float], float], start: tuple[float, float], guess: float) -> float:
-    """Return where a smooth, monotone function is 0, by secants from a place with its value and a better one.
-
-    Few of them, as each value of the function takes long; SciPy's solvers take more, and as long again to import.
-    """
-    (before, was), here = start, guess
-    # The error after a step is about the product of the two before it: below 1e-6 at the end.
-    while (value := function(here)) != was and abs(here - before) > 1e-4:
-        step = value * (here - before) / (value - was)
-        before, was, here = here, value, here - step
-    return here
+    # Bonferroni's bound, and a tenth for the chance of the draws.
+    most = 1.1 * stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * varies.sum()))
+    return float(brentq(excess, pointwise, most, xtol=1e-6))
 
 
 @cache
