@@ -57,8 +57,9 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)
+bench: .venv/with-comparison
 	$(BIN)/python tests/bench/bench_analysis.py --quick
+	$(BIN)/python tests/bench/bench_profile.py
 	$(BIN)/python tests/bench/bench_smoothing.py --pairs 3
 	$(BIN)/python tests/bench/bench_refiner.py --quick
 	$(BIN)/python tests/bench/bench_rows.py

@@ -115,11 +115,12 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def loader(data: torch.Tensor, size: int) -> DataLoader:
-    return DataLoader(list(data), batch_size=size, collate_fn=_stack)
+    return DataLoader(list(data), batch_size=size, collate_fn=_with_classes)
 
 
-def _stack(rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [torch.stack(list(rows))]
+def _with_classes(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch as those packages want it, with classes that none of them looks at."""
+    return torch.stack(list(rows)), torch.zeros(len(rows))
 
 
 def prepare(module: nn.Module, paths: list[str], data: torch.Tensor, size: int, tool: str) -> Any:

@@ -60,6 +60,16 @@ ROWS = {
             )
         },
     },
+    "bench_profile": {
+        f"| test_vit, 6 blocks, batches of 8 | {part} |": numbers
+        for part, numbers in (
+            ("products of Gram matrices", 4),
+            ("copies and centring for them", 4),
+            ("default token measures", 4),
+            ("end of the batch", 3),
+            ("images, hooks, taking turns", 3),
+        )
+    },
     "bench_refiner": {
         "refiner_nano / deit_nano:": 5,
         "plain path / fast path:": 5,
