@@ -60,6 +60,11 @@ ROWS = {
             )
         },
     },
+    "bench_models": {
+        "| CKA alone |": 3,
+        "| default |": 3,
+        "peak memory above a run of one:": 2,
+    },
     "bench_refiner": {
         "refiner_nano / deit_nano:": 5,
         "plain path / fast path:": 5,
