@@ -65,6 +65,7 @@ bench: .venv/with-comparison
 	$(BIN)/python tests/bench/bench_rows.py
 	$(BIN)/python tests/bench/bench_saving.py
 	$(BIN)/python tests/bench/bench_loading.py --rounds 3
+	$(BIN)/python tests/bench/bench_models.py
 
 bench-gpu: $(READY)
 	$(BIN)/python tests/bench/bench_gpu.py

@@ -12,7 +12,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import console, options, output, processes
+from . import console, importing, options, output, processes
 from .interrupting import Interrupting
 
 
@@ -88,7 +88,8 @@ def analyze(
         ) as waiting_for,
     ):
         rc.results.check_writable(target.path)
-        prepare = rc.prepare  # which imports them
+        with importing.uncollected():
+            prepare = rc.prepare  # which imports them
         waiting_for("loading the models and finding the images")
         analysis = prepare(
             model,

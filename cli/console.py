@@ -112,9 +112,18 @@ def status(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda _text: None
         return
     from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
 
-    with Console(stderr=True).status(text) as shown:
-        yield shown.update
+    def spinner(text: str) -> Spinner:
+        return Spinner("dots", text, style="status.spinner")
+
+    # What rich calls a status is first drawn by a thread, which libraries that are loaded keep waiting.
+    shown = Live(
+        spinner(text), console=Console(stderr=True), refresh_per_second=12.5, transient=True
+    )
+    with shown:
+        yield lambda text: shown.update(spinner(text), refresh=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import console, options, output
+from . import console, importing, options, output
 
 
 def maps(
@@ -30,7 +30,8 @@ def maps(
     """Draw an image and, layer by layer, the cosine of each of its patches with a chosen patch."""
     with console.status("loading torch and timm", quiet=quiet) as waiting_for:
         rc.results.check_writable(out / "maps.pdf")
-        token_maps = rc.token_maps  # which imports them
+        with importing.uncollected():
+            token_maps = rc.token_maps  # which imports them
         waiting_for("loading the model and looking at the image")
         shown = token_maps(
             model,

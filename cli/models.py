@@ -8,7 +8,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import console, options
+from . import console, importing, options
 
 
 def models(
@@ -24,7 +24,8 @@ def models(
 ) -> None:
     """List the model aliases, search timm, or print a model's layers. Needs no weights and no network."""
     if search is not None:
-        found = rc.subjects.search(search)
+        with console.status("loading torch and timm", quiet=False), importing.uncollected():
+            found = rc.subjects.search(search)
         if not found:
             raise rc.ModelError(
                 f"no timm model name contains {search!r}; `refiner-cka models` lists the aliases"
@@ -33,7 +34,8 @@ def models(
             console.say(entry)
     elif name is not None:
         size = None if image_size is None else (image_size, image_size)
-        described = rc.subjects.describe(name, layers=layers, image_size=size)
+        with console.status("loading torch and timm", quiet=False), importing.uncollected():
+            described = rc.subjects.describe(name, layers=layers, image_size=size)
         console.table(
             ["Layer", "Module", "Output"],
             [[path, kind, "x".join(map(str, shape or ()))] for path, kind, shape in described],

@@ -90,7 +90,7 @@ def open_folder(folder: Path, name: str) -> FileImages:
     Raises:
         DataError: the folder cannot be listed, or holds no images.
     """
-    found = {printable(path): (str(folder / path), 0, None) for path in _walk(folder)}
+    found = {printable(path): (os.path.join(folder, path), 0, None) for path in _walk(folder)}
     if not found:
         raise DataError(f"no images in {name} or below: none ends in {' '.join(IMAGE_SUFFIXES)}")
     return FileImages(name, found)
@@ -155,7 +155,7 @@ def _file_size(path: str | Path) -> int:
 def _hash(path: str | Path, offset: int, size: int) -> str:
     """Return the sha256 of what lies there in a file; of nothing where it cannot be read."""
     total = hashlib.sha256()
-    with suppress(OSError), open(path, "rb") as stream:
+    with suppress(OSError), open(path, "rb", buffering=0) as stream:
         stream.seek(offset)
         while size > 0 and (piece := stream.read(min(size, 2**20))):
             total.update(piece)

@@ -60,6 +60,11 @@ ROWS = {
             )
         },
     },
+    "bench_models": {
+        "| CKA alone |": 3,
+        "| default |": 3,
+        "peak memory above a run of one:": 2,
+    },
     "bench_profile": {
         f"| test_vit, 6 blocks, batches of 8 | {part} |": numbers
         for part, numbers in (
