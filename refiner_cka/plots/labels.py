@@ -45,8 +45,8 @@ def _ascending(values: Array) -> Array:
     """Return the nearest numbers in ascending order, in the sense of least squares.
 
     By the max-min formula: of all runs that begin at or before a place the largest, of those that end at or after
-    it the smallest mean (Robertson, Wright and Dykstra, Order Restricted Statistical Inference, 1988, section 1.4).
-    SciPy has this too, and to import its solvers takes as long as to draw a figure.
+    it the smallest mean (Robertson, Wright and Dykstra, Order Restricted Statistical Inference, 1988, 1.4). SciPy
+    has this too, and to import its solvers takes as long as to draw a figure.
     """
     begin, end = np.indices((len(values), len(values)))
     sums = np.concatenate([[0.0], values.cumsum()])

@@ -176,7 +176,7 @@ def _reach(largest: Array, freedom: int) -> float:
     """Return what the largest goes beyond as often as it may.
 
     Found by secants between logarithms of how often the largest goes beyond a place, and how often one layer does.
-    They are nearly proportional, so three or four places are enough, where bisection on the place itself takes ten.
+    They are nearly proportional, so four places are enough, where bisection on the place itself takes ten.
 
     Args:
         largest: `(draws,)`, of |N(0, R)| over the layers.
