@@ -274,31 +274,41 @@ def _crop(figure: Figure, panels: Sequence[Axes], columns: int, caption: Text | 
     """
     width, height = figure.get_size_inches()
     rows = -(-len(panels) // columns)
-    around = np.zeros((rows, columns, 5))
-    around.reshape(-1, 5)[: len(panels)] = [_around(ax) for ax in panels]
+    around = np.zeros((rows, columns, 7))
+    around.reshape(-1, 7)[: len(panels)] = [_around(ax) for ax in panels]
     left, right = around[..., :2].max(0).T + _PAD
     below, above = around[..., 2:4].max(1).T + _PAD
-    share = around[..., 4].max()
+    share, own, beside = around[..., 4:].max((0, 1))
     wide = (width - left.sum() - right.sum()) / (columns * share)
     tall = wide * max(float(ax.get_box_aspect() or 1.0) for ax in panels)
+    # Labels that are longer than the matrix stick out of it; for its own the layout leaves no room.
+    below, above = (np.maximum(each, (beside - tall) / 2 + _PAD) for each in (below, above))
+    out = max(0.0, (own - tall) / 2 + _PAD - above[0])
     if caption is not None:
         below[-1] += caption.get_window_extent().height / figure.dpi + 2 * _PAD
-    height = min(height, rows * tall + below.sum() + above.sum())
+    height = min(height, rows * tall + below.sum() + above.sum() + 2 * out)
     figure.set_size_inches(width, height)
     sides = (left, right + (share - 1) * wide), (below[::-1], above[::-1])
     _place(panels, (width, height), (wide, tall), sides)
 
 
 def _around(ax: Axes) -> tuple[float, ...]:
-    """Return the inches left and right of a matrix, below and above, and how wide it is with its bar."""
+    """Return how much room a matrix takes, and what is around it.
+
+    In inches what is left and right of it, below and above; its width with its bar, in its own widths; and the
+    lengths in inches of its vertical label, and of that of its bar.
+    """
     figure = ax.get_figure(root=True)
-    whole = ax.get_tightbbox()
+    whole = ax.get_tightbbox(for_layout_only=True)
     assert figure is not None
     assert whole is not None
-    box = ax.get_window_extent()
-    end = max([box.x1, *(bar.get_window_extent().x1 for bar in ax.child_axes)])
-    sides = box.x0 - whole.x0, whole.x1 - end, box.y0 - whole.y0, whole.y1 - box.y1
-    return (*(float(side / figure.dpi) for side in sides), float((end - box.x0) / box.width))
+    box, bars = ax.get_window_extent(), ax.child_axes
+    end = max([box.x1, *(bar.get_window_extent().x1 for bar in bars)])
+    sides = [box.x0 - whole.x0, whole.x1 - end, box.y0 - whole.y0, whole.y1 - box.y1]
+    own = ax.yaxis.label.get_window_extent().height
+    beside = max([0.0, *(bar.yaxis.label.get_window_extent().height for bar in bars)])
+    inches = [float(length / figure.dpi) for length in (*sides, own, beside)]
+    return (*inches[:4], float((end - box.x0) / box.width), *inches[4:])
 
 
 def _place(
