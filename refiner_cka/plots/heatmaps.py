@@ -184,6 +184,9 @@ def draw_cells(
     )
     height, width = matrix.shape
     ax.set_box_aspect(min(max(height / width, 1 / WIDEST), WIDEST))
+    for spine in ax.spines.values():
+        # Within what is laid out in any case, and long to measure.
+        spine.set_in_layout(False)
     if np.isnan(matrix).any():
         # The background shows through where there is no value.
         ax.patch.set(facecolor="0.92", edgecolor="0.55", hatch="//////", linewidth=0.0)

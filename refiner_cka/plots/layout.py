@@ -12,9 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from ..sums import Array
 from . import captions
 from .labels import EndLabels
 from .models import Line, Moment
@@ -23,7 +25,6 @@ from .style import (
     GREY,
     PaperFigure,
     current,
-    lay_out,
     new_figure,
     note,
     paper,
@@ -35,7 +36,7 @@ from .style import (
 _EMS = 20
 """A panel is at least so many times as wide as its text is high."""
 
-_PAD = 0.04
+_PAD = 0.03
 """Inches around what is drawn."""
 
 _TICKS = 6
@@ -120,10 +121,7 @@ def grid(
             draw(ax)
         caption = _finish(figure, rest, columns, fixed=look.height is not None)
         if all(square) and look.height is None:
-            # A figure that is much lower is laid out anew.
-            for _ in range(2):
-                if _crop(figure, panels, caption) < 4 * _PAD:
-                    break
+            _crop(figure, panels, columns, caption)
         figure.told = {}
     return figure
 
@@ -268,24 +266,82 @@ def _colour_bars(figure: Figure, told: dict[Axes, Told]) -> None:
         bar.ax.set_ylabel(moments[0][1].title, parse_math=False)
 
 
-def _crop(figure: Figure, panels: Sequence[Axes], caption: Text | None) -> float:
-    """Take away the inches of height that matrices leave empty, and return them.
+def _crop(figure: Figure, panels: Sequence[Axes], columns: int, caption: Text | None) -> None:
+    """Take away the height that matrices leave empty, before the figure is laid out, which takes long.
 
-    The cells of matrices are bounded by the width.
+    Their cells are bounded by the width. What stands around a matrix takes as much room wherever it ends up, but
+    for its bar, which is a share of it.
     """
-    lay_out(figure)
     width, height = figure.get_size_inches()
-    boxes = [box for ax in panels if (box := ax.get_tightbbox()) is not None]
-    top, bottom = (
-        max(box.y1 for box in boxes) / figure.dpi,
-        min(box.y0 for box in boxes) / figure.dpi,
-    )
-    empty = max(0.0, height - top - _PAD)
+    rows = -(-len(panels) // columns)
+    around = np.zeros((rows, columns, 7))
+    around.reshape(-1, 7)[: len(panels)] = [_around(ax) for ax in panels]
+    left, right = around[..., :2].max(0).T + _PAD
+    below, above = around[..., 2:4].max(1).T + _PAD
+    share, own, beside = around[..., 4:].max((0, 1))
+    wide = (width - left.sum() - right.sum()) / (columns * share)
+    tall = wide * max(float(ax.get_box_aspect() or 1.0) for ax in panels)
+    # Labels that are longer than the matrix stick out of it; for its own the layout leaves no room.
+    below, above = (np.maximum(each, (beside - tall) / 2 + _PAD) for each in (below, above))
+    out = max(0.0, (own - tall) / 2 + _PAD - above[0])
     if caption is not None:
-        said = caption.get_window_extent().y0 / figure.dpi + _text_height(caption)
-        empty += max(0.0, bottom - said - 2 * _PAD)
-    figure.set_size_inches(width, height - empty)
-    return float(empty)
+        below[-1] += caption.get_window_extent().height / figure.dpi + 2 * _PAD
+    height = min(height, rows * tall + below.sum() + above.sum() + 2 * out)
+    figure.set_size_inches(width, height)
+    sides = (left, right + (share - 1) * wide), (below[::-1], above[::-1])
+    _place(panels, (width, height), (wide, tall), sides)
+
+
+def _around(ax: Axes) -> tuple[float, ...]:
+    """Return how much room a matrix takes, and what is around it.
+
+    In inches what is left and right of it, below and above; its width with its bar, in its own widths; and the
+    lengths in inches of its vertical label, and of that of its bar.
+    """
+    figure = ax.get_figure(root=True)
+    whole = ax.get_tightbbox(for_layout_only=True)
+    assert figure is not None
+    assert whole is not None
+    box, bars = ax.get_window_extent(), ax.child_axes
+    end = max([box.x1, *(bar.get_window_extent().x1 for bar in bars)])
+    sides = [box.x0 - whole.x0, whole.x1 - end, box.y0 - whole.y0, whole.y1 - box.y1]
+    own = ax.yaxis.label.get_window_extent().height
+    beside = max([0.0, *(bar.yaxis.label.get_window_extent().height for bar in bars)])
+    inches = [float(length / figure.dpi) for length in (*sides, own, beside)]
+    return (*inches[:4], float((end - box.x0) / box.width), *inches[4:])
+
+
+def _place(
+    panels: Sequence[Axes],
+    size: tuple[float, float],
+    box: tuple[float, float],
+    sides: tuple[tuple[Array, Array], tuple[Array, Array]],
+) -> None:
+    """Put matrices nearly where they will be: from anywhere else the layout ends with gaps.
+
+    Args:
+        panels: the matrices.
+        size: of the figure, in inches.
+        box: of a matrix.
+        sides: room before and after it, of each column from the left and of each row from below.
+    """
+    (left, right, across), (bottom, top, upwards) = (
+        (
+            before[0] / whole,
+            1 - after[-1] / whole,
+            (before[1:] + after[:-1]).sum() / max(1, len(before) - 1) / part,
+        )
+        for whole, part, (before, after) in zip(size, box, sides, strict=True)
+    )
+    grid = panels[0].get_gridspec()
+    assert isinstance(grid, GridSpec)
+    grid.update(left=left, right=right, bottom=bottom, top=top, wspace=across, hspace=upwards)
+    for ax in panels:
+        place = ax.get_subplotspec()
+        assert place is not None
+        ax.set_subplotspec(place)
+    # To the layout these would be what somebody asks for.
+    grid.update(wspace=None, hspace=None)
 
 
 def _text_height(caption: Text) -> float:

@@ -156,9 +156,6 @@ def critical(replicates: Array, band: Band) -> float:
     Raises:
         ResultError: no such band.
     """
-    from scipy.optimize import brentq
-    from scipy.special import chdtr, stdtrit
-
     if band not in BANDS:
         raise ResultError(f"unknown band {band!r}; choose {' or '.join(BANDS)}")
     folds = len(replicates)
@@ -170,19 +167,42 @@ def critical(replicates: Array, band: Band) -> float:
     if not varies.any():
         return pointwise
     centred = (replicates - replicates.mean(0))[:, varies]
-    largest = np.abs(_normal(folds) @ (centred / np.linalg.norm(centred, axis=0))).max(1)
-    freedom = folds - 1
+    # One row for each layer: the largest of rows is found ten times as fast as that of columns.
+    drawn = (centred / np.linalg.norm(centred, axis=0)).T @ _normal(folds).T
+    return max(pointwise, _reach(np.abs(drawn, out=drawn).max(0), folds - 1))
 
-    def excess(reach: float) -> float:
-        """How much more often the largest goes beyond `reach` than it may."""
-        beyond = chdtr(freedom, freedom * (largest / reach) ** 2).mean()
-        return float(beyond - (1 - CONFIDENCE))
 
-    if excess(pointwise) <= 0:
-        return pointwise
-    # Bonferroni's bound, and a tenth for the chance of the draws.
-    most = 1.1 * stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * varies.sum()))
-    return float(brentq(excess, pointwise, most, xtol=1e-6))
+def _reach(largest: Array, freedom: int) -> float:
+    """Return what the largest goes beyond as often as it may.
+
+    Found by secants between logarithms of how often the largest goes beyond a place, and how often one layer does.
+    They are nearly proportional, so four places are enough, where bisection on the place itself takes ten.
+
+    Args:
+        largest: `(draws,)`, of |N(0, R)| over the layers.
+        freedom: degrees of freedom of what it is divided by.
+    """
+    from scipy.special import chdtr, stdtrit
+
+    def place(often: float) -> float:
+        """What one layer goes beyond that often."""
+        return float(-stdtrit(freedom, np.exp(often) / 2))
+
+    def excess(often: float) -> float:
+        """How much more often the largest goes beyond that than it may."""
+        beyond = chdtr(freedom, freedom * (largest / place(often)) ** 2).mean()
+        return float(np.log(beyond / (1 - CONFIDENCE)))
+
+    before = float(np.log(1 - CONFIDENCE))
+    was = excess(before)
+    step, here = was, before - was
+    # The error after a step is of the order of the product of the last two.
+    while (value := excess(here)) != was:
+        last, step = step, value * (here - before) / (value - was)
+        before, was, here = here, value, here - step
+        if abs(step * last) < 1e-7:
+            break
+    return place(here)
 
 
 @cache

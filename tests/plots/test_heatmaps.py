@@ -11,6 +11,7 @@ import pytest
 
 from refiner_cka import plots
 from refiner_cka.plots.heatmaps import common_path, thinned
+from refiner_cka.plots.style import lay_out
 from tests.plots.drawn import LEAVES, RESNET, caption_of, figure_of, overlapping
 from tests.synthetic import synthetic_result, with_index
 
@@ -181,3 +182,15 @@ def test_common_path_and_thinning():
     positions, names = thinned(LEAVES, 16)
     assert names[:3] == ["patch_embed.proj", "blocks.1", "blocks.2"]
     assert all(LEAVES[place].startswith(name) for place, name in zip(positions, names, strict=True))
+
+
+@pytest.mark.parametrize("panels", [1, 4])
+def test_a_figure_of_heatmaps_is_as_high_as_what_is_in_it(panels):
+    """What is left at the top and the right is what the layout leaves around all, 0.03 inches, within 0.01."""
+    result = synthetic_result({f"vit_{number}": 12 for number in range(panels)})
+    figure = plots.compose(result, [plots.Panel("heatmap", of=[name]) for name in result.models])
+    lay_out(figure)
+    boxes = [ax.get_tightbbox() for ax in figure.axes]
+    width, height = figure.get_size_inches() * figure.dpi
+    gaps = height - max(box.y1 for box in boxes), width - max(box.x1 for box in boxes)
+    np.testing.assert_allclose(np.array(gaps) / figure.dpi, 0.03, atol=0.01)
