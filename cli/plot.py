@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +9,7 @@ import typer
 
 import refiner_cka as rc
 
-from . import console, options, output, processes
+from . import console, importing, options, output, processes
 
 
 def plot(
@@ -70,23 +67,25 @@ def plot(
         raise typer.BadParameter(
             "goes into the panel: curve,normalize=...", param_hint="--normalize"
         )
-    wanted = [rc.plots.Panel.parse(text) for text in panel or ()]
+    with importing.uncollected():
+        plots = rc.plots  # which imports matplotlib
+    wanted = [plots.Panel.parse(text) for text in panel or ()]
     if out is not None:
         _check_place(out, figure=bool(panel))
-    results = {name: output.load(file) for name, file in rc.plots.named(files).items()}
+    results = {name: output.load(file) for name, file in plots.named(files).items()}
     given = dict(_pair(text) for text in settings or ())
-    with rc.plots.styled(style, given), _what_is_loaded_kept():
-        models = rc.plots.read_models(results, model) if model else None
+    with plots.styled(style, given):
+        models = plots.read_models(results, model) if model else None
         if wanted and out is not None:
-            figure = rc.plots.compose(results, wanted, models=models)
-            written = [rc.plots.save(figure, out)]
+            figure = plots.compose(results, wanted, models=models)
+            written = [plots.save(figure, out)]
             told = f"wrote {out}"
         else:
             written = []
             for name, result in results.items():
                 folder = files[0].parent if out is None else out
                 folder = folder / name if len(results) > 1 else folder
-                written += rc.plots.save_figures(
+                written += plots.save_figures(
                     result,
                     folder,
                     normalize=normalize or "first-last",
@@ -96,16 +95,6 @@ def plot(
             told = output.written(written)
     if not quiet:
         console.note(told)
-
-
-@contextlib.contextmanager
-def _what_is_loaded_kept() -> Iterator[None]:
-    """Look for garbage only among what is drawn: the modules and results stay, and are most of what there is."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _check_place(out: Path, *, figure: bool) -> None:

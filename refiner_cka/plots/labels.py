@@ -11,6 +11,7 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox, IdentityTransform
+from scipy.optimize import isotonic_regression
 
 from ..sums import Array
 from .style import small
@@ -36,24 +37,8 @@ def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
     excess = max(0.0, (count - 1) * gap - (high - low))
     low, high = low - excess / 2, high + excess / 2
     rank = np.arange(count) * gap
-    level = _ascending(np.clip(wanted, low, high) - rank)
+    level = isotonic_regression(np.clip(wanted, low, high) - rank).x
     result: Array = np.clip(level, low, high - (count - 1) * gap) + rank
-    return result
-
-
-def _ascending(values: Array) -> Array:
-    """Return the nearest numbers in ascending order, in the sense of least squares.
-
-    By the max-min formula: of all runs that begin at or before a place the largest, of those that end at or after
-    it the smallest mean (Robertson, Wright and Dykstra, Order Restricted Statistical Inference, 1988, 1.4). SciPy
-    has this too, and to import its solvers takes as long as to draw a figure.
-    """
-    begin, end = np.indices((len(values), len(values)))
-    sums = np.concatenate([[0.0], values.cumsum()])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        means = (sums[end + 1] - sums[begin]) / (end + 1 - begin)
-    smallest = np.minimum.accumulate(np.where(begin <= end, means, np.inf)[:, ::-1], axis=1)
-    result: Array = np.where(begin <= end, smallest[:, ::-1], -np.inf).max(0)
     return result
 
 
