@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shlex
 import sys
@@ -14,6 +15,13 @@ import refiner_cka as rc
 
 from . import console, importing, options, output, processes
 from .interrupting import Interrupting
+
+
+def _number(value: float) -> float:
+    """Refuse `nan`, which a least value does not keep out with every version of Typer."""
+    if math.isnan(value):
+        raise typer.BadParameter("it takes a number")
+    return value
 
 
 def analyze(
@@ -57,7 +65,12 @@ def analyze(
         bool, typer.Option("--resume", help="Go on from an interrupted run.")
     ] = False,
     save_every: Annotated[
-        float, typer.Option(min=0, help="Seconds after which what was measured is saved again.")
+        float,
+        typer.Option(
+            min=0,
+            callback=_number,
+            help="Seconds after which what was measured is saved again.",
+        ),
     ] = 60.0,
     shard: Annotated[
         str,

@@ -58,7 +58,10 @@ def compared(timings: list[tuple[float, float]]) -> str:
 
 def peak_bytes(run: Callable[[], object]) -> int:
     """The most that torch's allocator has handed out at once during a call, beyond before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    # torch 2.10 warns where it is not said what becomes of events when a cycle ends; there is one.
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
         run()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     current = peak = 0

@@ -58,4 +58,4 @@ def test_the_table_has_every_module_of_timm():
     listed = Counter(one.module for one in NETWORKS if one.library == "timm")
     # Other tests may have registered this package's own networks.
     timms = {one for one in timm.list_modules() if f"timm.models.{one}" in sys.modules}
-    assert listed.keys() == timms
+    assert timms <= listed.keys()
