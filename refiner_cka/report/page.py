@@ -7,6 +7,7 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -180,7 +181,7 @@ def _legible(value: Any) -> Any:
 
 
 def _typeset(text: str) -> str:
-    return text.replace(" +- ", " ± ")
+    return re.sub(r"(?<!\S)\+-(?=[ :])", "±", text)
 
 
 def _as_json(value: Any) -> str:

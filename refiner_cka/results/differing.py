@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ from .similarities import SAME
 
 _ASIDE = {"identity", "command", "started", "shard", "smoothing", "attention", "indices", "against"}
 """Entries of the provenance that say nothing of how a number came about, or what the options say too."""
+
+_BY_MODEL = ("notes", "training", "faint_parameters")
+"""Entries of the provenance that are tables, from the name of a model to what is said of it."""
 
 _LONG = 40
 """Characters of what differs that are told."""
@@ -293,7 +296,8 @@ def _clarity(each: Difference) -> float:
 
 
 def _changes(common: Common) -> Iterator[Change]:
-    first, second = (dict(each.provenance) for each in (common.first, common.second))
+    first = _of_models(common.first.provenance, common.models)
+    second = _of_models(common.second.provenance, common.models.values())
     back = {other: name for name, other in common.models.items()}
     found = list(changes(first, _renamed(second, back), _told))
     whats = {what for what, _, _ in found}
@@ -302,6 +306,16 @@ def _changes(common: Common) -> Iterator[Change]:
         again = what.endswith(" of options") and what.removesuffix(" of options") in whats
         if not (again or what.startswith("tensors_")):  # `loading` says these in words
             yield Change(what, here, there)
+
+
+def _of_models(provenance: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return provenance without what it says of models that are not compared: `missing` names these."""
+    kept = dict(provenance)
+    kept["models"] = [each for each in provenance.get("models", []) if each["name"] in names]
+    for key in _BY_MODEL:
+        table = provenance.get(key, {})
+        kept[key] = {name: said for name, said in table.items() if name in names}
+    return kept
 
 
 def _told(provenance: Mapping[str, Any]) -> Iterator[str]:

@@ -87,9 +87,15 @@ def nearest(depth: Array, wanted: float) -> int:
 
 def with_se(value: float | Array, se: float | Array) -> str:
     """Return a value with its standard error as text, `0.412 +- 0.010`."""
-    if not np.isfinite(value):
-        return "undefined"
-    return f"{value:.3f} +- {se:.3f}" if np.isfinite(se) else f"{value:.3f}"
+    return f"{value:.3f}{error_told(se)}" if np.isfinite(value) else "undefined"
+
+
+def error_told(se: float | Array) -> str:
+    """Return a standard error as text that follows its value; nothing where there is none, or exactly 0.
+
+    What is smaller than 0.001 is rounded up: an error is never told as 0.
+    """
+    return f" +- {max(se, 0.001):.3f}" if np.isfinite(se) and se > 0 else ""
 
 
 def as_json(value: Any) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ResultError
-from ..sums import FOLDS, Array
+from ..errors import ResultError, known_names
+from ..sums import FOLDS, Array, Quantity
 from . import means, trainings
 from .estimate import Estimate
 from .grouped import Grouped
@@ -39,8 +39,8 @@ class Measured(Grouped):
         """
         if group := trainings.of(self.groups, model, band):
             return trainings.mean(self._each_smoothing(group, measure, tokens, maps))
+        quantity = self._measure(measure)
         positions, depth = self._places(measure, model, tokens, maps)
-        quantity = self.quantity(measure)
         block = np.ix_(np.arange(FOLDS), *[positions] * len(quantity.axes))
         paths = (*quantity.quotient, quantity.sum("images"))
         total, of, images = (self.sums[path][block] for path in paths)
@@ -100,6 +100,19 @@ class Measured(Grouped):
         hits, trials = (self._sum("top1", part)[column] for part in ("hits", "trials"))
         return float(hits / trials) if trials else None
 
+    def _measure(self, name: str) -> Quantity:
+        """Return what a measure of single images is.
+
+        Raises:
+            ResultError: it was not measured, or is none: a similarity index, accuracy.
+        """
+        quantity = self.quantity(name)
+        if not quantity.is_of_images:
+            raise ResultError(
+                f"{name!r} is no measure of images: {known_names(name, self.measures)}"
+            )
+        return quantity
+
     def _each_smoothing(
         self, group: tuple[str, ...], measure: str, tokens: str | None, maps: str
     ) -> list[Estimate]:
@@ -109,7 +122,7 @@ class Measured(Grouped):
         self, measure: str, model: str, tokens: str | None, maps: str
     ) -> tuple[Array, Array]:
         """Return the two sums of a measure in each fold `(g, 2, L)`, and the depth, where it is defined."""
-        quantity = self.quantity(measure)
+        quantity = self._measure(measure)
         if len(quantity.axes) > 1:
             raise ResultError(f"{measure} is of pairs, which have no course along depth to compare")
         positions, depth = self._places(measure, model, tokens, maps)

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ResultError
+from ..errors import ResultError, known_names
 from ..sums import IMAGES, LAYERS, MODELS, ROWS, Array, Layer, Quantity, cosine
 from . import chance, statistics
 from .chance import Correction, Match, Null
@@ -56,9 +56,9 @@ class Similarities(Contents):
         """
         found = next((each for each in self.quantities if each.name == name), None)
         if found is None:
-            measured = ", ".join(self.measures) or "no over-smoothing measures"
+            known = known_names(name, [*self.indices, *self.measures])
             raise ResultError(
-                f"{name!r} was not measured; the result holds {measured}: analyse again with --smoothing or "
+                f"{name!r} was not measured: {known}; for others analyse again with --index, --smoothing or "
                 "--attention"
             )
         return found
@@ -277,7 +277,7 @@ class Similarities(Contents):
         """
         path = self.quantity(name).sum(part)
         if path not in self.sums:
-            raise ResultError(f"{name} is no measure of this kind: it has no {part}")
+            raise ResultError(f"{name!r} is no similarity index: {known_names(name, self.indices)}")
         return self.sums[path]
 
     @functools.cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .chance import ALPHA
-from .estimate import Estimate, with_se
+from .estimate import Estimate, error_told, with_se
 from .findings import Comparison
 
 
@@ -24,8 +24,7 @@ def difference(comparison: Comparison, *, reverse: bool = False) -> str:
     found, sign = comparison.difference, -1 if reverse else 1
     if not np.isfinite(found.values):
         return "undefined"
-    error = f" +- {found.se:.3f}" if np.isfinite(found.se) else ""
-    return f"{sign * found.values:+.3f}{error}{'*' if comparison.p < ALPHA else ''}"
+    return f"{sign * found.values:+.3f}{error_told(found.se)}{'*' if comparison.p < ALPHA else ''}"
 
 
 def pair(model: str, other: str) -> str:

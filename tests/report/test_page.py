@@ -51,7 +51,7 @@ def test_it_holds_what_the_summary_says_and_what_a_paper_needs(result, page):
         for cell in (*table.headers, *(cell for row in table.rows for cell in row)):
             assert cell.replace(" +- ", " ± ") in page.texts
     for sentence in summary.sentences:
-        assert sentence.replace(" +- ", " ± ") in page.texts
+        assert sentence.replace("+-", "±") in page.texts
     assert methods.paragraph(result) in page.texts
     assert methods.bibtex(result).strip() in page.texts
     for question, answer in methods.answers(result):

@@ -15,6 +15,7 @@ from refiner_cka.results import load
 from refiner_cka.results.checks import check_quantities, check_sums
 from refiner_cka.sums import FOLDS, Layer, Quantity
 from tests.results.files import edited, refusal
+from tests.synthetic import synthetic_result, with_smoothing
 
 CKA = "similarity/cka"
 PRODUCTS = f"{CKA}/products"
@@ -194,3 +195,20 @@ def test_a_record_of_another_form_than_a_run_makes_is_refused(saved, key, value)
     with edited(saved) as file:
         file["provenance"].attrs[key] = value
     assert f"{key} in provenance is not what a run records there" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda of: of.smoothing("patch_cosin"), r"was not measured: did you mean patch_cosine\?"),
+        (lambda of: of.curve("vit_s", index="rsa"), "choose among cka, .* again with --index"),
+        (lambda of: of.similarity("token_norm"), "no similarity index: choose among cka$"),
+        (lambda of: of.curve("vit_s", index="top1"), "no similarity index: choose among cka$"),
+        (lambda of: of.smoothing("cka"), "'cka' is no measure of images: choose among patch_"),
+        (lambda of: of.smoothing("top1", "vit_s"), "'top1' is no measure of images"),
+        (lambda of: of.smoothing_change("cka", "vit_s"), "'cka' is no measure of images"),
+    ],
+)
+def test_a_question_of_the_wrong_kind_says_what_can_be_asked(ask, told):
+    with pytest.raises(ResultError, match=told):
+        ask(with_smoothing(synthetic_result(batches=4)))

@@ -282,6 +282,24 @@ def test_what_was_recorded_of_the_runs_and_differs_is_told_once(run):
     assert f"sha256 of weights of a: {'1' * 12}... / {'2' * 12}..." in found.sentences
 
 
+def test_models_that_are_not_compared_are_named_and_no_more():
+    def recorded(names, seed):
+        models = [{"name": name, "origin": {"parameters": seed}} for name in names]
+        tables = {key: dict.fromkeys(names, "said") for key in ("notes", "faint_parameters")}
+        known = {"models": models, **tables}
+        return synthetic_result(dict.fromkeys(names, 3), batches=4, provenance=known)
+
+    found = rc.diff(recorded("ab", 1), recorded("bc", 2))
+    assert [each.what for each in found.changes] == ["parameters of b"]
+    assert found.missing == (
+        "Only the first has the models a.",
+        "Only the second has the models c.",
+    )
+    # Names are matched by position, too.
+    found = rc.diff(recorded("a", 1), recorded("c", 2))
+    assert [each.what for each in found.changes] == ["parameters of a"]
+
+
 def test_an_index_that_depends_on_the_batch_is_compared_with_its_like_alone(run):
     from tests.synthetic import with_index
 

@@ -3,8 +3,9 @@
 import json
 
 import numpy as np
+import pytest
 
-from refiner_cka.results.estimate import nearest
+from refiner_cka.results.estimate import nearest, with_se
 from tests.synthetic import synthetic_result, with_smoothing
 
 
@@ -12,9 +13,7 @@ def test_it_prints_few_numbers():
     result = with_smoothing(synthetic_result({"a": 12}, unresolved=["a"]))
     curve = result.curve("a", normalize="none")
     first = f"{curve.values[0]:.3f} +- {curve.se[0]:.3f}"
-    assert repr(curve) == (
-        f"<Estimate: {first} to 1.000 +- 0.000, shape (12,); errors over images>"
-    )
+    assert repr(curve) == (f"<Estimate: {first} to 1.000, shape (12,); errors over images>")
     assert repr(curve.at(0)) == f"<Estimate: {first}; errors over images>"
     assert repr(result.curve("a")).endswith("; errors over images; unresolved>")
     assert repr(result.smoothing("token_norm", "a")).endswith("shape (12,); errors over images>")
@@ -49,3 +48,17 @@ def test_half_way_is_the_earlier_of_two_layers_equally_near():
         depth = np.arange(layers) / (layers - 1)
         assert nearest(depth, 0.5) == (layers - 1) // 2
         assert nearest(np.linspace(0, 1, layers), 0.5) == (layers - 1) // 2
+
+
+@pytest.mark.parametrize(
+    ("se", "told"),
+    [
+        (0.0126, "0.500 +- 0.013"),
+        (0.0004, "0.500 +- 0.001"),
+        (1e-9, "0.500 +- 0.001"),
+        (0.0, "0.500"),
+        (np.nan, "0.500"),
+    ],
+)
+def test_an_error_is_never_told_as_0(se, told):
+    assert with_se(0.5, se) == told

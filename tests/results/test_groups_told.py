@@ -12,6 +12,7 @@ from scipy import stats
 
 import refiner_cka as rc
 from refiner_cka.results import export, tables
+from refiner_cka.results.estimate import with_se
 from tests.synthetic import synthetic_result, with_smoothing
 
 GROUPS = {"ViT-S": ["v0", "v1", "v2"], "Refiner": ["r0", "r1"]}
@@ -108,9 +109,9 @@ def test_the_summary_has_the_similarity_of_groups_to_references():
     told = {row[0]: row[table.headers.index("CKA(last, labels)")] for row in table.rows}
     for name, cell in told.items():
         last = result.against(name, "labels").at(-1)
-        assert cell == f"{last.values:.3f} +- {last.se:.3f}"
+        assert cell == with_se(last.values, last.se)
     of_group = np.array([result.against(each, "labels").values[-1] for each in GROUPS["ViT-S"]])
-    expected = f"{of_group.mean():.3f} +- {of_group.std(ddof=1) / np.sqrt(3):.3f}"
+    expected = with_se(of_group.mean(), of_group.std(ddof=1) / np.sqrt(3))
     assert told["ViT-S"] == expected
 
 
