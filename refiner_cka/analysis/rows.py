@@ -70,7 +70,7 @@ def choose_rows(
             paths = obstacles.setdefault((reason, place), [])
             paths.extend([] if path in paths else [path])
     lines = [
-        f"{subject.name}: layer{'s' if len(paths) > 1 else ''} {', '.join(paths)} {reason}; {place}"
+        _left_out(subject.name, paths, reason, place)
         for (reason, place), paths in obstacles.items()
     ]
     for readout in readouts:
@@ -79,6 +79,13 @@ def choose_rows(
                 f"no layer is left to read as {readout!r}: {lines[-1]}; choose others with --layers GLOB"
             )
     return rows, lines
+
+
+def _left_out(model: str, paths: Sequence[str], reason: str, place: str) -> str:
+    """Return a line for layers that are left out for one reason."""
+    first, *others = paths
+    also = f", and so for {', '.join(others)}" if others else ""
+    return f"{model}: layer {first} {reason}{also}; {place}"
 
 
 def _obstacle(

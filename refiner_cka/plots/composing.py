@@ -18,7 +18,7 @@ from .kinds import PLOTS, Kind
 from .layout import grid
 from .models import Model, checked_names
 from .panels import Panel
-from .style import COLUMN, NothingToDraw
+from .style import COLUMN, NothingToDraw, plural
 
 Results = Result | Mapping[str, Result]
 """A result, or several by the names of their files."""
@@ -122,9 +122,9 @@ class _Asked:
         if kind.of is not None:
             fewest, most = kind.of
             if not fewest <= len(names) <= most:
-                wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+                wanted = plural(most, "name") if fewest == most else f"{fewest} to {most} names"
                 raise ResultError(
-                    f"the panel {panel.kind} is of {wanted} names, not {len(names)}: write of=NAME or of=NAME:NAME"
+                    f"the panel {panel.kind} is of {wanted}, not {len(names)}: write of=NAME or of=NAME:NAME"
                 )
             if kind.square or most > 1:
                 own, names = _of_one(own, panel, names, models or ())
@@ -218,7 +218,8 @@ def _of_one(
         file for file in files if all(any(one.file == file for one in each) for each in found)
     ]
     if len(having) != 1:
-        what = f"{' and '.join(names)} are in {'no one file' if not having else 'several files'}"
+        verb = "is" if len(names) == 1 else "are"
+        what = f"{' and '.join(names)} {verb} in {'no one file' if not having else 'several files'}"
         what = what if names else "there are several files"
         raise ResultError(
             f"{what}: the panel {panel.kind} is of one, name it with file= ({', '.join(files)})"

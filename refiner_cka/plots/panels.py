@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import ArtistInspector
 from matplotlib.axes import Axes
 from matplotlib.mathtext import MathTextParser
@@ -39,6 +40,9 @@ _OBJECTS = {
 
 TEXTS = ("title", "xlabel", "ylabel")
 """Properties of axes that are text, in which there may be formulas between dollars."""
+
+_RANGES = ("xlim", "ylim")
+"""Properties of axes that are ranges."""
 
 _NUMBERS = ("vmin", "vmax")
 """Options that are numbers; all others are names."""
@@ -90,6 +94,8 @@ class Panel:
             ax.set_title("", loc="left")
         for key, value in self.properties.items():
             try:
+                if key in _RANGES and (isinstance(value, str) or np.size(value) != 2):
+                    raise ValueError("give a range LOW:HIGH")
                 ax.set(**{key: _formula(value) if key in TEXTS else value})
                 text = {"title": ax.title, "xlabel": ax.xaxis.label, "ylabel": ax.yaxis.label}.get(
                     key

@@ -164,6 +164,17 @@ def _base(points: float) -> dict[str, Any]:
     }
 
 
+def _fonts(names: Sequence[str]) -> list[str]:
+    """Return those of several fonts that are there: of others matplotlib complains at each word it draws."""
+    known = {
+        *font_manager.font_family_aliases,
+        *(font.name for font in font_manager.fontManager.ttflist),
+    }
+    if found := [name for name in names if name in known]:
+        return found
+    raise ValueError(f"no font {names[0]!r} here: {known_names(names[0], sorted(known))}")
+
+
 def _of_file(style: str | Path) -> dict[str, Any]:
     """Return the settings of a style file, each line of which is `name: value`."""
     path = Path(style).expanduser()
@@ -208,6 +219,10 @@ def _setting(name: str, value: Any) -> Any:
     if name == "image.cmap" and value not in mpl.colormaps:
         raise ValueError(f"no colours {value!r}: {known_names(str(value), list(mpl.colormaps))}")
     (validated,) = mpl.RcParams({name: value}).values()
+    if name == "font.family":
+        validated = _fonts(validated)
+    if name.endswith("dpi") and not isinstance(validated, str) and not validated > 0:
+        raise ValueError("give a positive number")
     if name.endswith("size") and name != "figure.figsize" and isinstance(validated, str):
         raise ValueError("give a number of points")
     return validated

@@ -27,8 +27,11 @@ _ESCAPES = str.maketrans(
         "<": "\\textless{}",
         ">": "\\textgreater{}",
         "|": "\\textbar{}",
-        '"': "\\textquotedbl{}",
+        '"': "{''}",  # \\textquotedbl asks for another encoding of fonts
         **{character: f"\\{character}" for character in "&%$#_{}"},
+        **{
+            character: f"{{{character}}}" for character in "[*"
+        },  # options of the end of the line before
     }
 )
 

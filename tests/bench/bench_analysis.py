@@ -1,6 +1,6 @@
 """What an analysis costs: time over the best bare forward passes, extra peak memory, error against float64.
 
-    python tests/bench/bench_analysis.py [--quick] [--case TEXT]
+    python tests/bench/bench_analysis.py [--quick] [--case TEXT]    # --quick: one batch and three rounds
     python tests/bench/bench_analysis.py --tiny    # a small model and one round: whether it runs
 
 *Best bare* are the model's own passes over the same images, in whole batches or in chunks, whichever is fastest
@@ -61,6 +61,13 @@ from refiner_cka.measures import smoothing
 from tests import float64
 
 
+class Effort(NamedTuple):
+    """Over how many batches each time is taken, and how often."""
+
+    batches: int
+    rounds: int
+
+
 class Case(NamedTuple):
     """A model, which of its layers are compared, and how many images form a batch."""
 
@@ -81,7 +88,6 @@ OURS = ("CKA alone", "default")
 OTHERS = {"pytorch-cka": "pytorch-cka", "cka-pytorch": "cka-pytorch", "torch_cka": "torch-cka"}
 """Tool -> its distribution."""
 
-BATCHES = 2
 CHUNKS = (16, 8)
 RUN = 1000
 """Images of the run over which the fixed costs of `default` are spread."""
@@ -221,20 +227,22 @@ def paired(
     return ratios
 
 
-def measure(case: Case, tool: str, rounds: int, best: int | None) -> dict[str, Any]:
+def measure(case: Case, tool: str, effort: Effort, best: int | None) -> dict[str, Any]:
     """Return what one case costs with one tool, in this process; `best` is known but for the first tool."""
     warnings.simplefilter("ignore")
     module = build(case.model)
     paths = layer_paths(module, case.layers)
     shape = rc.Subject.from_module(module, paths).preprocessing.input_size
-    data = torch.randn(BATCHES * case.size, *shape, generator=torch.Generator().manual_seed(0))
+    data = torch.randn(
+        effort.batches * case.size, *shape, generator=torch.Generator().manual_seed(0)
+    )
     passes = [module, copy.deepcopy(module)] if tool in OTHERS else [module]
     found: dict[str, Any] = {"case": case.label, "tool": tool}
     if best is None:
         with keeping_memory():
             best = fastest(passes, data, case.size)
     if tool == "whole batches":
-        ratios = paired(lambda: bare(passes, data, case.size), passes, data, best, rounds)
+        ratios = paired(lambda: bare(passes, data, case.size), passes, data, best, effort.rounds)
         return found | {"best chunk": best, "ratios": ratios}
     run = analysis(tool, module, paths, data, case.size)
     bare(passes, data, case.size)
@@ -243,11 +251,12 @@ def measure(case: Case, tool: str, rounds: int, best: int | None) -> dict[str, A
     found["memory"] = peak() - before
     batches = list(data.split(case.size))
     if tool in OTHERS:
-        found["ratios"] = paired(run, passes, data, best, rounds)
+        found["ratios"] = paired(run, passes, data, best, min(effort.rounds, 2))
     else:
         preparing = partial(prepare, module, paths, data, case.size, tool)
         rank = rank_share(module, data[: case.size]) if tool == "default" else None
-        found |= own(run, preparing, rank, partial(bare, passes, data, best), len(data), rounds)
+        passes = partial(bare, passes, data, best)
+        found |= own(run, preparing, rank, passes, len(data), effort.rounds)
         batches = [data[list(batch)] for batch in preparing().plan.batches]
     return found | {"error": float(np.abs(matrix - truth(module, paths, batches)).max())}
 
@@ -273,14 +282,16 @@ def own(
     return {"ratios": [ratio + fixed for ratio in ratios], "preparing, in images": once}
 
 
-def alone(case: Case, tool: str, rounds: int, patience: float, best: int | None) -> dict[str, Any]:
+def alone(
+    case: Case, tool: str, effort: Effort, patience: float, best: int | None
+) -> dict[str, Any]:
     """Measure in a process of its own, without the progress bars of the tools."""
     if tool in OTHERS and not installed(OTHERS[tool]):
         return {"case": case.label, "tool": tool, "failed": "not installed"}
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(1, context, initializer=_silence)
     try:
-        return pool.submit(measure, case, tool, rounds, best).result(timeout=patience)
+        return pool.submit(measure, case, tool, effort, best).result(timeout=patience)
     except TimeoutError:
         for child in pool._processes.values():
             child.kill()
@@ -317,12 +328,14 @@ def cells(found: dict[str, Any]) -> str:
 def main() -> None:
     """Run every case with every tool and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three rounds instead of five")
+    parser.add_argument(
+        "--quick", action="store_true", help="one batch and three rounds, not two and five"
+    )
     parser.add_argument("--case", default="", help="only cases whose name contains this")
     parser.add_argument("--patience", type=float, default=100.0, help="seconds for one row")
     parser.add_argument("--tiny", action="store_true", help="a small model and one round")
     given = parser.parse_args()
-    rounds = 1 if given.tiny else 3 if given.quick else 5
+    effort = Effort(1, 1) if given.tiny else Effort(1, 3) if given.quick else Effort(2, 5)
     print(
         "| case | tool | time / best bare (range) | extra peak memory | largest error | preparing |"
     )
@@ -332,8 +345,7 @@ def main() -> None:
         if given.case in case.label:
             best = None
             for tool in ("whole batches", *OURS, *OTHERS):
-                few = min(rounds, 2) if tool in OTHERS else rounds
-                rows.append(alone(case, tool, few, given.patience, best))
+                rows.append(alone(case, tool, effort, given.patience, best))
                 best = rows[-1].get("best chunk", best)
                 print(f"| {cells(rows[-1])} |", flush=True)
     record("analysis", rows)

@@ -305,6 +305,8 @@ def test_a_style_of_ones_own(run, tmp_path):
             {"axes.prop_cycle": "cycler('color', [__import__('os')])"},
             "the setting axes.prop_cycle: ",
         ),
+        ({"font.family": "Helvetika Nowhere"}, "no font 'Helvetika Nowhere' here: "),
+        ({"figure.dpi": "0"}, "the setting figure.dpi: give a positive number"),
         ({"style": "colum"}, "no style 'colum': did you mean column"),
         ({"style": "none.mplstyle"}, "cannot read the style none.mplstyle: No such file"),
     ],
@@ -313,6 +315,13 @@ def test_settings_are_refused_in_one_line(run, settings, told):
     with pytest.raises(ResultError, match=re.escape(told)) as caught:
         composed(run, "curve", **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_of_several_fonts_those_that_are_there_are_used(run, caplog):
+    figure = composed(run, "curve", **{"font.family": "No Such Font, DejaVu Sans"})
+    figure.draw_without_rendering()
+    assert panels_of(figure)[0].yaxis.label.get_fontfamily() == ["DejaVu Sans"]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -341,7 +350,9 @@ def test_settings_are_refused_in_one_line(run, settings, told):
         ("curve,band=wide", "no bands 'wide'"),
         ("curve,x=time", "no axis 'time'"),
         ("curve,file=c", "no file 'c' for the panel curve"),
-        ("curve,ylim=low", "ylim=low of the panel curve: "),
+        ("curve,ylim=low", "ylim=low of the panel curve: give a range LOW:HIGH"),
+        ("curve,ylim=a:b", "ylim=a:b of the panel curve: give a range LOW:HIGH"),
+        ("curve,ylim=1", "ylim=1 of the panel curve: give a range LOW:HIGH"),
         ("curve,yscale=lag", "yscale=lag of the panel curve: "),
         ("curve,title=a$_b{", "no formula that matplotlib can draw"),
         ("curve,ylim=0:1,ylim=0:2", "'ylim' is given twice"),
