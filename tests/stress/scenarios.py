@@ -43,8 +43,9 @@ def whole(folder, images=IMAGES):
     return rc.load(folder / "whole" / "results" / "analysis.h5")
 
 
-def until(holds, limit=60):
-    limit += time.monotonic()
+def until(holds):
+    """Wait for what has to come: three processes that import torch beside others may take minutes."""
+    limit = time.monotonic() + 300
     while not holds():
         assert time.monotonic() < limit, "waited in vain"
         time.sleep(0.02)
