@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import tarfile
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,9 +25,6 @@ _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema"
 _TRAINED = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network")
 _PARTS = ("backbone", "encoder", "student", "weights", "params")
 ENTRIES = (*_AVERAGED, *_TRAINED, *_PARTS)
-
-_PICKLE, _LONG_NAME = 1 << 24, 5000
-"""Bytes of a pickle that are looked through for a name that is none, and of such a name."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +119,7 @@ def _read_torch(file: Path) -> Any:
         # About deprecated storages and old protocols: nothing that a user can act on.
         warnings.simplefilter("ignore")
         try:
-            if _has_short_names(file):
-                return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
         except RuntimeError as error:
             raise _unreadable(file, error) from error
         except Exception:
@@ -139,22 +134,6 @@ def _read_torch(file: Path) -> Any:
             ) from error
         except Exception as error:
             raise _unreadable(file, error) from error
-
-
-def _has_short_names(file: Path) -> bool:
-    """Whether no text in the pickle is so long that torch's own message about it would take minutes.
-
-    torch looks through the message by a pattern whose time grows with the square of the longest word: 57,000
-    letters, a kilobyte when compressed, take half a minute.
-    """
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            start = archive.open(names[0]).read(_PICKLE) if names else b""
-    else:
-        with file.open("rb") as stream:
-            start = stream.read(_PICKLE)
-    return max(map(len, start.split()), default=0) < _LONG_NAME
 
 
 def _unreadable(file: Path, error: Exception) -> CheckpointError:

@@ -220,26 +220,3 @@ def test_a_checkpoint_that_contains_itself(tmp_path, zipped):
     empty["model"] = empty["args"].own = empty
     with pytest.raises(CheckpointError, match="holds no weights"):
         checkpoint.read(saved(tmp_path, empty, zipped=zipped))
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_name_that_torch_would_search_for_minutes_never_gets_there(zipped, tmp_path, monkeypatch):
-    """torch's message about a class that it does not know takes a time that grows with the square of its name."""
-    pickled = b"\x80\x02c" + b"a" * 60_000 + b"\nb\n."
-    path = tmp_path / "long.pth"
-    if zipped:
-        torch.save({"a": torch.zeros(1)}, path)
-        with zipfile.ZipFile(path) as archive:
-            files = {name: archive.read(name) for name in archive.namelist()}
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in files.items():
-                archive.writestr(name, pickled if name.endswith("data.pkl") else content)
-    else:
-        path.write_bytes(pickled)
-    given, load = [], torch.load
-    monkeypatch.setattr(
-        torch, "load", lambda *args, **options: given.append(options) or load(*args, **options)
-    )
-    with pytest.raises(CheckpointError, match=r"long\.pth"):
-        checkpoint.read(path)
-    assert [options["weights_only"] for options in given] == [False]
