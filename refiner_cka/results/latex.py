@@ -29,9 +29,9 @@ _ESCAPES = str.maketrans(
         "|": "\\textbar{}",
         '"': "{''}",  # \\textquotedbl asks for another encoding of fonts
         **{character: f"\\{character}" for character in "&%$#_{}"},
-        **{
-            character: f"{{{character}}}" for character in "[*"
-        },  # options of the end of the line before
+        # Options of the end of the line before, where a label begins with them.
+        "[": "{[}",
+        "*": "{*}",
     }
 )
 

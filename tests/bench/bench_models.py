@@ -21,7 +21,6 @@ import resource
 import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -36,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_analysis import build
 from bench_loading import folder_of
+from bench_smoothing import seconds
 from recording import record
 
 import refiner_cka as rc
@@ -71,13 +71,6 @@ def loaded(batches: Sequence[Batch]) -> Iterator[None]:
     """Have runs measured inside take loaded batches."""
     with mock.patch.object(run, "load_batches", side_effect=lambda *_, **__: iter(batches)):
         yield
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """CPU time of one call."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def measure_each(runs: Sequence[rc.Analysis], batches: Sequence[Batch]) -> None:

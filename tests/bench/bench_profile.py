@@ -41,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_analysis import CASES, CHUNKS, TINY, Case, bare, build, layer_paths, prepare
+from bench_smoothing import seconds
 from recording import record
 
 import refiner_cka as rc
@@ -125,13 +126,6 @@ class Traffic(TorchDispatchMode):
             sizes = [each.nbytes for each in touched if isinstance(each, torch.Tensor)]
             self.bytes[self._parts[-1]] += sum(sizes)
         return result
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """CPU time of one call."""
-    start = time.process_time()
-    run()
-    return time.process_time() - start
 
 
 def best(run: Callable[[], object], times: int) -> float:
