@@ -63,7 +63,11 @@ def one_line(error: BaseException, *, path: bool = False) -> str:
     """
     reason = None if path else getattr(error, "strerror", None)
     lines = (line.strip() for line in str(reason or error).splitlines())
-    text = next(filter(None, lines), type(error).__name__)
+    return clipped(next(filter(None, lines), type(error).__name__))
+
+
+def clipped(text: str) -> str:
+    """Return at most 160 characters of what may be endless, such as a name from a file."""
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
@@ -75,7 +79,7 @@ def printable(text: str) -> str:
 def some(names: Sequence[str], shown: int = 3) -> str:
     """Return the first of many names and how many more there are: `a, b, c (+4 more)`."""
     more = f" (+{len(names) - shown} more)" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    return ", ".join(map(clipped, names[:shown])) + more
 
 
 def known_names(name: str, known: Sequence[str]) -> str:

@@ -16,15 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import serialization
 
-from ..errors import CheckpointError, one_line, some
+from ..errors import CheckpointError, clipped, one_line, some
 from . import inert
 
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "teacher")
 _TRAINED = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network")
 _PARTS = ("backbone", "encoder", "student", "weights", "params")
 ENTRIES = (*_AVERAGED, *_TRAINED, *_PARTS)
+
+_NOT_PLAIN = {
+    "_sparse_": "sparse",
+    "_nested_": "nested",
+    "_qtensor": "quantised",
+    "_meta_": "without data (meta device)",
+}
+"""Part of the name of torch's function that makes a tensor -> what that tensor is."""
 
 
 @dataclass(frozen=True)
@@ -114,38 +122,41 @@ def _read_safetensors(file: Path) -> Mapping[str, torch.Tensor]:
 
 
 def _read_torch(file: Path) -> Any:
-    """Read by torch's own restricted unpickler; where that refuses, with placeholders for every class."""
+    """Read by torch's reader with placeholders for every class."""
     with warnings.catch_warnings():
         # About deprecated storages and old protocols: nothing that a user can act on.
         warnings.simplefilter("ignore")
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except RuntimeError as error:
-            raise _unreadable(file, error) from error
-        except Exception:
-            # A malformed pickle may raise anything; the reader below says what is wrong.
-            pass
-        try:
-            return torch.load(file, map_location="cpu", pickle_module=inert, weights_only=False)
+            return _unpickled(file)
         except inert.CodeFound as error:
             raise CheckpointError(
-                f"{file} carries code ({error}) and is refused; nothing in it was run: save the "
+                f"{file} carries code ({one_line(error)}) and is refused; nothing in it was run: save the "
                 "state_dict alone"
             ) from error
+        except CheckpointError:
+            raise
         except Exception as error:
-            raise _unreadable(file, error) from error
+            # A KeyError says only the key.
+            kind = "KeyError: " if isinstance(error, KeyError) else ""
+            raise CheckpointError(
+                f"{file} is damaged or no checkpoint of torch.save: {kind}{one_line(error)}"
+            ) from error
 
 
-def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    if "TorchScript" in str(error):
-        return CheckpointError(
-            f"{file} is a TorchScript archive: save the model's state_dict with torch.save instead"
-        )
-    # A KeyError says only the key.
-    kind = "KeyError: " if isinstance(error, KeyError) else ""
-    return CheckpointError(
-        f"{file} is damaged or no checkpoint of torch.save: {kind}{one_line(error)}"
-    )
+def _unpickled(file: Path) -> Any:
+    """Return what `torch.load` would, but for TorchScript, which it would hand to `torch.jit.load`.
+
+    Its parts are called one by one: itself it also obeys variables of the environment that change the unpickler.
+    """
+    with file.open("rb") as opened:
+        if not serialization._is_zipfile(opened):
+            return serialization._legacy_load(opened, "cpu", inert, encoding="utf-8")  # type: ignore[no-untyped-call]
+        with serialization._open_zipfile_reader(opened) as archive:
+            if serialization._is_torchscript_zip(archive):  # type: ignore[no-untyped-call]
+                raise CheckpointError(
+                    f"{file} is a TorchScript archive: save the model's state_dict with torch.save instead"
+                )
+            return serialization._load(archive, "cpu", inert, encoding="utf-8")  # type: ignore[no-untyped-call]
 
 
 def _find_state(content: Any, searched: set[int]) -> Weights | None:
@@ -171,27 +182,21 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _plain(name: str, tensor: Any, file: Path) -> torch.Tensor:
-    """Return a strided CPU tensor with data, or refuse."""
-    kind = ""
-    if not isinstance(tensor, torch.Tensor):
-        kind = "is of a tensor class that is not read beside other objects"
-    elif type(tensor) not in (torch.Tensor, nn.Parameter):
-        kind = f"is a {type(tensor).__name__}"
-    elif tensor.is_quantized:
-        kind = "is quantised"
-    elif tensor.layout != torch.strided or tensor.is_nested:
-        kind = "is sparse or nested"
-    elif tensor.is_meta:
-        kind = "has no data (meta device)"
-    if kind:
-        raise CheckpointError(f"{file}: {name} {kind}; save the weights as plain dense tensors")
-    plain: torch.Tensor = tensor.detach()
-    return plain
+    """Return a tensor, or refuse what stands for one that is not plain."""
+    if isinstance(tensor, torch.Tensor):
+        return tensor
+    kind = next(
+        (told for part, told in _NOT_PLAIN.items() if part in tensor.origin),
+        "of a class of its own",
+    )
+    raise CheckpointError(
+        f"{file}: {clipped(name)} is {kind}; save the weights as plain dense tensors"
+    )
 
 
 def _contents(content: Any) -> str:
     if isinstance(content, inert.Inert) and content.origin:
-        return f"an object of {content.origin}: save its state_dict instead"
+        return f"an object of {clipped(content.origin)}: save its state_dict instead"
     if isinstance(content, Mapping):
         return some([str(key) for key in content], 8) or "an empty dictionary"
     return f"a {type(content).__name__}"

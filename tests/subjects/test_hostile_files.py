@@ -138,6 +138,31 @@ def test_crafted_pickles_end_in_one_line(tmp_path, monkeypatch, data):
     assert_state(checkpoint.read(saved(tmp_path, honest, name="honest.pth")))
 
 
+def test_an_endless_name_is_read_around(tmp_path):
+    """torch's own reader looks through its message about such a name for half a minute."""
+    named = b"\x80\x02c" + b"a" * 57_000 + b"\nThing\n)R."
+    with pytest.raises(CheckpointError, match=r"an object of a{157}\.\.\.:"):
+        checkpoint.read(zipped_pickle(tmp_path, named))
+
+
+def test_an_archive_that_calls_itself_torchscript_is_not_loaded_as_such(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.jit, "load", trap)
+    with zipfile.ZipFile(file := saved(tmp_path, STATE), "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].partition('/')[0]}/constants.pkl", b"")
+    with pytest.raises(CheckpointError, match="TorchScript archive"):
+        checkpoint.read(file)
+
+
+@pytest.mark.parametrize(
+    "name", ["TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"]
+)
+@BOTH_FORMATS
+def test_torch_s_variables_change_nothing(tmp_path, monkeypatch, zipped, name):
+    monkeypatch.setenv(name, "1")
+    file = saved(tmp_path, {"state_dict": STATE, "args": argparse.Namespace(a=1)}, zipped=zipped)
+    assert_state(checkpoint.read(file))
+
+
 def test_a_registered_extension_is_not_reached(tmp_path):
     copyreg.add_extension(trap.__module__, "trap", 240)
     try:
@@ -186,6 +211,16 @@ def crafted_tensor(shape, stride, numel=6, size_in_file=24):
 def test_a_tensor_that_declares_more_than_the_file_holds(tmp_path, shape, stride, numel):
     file = zipped_pickle(tmp_path, crafted_tensor(shape, stride, numel))
     with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+        checkpoint.read(file)
+
+
+def test_a_tensor_takes_no_state(tmp_path):
+    """`Tensor.__setstate__` takes storage, offset, shape and stride as they come."""
+    honest = crafted_tensor((2, 3), (3, 1))
+    # The storage once more, then a state of four with a shape beyond it.
+    state = b"((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x06tQK\x00M\x10\x27\x85K\x01\x85tb"
+    file = zipped_pickle(tmp_path, honest[:-2] + state + b"u.")
+    with pytest.raises(CheckpointError, match=r"damaged .* a state for a Tensor"):
         checkpoint.read(file)
 
 
