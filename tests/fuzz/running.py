@@ -15,8 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 
+from refiner_cka.results.jackknife import critical
 from tests.fuzz import canary
 from tests.fuzz.corpus import honest
 from tests.fuzz.kinds import KINDS
@@ -61,6 +63,8 @@ class Case:
 def prepare():
     """Import and make in this process what every case needs."""
     PIL.Image.init()
+    # Looks for the threads of BLAS once, in libraries that it opens for that.
+    critical(np.eye(3), "simultaneous")
     for kind in KINDS.values():
         for whole in honest(kind.honest):
             with tempfile.TemporaryDirectory() as folder:

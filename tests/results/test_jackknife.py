@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import optimize, stats
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from refiner_cka.errors import ResultError
 from refiner_cka.results import jackknife
@@ -134,6 +135,22 @@ def test_layers_that_do_not_vary_or_are_undefined_widen_no_band():
         assert critical(nothing, "simultaneous") == critical(nothing, "pointwise")
     assert np.isnan(errors(more)[2])
     assert errors(more)[0] == pytest.approx(0, abs=1e-13)
+
+
+def test_the_product_of_a_band_takes_one_thread(monkeypatch):
+    """More wait busily for the next product, on the core of another process that draws."""
+    threads, normal = [], jackknife._normal
+
+    def seen(folds):
+        threads.extend(
+            each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"
+        )
+        return normal(folds)
+
+    monkeypatch.setattr(jackknife, "_normal", seen)
+    with threadpool_limits(2, "blas"):
+        critical(np.random.default_rng(0).normal(size=(20, 3)), "simultaneous")
+    assert set(threads) == {1}
 
 
 def test_an_unknown_band_is_refused_by_name():
