@@ -73,6 +73,8 @@ def clipped(text: str) -> str:
 
 def printable(text: str) -> str:
     """Return text fit for a terminal, a figure and a digest: control characters and stray bytes are escaped."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import LayerError
 from ..subjects.locality import Reading
-from ..subjects.model import Readings
+from ..subjects.model import Readings, lines_left_out
 from ..subjects.readout import READOUTS, Readout, TokenLayout, features_of
 from ..subjects.subject import Subject
 from .probe import PROBE_IMAGES, Probe
@@ -45,7 +45,7 @@ def choose_rows(
     # Under a pattern in the order of the calls, then those that are never called.
     order = list(dict.fromkeys([*(probe.calls if subject.pattern else ()), *subject.layers]))
     rows: list[tuple[Readout, str]] = []
-    obstacles: dict[tuple[str, str], list[str]] = {}
+    obstacles: dict[tuple[str, str], dict[str, str]] = {}
     for readout, path in itertools.product(readouts, order):
         reason = (
             _obstacle(outputs[path], readout, readings.get(path))
@@ -66,12 +66,13 @@ def choose_rows(
         elif not subject.pattern:
             raise LayerError(f"{subject.name}: layer {path} {reason}; choose other layers")
         else:
-            place = f"left out of --tokens {readout}" if path in outputs else "left out"
-            paths = obstacles.setdefault((reason, place), [])
-            paths.extend([] if path in paths else [path])
+            # One that cannot be read at all is left out altogether.
+            of = f"--tokens {readout}" if path in outputs else ""
+            obstacles.setdefault((reason, of), {})[path] = reason
     lines = [
-        _left_out(subject.name, paths, reason, place)
-        for (reason, place), paths in obstacles.items()
+        line
+        for (_, of), reasons in obstacles.items()
+        for line in lines_left_out(subject.name, reasons, of)
     ]
     for readout in readouts:
         if not any(chosen == readout for chosen, _ in rows):
@@ -79,13 +80,6 @@ def choose_rows(
                 f"no layer is left to read as {readout!r}: {lines[-1]}; choose others with --layers GLOB"
             )
     return rows, lines
-
-
-def _left_out(model: str, paths: Sequence[str], reason: str, place: str) -> str:
-    """Return a line for layers that are left out for one reason."""
-    first, *others = paths
-    also = f", and so for {', '.join(others)}" if others else ""
-    return f"{model}: layer {first} {reason}{also}; {place}"
 
 
 def _obstacle(

@@ -75,6 +75,15 @@ class Estimate:
         names = ("values", "se", "lower", "upper")
         return replace(self, depth=depth, **{name: getattr(self, name)[pairs] for name in names})
 
+    def within(self, least: float | None, most: float | None) -> Estimate:
+        """Return it with intervals that end where no value can be; `None` where there is no such bound."""
+        # A value may lie beyond by rounding.
+        low = (
+            self.lower if least is None else np.maximum(self.lower, np.minimum(least, self.values))
+        )
+        high = self.upper if most is None else np.minimum(self.upper, np.maximum(most, self.values))
+        return replace(self, lower=low, upper=high)
+
     def as_dict(self) -> dict[str, Any]:
         """Return JSON types; numbers that are undefined are None."""
         return {name: as_json(value) for name, value in vars(self).items() if value is not None}

@@ -26,6 +26,8 @@ class Measured(Grouped):
     ) -> Estimate:
         """Return an over-smoothing measure along one model's depth, with errors.
 
+        Intervals end where the measure does: that of a positive mean is not negative.
+
         Args:
             measure: one of `measures`; what it means says `quantity(measure)`.
             model: name of the model, or of a group, with errors over its trainings; every layer (or block with
@@ -46,7 +48,7 @@ class Measured(Grouped):
         total, of, images = (self.sums[path][block] for path in paths)
         if quantity.estimator == "fraction":
             return means.fractions(total, of, images, depth, band)
-        return means.means(total, images, depth, band)
+        return means.means(total, images, depth, band).within(*quantity.range)
 
     def smoothing_contrast(
         self,

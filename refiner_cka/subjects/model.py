@@ -82,14 +82,15 @@ class Model:
         return found
 
 
-def lines_left_out(model: str, reasons: Mapping[str, str], of: str) -> list[str]:
-    """Return one line for a model's layers that are left out `of` something, with the first one's reason, if any.
+def lines_left_out(model: str, reasons: Mapping[str, str], of: str = "") -> list[str]:
+    """Return one line for a model's layers that are left out, `of` something or altogether; none without layers.
 
-    `reasons` are words that follow the layer's path.
+    `reasons` are words that follow the layer's path; those of the first are said.
     """
     if not reasons:
         return []
     first, *others = reasons
-    shown = others if len(others) <= 4 else [*others[:2], "...", others[-1]]
-    also = f" (and so on for {len(others)} more: {', '.join(shown)})" if others else ""
-    return [f"{model}: layer {first} {reasons[first]}{also}; left out of {of}"]
+    shown = ", ".join(others if len(others) <= 4 else [*others[:2], "...", others[-1]])
+    many = f"{len(others)} more: " if len(others) > 4 else ""
+    also = f", and so for {many}{shown}" if others else ""
+    return [f"{model}: layer {first} {reasons[first]}{also}; left out{of and f' of {of}'}"]

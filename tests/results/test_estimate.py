@@ -1,6 +1,7 @@
 """An estimate prints itself in a line and exports itself without what JSON cannot hold."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,21 @@ def test_one_place_of_it_is_an_estimate():
     assert (last.depth, last.images, last.folds) == (1.0, 640.0, 20)
     assert last.as_dict()["se"] == measure.se[-1]
     assert np.shape(last.upper) == ()
+
+
+def test_an_interval_ends_where_its_measure_does():
+    """One image in a hundred draws nearly everything: the mean's interval would reach far below 0."""
+    result = with_smoothing(synthetic_result({"a": 3}))
+    sums = dict(result.sums)
+    path, _ = result.quantity("token_norm").quotient
+    sums[path] = sums[path] * np.where(np.arange(len(sums[path])) == 7, 1000.0, 1.0)[:, None]
+    found = replace(result, sums=sums).smoothing("token_norm", "a")
+    margin = found.upper - found.values
+    assert (found.values - margin < 0).all()
+    assert found.lower.tolist() == [0.0] * 3
+    assert (found.values > 0).all()
+    beyond = found.within(None, 0.1)  # as a value that rounding puts beyond
+    assert (beyond.upper == beyond.values).all()
 
 
 def test_half_way_is_the_earlier_of_two_layers_equally_near():
