@@ -2,6 +2,8 @@
 # make test-floor: the tests of the package with the lowest versions that pyproject.toml allows.
 # make test-all: that of make test, and all model families where make test tries a sample; the site and the distribution.
 # make docs: build the site of the documentation in build/docs/site.
+# make bench: what an analysis costs, beside other packages; many layers, many models, loading (under 20 minutes).
+# make bench-parts: where it goes: products, measures, Refiner's attention, saving (10 minutes).
 # make bench-gpu: what an analysis costs on a GPU, in one table to paste into an issue.
 # make comparison: what other packages that compute CKA print of the same features (docs/comparison.md).
 # make tested-models: analyse every network of the zoo and write docs/tested-models.md.
@@ -26,7 +28,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 SEED ?= 0
 REPLICATES ?= results/replicates
 
-.PHONY: demo docs test test-floor test-all lint format bench bench-gpu comparison tested-models simulate stress fuzz weights replicates matching \
+.PHONY: demo docs test test-floor test-all lint format bench bench-parts bench-gpu comparison tested-models simulate stress fuzz weights replicates matching \
 	gallery notebooks clean
 
 demo: $(READY)
@@ -58,14 +60,16 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: .venv/with-comparison
-	$(BIN)/python tests/bench/bench_analysis.py --quick
+	$(BIN)/python tests/bench/bench_analysis.py --quick --patience 60
+	$(BIN)/python tests/bench/bench_rows.py
+	$(BIN)/python tests/bench/bench_loading.py --rounds 3
+	$(BIN)/python tests/bench/bench_models.py
+
+bench-parts: $(READY)
 	$(BIN)/python tests/bench/bench_profile.py
 	$(BIN)/python tests/bench/bench_smoothing.py --pairs 3
 	$(BIN)/python tests/bench/bench_refiner.py --quick
-	$(BIN)/python tests/bench/bench_rows.py
 	$(BIN)/python tests/bench/bench_saving.py
-	$(BIN)/python tests/bench/bench_loading.py --rounds 3
-	$(BIN)/python tests/bench/bench_models.py
 
 bench-gpu: $(READY)
 	$(BIN)/python tests/bench/bench_gpu.py

@@ -159,7 +159,15 @@ def analysis(
         from cka_pytorch import CKACalculator
 
         compared = CKACalculator(module, other, paths, verbose=False)
-        return lambda: compared.calculate_cka_matrix(loader(data, size), num_epochs=1).numpy()
+        # It also takes layers whose last name is one of these paths.
+        names = list(compared.hook_manager1.module_names)
+        asked = np.ix_(*[[names.index(path) for path in paths]] * 2)
+
+        def calculate() -> np.ndarray:
+            matrix = compared.calculate_cka_matrix(loader(data, size), num_epochs=1)
+            return matrix.numpy()[asked]
+
+        return calculate
     from torch_cka import CKA
 
     compared = CKA(module, other, model1_layers=paths, model2_layers=paths)
@@ -204,27 +212,38 @@ def truth(module: nn.Module, paths: list[str], batches: Sequence[torch.Tensor]) 
 
 
 def fastest(modules: Sequence[nn.Module], data: torch.Tensor, size: int) -> int:
-    """Return in chunks of how many images the bare passes are fastest."""
-    ways = [way for way in (size, *CHUNKS) if way <= size]
-    looks = [[seconds(lambda way=way: bare(modules, data, way)) for way in ways] for _ in range(2)]
-    return ways[int(np.argmin(looks[1]))]
+    """Return in chunks of how many images the bare passes are fastest, once memory is there."""
+    bare(modules, data, size)
+    ways = (way for way in (size, *CHUNKS) if way <= size)
+    return min(ways, key=lambda way: seconds(lambda: bare(modules, data, way)))
+
+
+class Paired(NamedTuple):
+    """Ratios of a call to the best bare passes; what its first time returned, and by how many MB the peak grew."""
+
+    ratios: list[float]
+    result: Any
+    memory: float
 
 
 def paired(
     run: Callable[[], object],
     modules: Sequence[nn.Module],
     data: torch.Tensor,
+    size: int,
     best: int,
     rounds: int,
-) -> list[float]:
-    """Return ratios of a call, which leaves memory to the C library, to the best bare passes, which keep it."""
-    ratios = []
-    for _ in range(rounds):
+) -> Paired:
+    """Alternate a call, which leaves memory to the C library, with the best bare passes, which keep it."""
+    ratios, results, peaks = [], [], [0.0]
+    for number in range(rounds):
         with keeping_memory():
-            bare(modules, data, best)
+            bare(modules, data, best if number else size)
             base = seconds(lambda: bare(modules, data, best))
-        ratios.append(seconds(run) / base)
-    return ratios
+        peaks.append(peak())
+        ratios.append(seconds(lambda: results.append(run())) / base)
+        peaks.append(peak())
+    return Paired(ratios, results[0], peaks[2] - peaks[1])
 
 
 def measure(case: Case, tool: str, effort: Effort, best: int | None) -> dict[str, Any]:
@@ -242,23 +261,27 @@ def measure(case: Case, tool: str, effort: Effort, best: int | None) -> dict[str
         with keeping_memory():
             best = fastest(passes, data, case.size)
     if tool == "whole batches":
-        ratios = paired(lambda: bare(passes, data, case.size), passes, data, best, effort.rounds)
+        whole = partial(bare, passes, data, case.size)
+        ratios = paired(whole, passes, data, case.size, best, effort.rounds).ratios
         return found | {"best chunk": best, "ratios": ratios}
     run = analysis(tool, module, paths, data, case.size)
-    bare(passes, data, case.size)
-    before = peak()
-    matrix = run()
-    found["memory"] = peak() - before
     batches = list(data.split(case.size))
     if tool in OTHERS:
-        found["ratios"] = paired(run, passes, data, best, min(effort.rounds, 2))
+        pairs = paired(run, passes, data, case.size, best, min(effort.rounds, 2))
+        matrix, memory = pairs.result, pairs.memory
+        found["ratios"] = pairs.ratios
     else:
+        bare(passes, data, case.size)
+        before = peak()
+        matrix = run()
+        memory = peak() - before
         preparing = partial(prepare, module, paths, data, case.size, tool)
         rank = rank_share(module, data[: case.size]) if tool == "default" else None
         passes = partial(bare, passes, data, best)
         found |= own(run, preparing, rank, passes, len(data), effort.rounds)
         batches = [data[list(batch)] for batch in preparing().plan.batches]
-    return found | {"error": float(np.abs(matrix - truth(module, paths, batches)).max())}
+    error = float(np.abs(matrix - truth(module, paths, batches)).max())
+    return found | {"memory": memory, "error": error}
 
 
 def own(

@@ -45,7 +45,7 @@ from refiner_cka.images.batches import _Sent, digests_of
 from refiner_cka.images.decoding import decode
 
 BATCH = 64
-SIZES = {(500, 375): 192, (2000, 1500): 64}
+SIZES = {(500, 375): 96, (2000, 1500): 24}
 """Width and height of pictures -> how many."""
 TINY = {(60, 45): 8}
 DIFFERENT = 16

@@ -1,6 +1,6 @@
 """What six models cost in one run, over the sum of a run of each over loaded images and one loading of them.
 
-    python tests/bench/bench_models.py [--rounds 9]
+    python tests/bench/bench_models.py [--rounds 7]
     python tests/bench/bench_models.py --tiny    # small models and few pictures, once: whether it runs
 
 Three untrained models, each twice, with one preprocessing see the same JPEG files: all in one run, and each in a
@@ -128,7 +128,7 @@ def memory(together: rc.Analysis, apart: Sequence[rc.Analysis]) -> tuple[float, 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tiny", action="store_true", help="small models, few pictures, once")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -40,7 +40,7 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bench_analysis import CASES, CHUNKS, TINY, Case, bare, build, layer_paths, prepare
+from bench_analysis import CASES, TINY, Case, bare, build, fastest, layer_paths, prepare
 from bench_smoothing import seconds
 from recording import record
 
@@ -180,10 +180,9 @@ def measure(case: Case, rounds: int, rates: dict[str, float]) -> list[dict[str, 
     prepared = prepare(module, paths, data, case.size, "default")
     run = partial(rc.measure, prepared)
     with keeping_memory(), mock.patch.object(process, "keeping_memory", nullcontext):
-        ways = [way for way in (case.size, *CHUNKS) if way <= case.size]
-        way = min(ways, key=lambda way: best(partial(bare, [module], data, way), 1))
+        way = fastest([module], data, case.size)
         passes = partial(bare, [module], data, way)
-        passes(), run()
+        run()
         shares, base = defaultdict(list), []
         for _ in range(rounds):
             base.append(seconds(passes))
