@@ -60,7 +60,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: .venv/with-comparison
-	$(BIN)/python tests/bench/bench_analysis.py --quick --patience 60
+	$(BIN)/python tests/bench/bench_analysis.py --quick
 	$(BIN)/python tests/bench/bench_rows.py
 	$(BIN)/python tests/bench/bench_loading.py --rounds 3
 	$(BIN)/python tests/bench/bench_models.py
