@@ -218,7 +218,9 @@ def test_a_tensor_takes_no_state(tmp_path):
     """`Tensor.__setstate__` takes storage, offset, shape and stride as they come."""
     honest = crafted_tensor((2, 3), (3, 1))
     # The storage once more, then a state of four with a shape beyond it.
-    state = b"((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x06tQK\x00M\x10\x27\x85K\x01\x85tb"
+    state = (
+        b"((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x06tQK\x00M\x10\x27\x85K\x01\x85tb"
+    )
     file = zipped_pickle(tmp_path, honest[:-2] + state + b"u.")
     with pytest.raises(CheckpointError, match=r"damaged .* a state for a Tensor"):
         checkpoint.read(file)
