@@ -35,10 +35,7 @@ ROWS = {
             (f"torch_cka {version('torch-cka')}", 5),
         )
     },
-    "bench_gpu": {
-        "| test_vit, leaf layers | bf16 | 8 |": 14,
-        "| refiner_nano, 12 blocks | fp32 | 8 |": 15,
-    },
+    "bench_gpu": {"| refiner_nano, 12 blocks | bf16 | 8 |": 15},
     "bench_loading": {
         **{
             f"| 60 x 45, 3 kB | {models} | {loader} |": 3

@@ -50,7 +50,7 @@ def test_one_line_a_model_says_what_to_type():
         "model: layer blocks.0 returns 19 tokens, which make no grid on images of 32x32 without 0, 1, 2, 4 or 5 "
         "prefix tokens: say how many there are, prefix_tokens=N"
     )
-    assert "2 more: blocks.1, blocks.2" in line
+    assert ", and so for blocks.1, blocks.2; left out of" in line
     assert result.warnings == (line,)
     assert np.isnan(result.smoothing("patch_cosine", "model").values).all()
 
