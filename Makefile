@@ -2,8 +2,8 @@
 # make test-floor: the tests of the package with the lowest versions that pyproject.toml allows.
 # make test-all: that of make test, and all model families where make test tries a sample; the site and the distribution.
 # make docs: build the site of the documentation in build/docs/site.
-# make bench: what an analysis costs, beside other packages; many layers, many models, loading (under 20 minutes).
-# make bench-parts: where it goes: products, measures, Refiner's attention, saving (10 minutes).
+# make bench: what an analysis costs, beside other packages; many layers, many models, loading (25 minutes on slow cores).
+# make bench-parts: where it goes: products, measures, Refiner's attention, saving (9 minutes there).
 # make bench-gpu: what an analysis costs on a GPU, in one table to paste into an issue.
 # make comparison: what other packages that compute CKA print of the same features (docs/comparison.md).
 # make tested-models: analyse every network of the zoo and write docs/tested-models.md.

@@ -26,7 +26,7 @@ class Measured(Grouped):
     ) -> Estimate:
         """Return an over-smoothing measure along one model's depth, with errors.
 
-        Intervals end where the measure does: that of a positive mean is not negative.
+        Intervals over images end where the measure does: that of a positive mean is not negative.
 
         Args:
             measure: one of `measures`; what it means says `quantity(measure)`.
