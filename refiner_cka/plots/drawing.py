@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,20 +79,22 @@ def save_figures(
     """
     cases = _cases(result, normalize, models)
 
-    def save(share: Sequence[Case]) -> Written:
+    def save(share: Iterable[Case]) -> Written:
         return {
             stem: save_figure(figure, Path(folder, stem))
             for stem, figure in _drawn(result, share, models)
         }
 
-    own, *others = _shares(cases, processes)
-    with contextlib.ExitStack() as stack:
-        answers = [stack.enter_context(_helped(save, share)) for share in others]
-        written = save(own)
-        for share, answer in zip(others, answers, strict=True):
-            found = answer()
+    with _dealt(cases) as deal, contextlib.ExitStack() as stack:
+        others = range(1, _helpful(cases, processes))
+        answers = [stack.enter_context(_helped(save, deal)) for _ in others]
+        written = save(deal)
+        found = [answer() for answer in answers]
+        for each in found:
+            written |= each or {}
+        if None in found:
             # Where that process failed, this one will too, and can say why.
-            written |= save(share) if found is None else found
+            written |= save(case for case in cases if case.stem not in written)
     return [path for case in cases for path in written.get(case.stem, ())]
 
 
@@ -106,21 +110,17 @@ def _cases(result: Result, normalize: Normalize, models: Sequence[str] | None) -
 
 
 def _drawn(
-    result: Result, cases: Sequence[Case], models: Sequence[str] | None
+    result: Result, cases: Iterable[Case], models: Sequence[str] | None
 ) -> Iterator[tuple[str, Figure]]:
     for case in cases:
         with contextlib.suppress(NothingToDraw):
             yield case.stem, compose(result, case.panels, models=models, width=case.width)
 
 
-def _shares(cases: Sequence[Case], processes: int) -> list[list[Case]]:
-    """Deal what is to be drawn to processes, about the same work to each."""
+def _helpful(cases: Sequence[Case], processes: int) -> int:
+    """Return how many processes are worth starting, this one included."""
     worth = int(sum(map(_work, cases)) / _LEAST) if sys.platform == "linux" else 1
-    most = min(processes, _MOST, worth)
-    shares: list[list[Case]] = [[] for _ in range(max(1, most))]
-    for case in sorted(cases, key=_work, reverse=True):
-        min(shares, key=lambda share: sum(map(_work, share))).append(case)
-    return shares
+    return max(1, min(processes, _MOST, worth))
 
 
 def _work(case: Case) -> float:
@@ -129,8 +129,23 @@ def _work(case: Case) -> float:
 
 
 @contextlib.contextmanager
+def _dealt(cases: Sequence[Case]) -> Iterator[Iterator[Case]]:
+    """Deal cases, those that take longest first, to whichever process asks next, forked ones too."""
+    reader, writer = os.pipe()
+    order = sorted(cases, key=_work, reverse=True)
+    with open(writer, "wb") as pipe:
+        pipe.write(array("H", range(len(order))).tobytes())
+    try:
+        # What is read from a pipe at once, no other process reads.
+        taken = iter(lambda: os.read(reader, 2), b"")
+        yield (order[array("H", number)[0]] for number in taken)
+    finally:
+        os.close(reader)
+
+
+@contextlib.contextmanager
 def _helped(
-    save: Callable[[Sequence[Case]], Written], share: Sequence[Case]
+    save: Callable[[Iterable[Case]], Written], share: Iterable[Case]
 ) -> Iterator[Callable[[], Written | None]]:
     """Save figures in a forked process; a function waits for what it wrote, `None` where it failed."""
     context = multiprocessing.get_context("fork")

@@ -178,16 +178,24 @@ def test_several_processes_save_the_same_files_as_one(tmp_path):
     assert multiprocessing.active_children() == []
 
 
-def test_figures_are_shared_among_processes_by_what_they_take():
-    panels = [1, 2, 1, 1, 5, 1, 1, 1]
-    cases = [Case(str(number), [None] * count) for number, count in enumerate(panels)]
-    shares = drawing._shares(cases, 2)
-    assert sorted(case.stem for share in shares for case in share) == list("01234567")
-    assert [sum(map(drawing._work, share)) for share in shares] == [8.5, 8.5]
-    assert len(drawing._shares(cases, 1)) == 1
-    assert len(drawing._shares(cases, 64)) == 4
-    assert len(drawing._shares(cases[:3], 64)) == 1, "too little to start a process for"
-    assert drawing._shares([], 2) == [[]]
+def cases(panels):
+    return [Case(str(number), [None] * count) for number, count in enumerate(panels)]
+
+
+def test_figures_go_to_whichever_process_asks_the_longest_first():
+    with drawing._dealt(cases([1, 2, 1, 5, 1])) as deal:
+        first = next(deal)
+        with drawing._helped(lambda share: {case.stem: () for case in share}, deal) as answer:
+            assert (first.stem, [*answer()]) == ("3", ["1", "0", "2", "4"])
+        assert [*deal] == []
+    with drawing._dealt([]) as deal:
+        assert [*deal] == []
+
+
+def test_a_process_is_started_where_there_is_enough_to_draw():
+    many = cases([1, 2, 1, 1, 5, 1, 1, 1])
+    assert [drawing._helpful(many, most) for most in (1, 2, 64)] == [1, 2, 4]
+    assert drawing._helpful(many[:3], 64) == drawing._helpful([], 2) == 1
 
 
 def acting(monkeypatch, *, here=lambda: None, elsewhere):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from refiner_cka import plots
 from refiner_cka.plots.labels import spread
@@ -68,6 +69,16 @@ def test_spread_keeps_distance_order_and_bounds():
     np.testing.assert_allclose(spread(np.array([1.0, 5.0]), 1.0, 0.0, 10.0), [1.0, 5.0])
     np.testing.assert_allclose(spread(np.array([5.0, 5.0]), 1.0, 0.0, 10.0), [4.5, 5.5])
     assert (np.diff(spread(np.zeros(20), 1.0, 0.0, 10.0)) >= 1 - 1e-12).all()
+
+
+def test_names_move_as_little_as_can_be():
+    """By least squares under their order, which SciPy solves by pooling neighbours."""
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 7, 40):
+        wanted = np.sort(rng.uniform(0, 10, count))
+        rank = 0.9 * np.arange(count)
+        expected = optimize.isotonic_regression(wanted - rank).x + rank
+        np.testing.assert_allclose(spread(wanted, 0.9, -100.0, 100.0), expected, atol=1e-12)
 
 
 def test_long_names_are_shortened_and_stay_different():

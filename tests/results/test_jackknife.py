@@ -98,6 +98,11 @@ def test_a_simultaneous_band_is_left_as_often_as_it_may_be(folds, spread):
 
 
 def test_the_critical_value_is_exact_for_its_draws(monkeypatch):
+    """But for draws that stand for one another, at most half of 0.01 apart from their mean.
+
+    The share that lies beyond is then wrong by half its curvature times 0.005^2, at most; against its slope that
+    is 1e-5 of the value here.
+    """
     rng = np.random.default_rng(0)
     for folds in (2, 12, 20):
         for layers in (1, 12, 300):
@@ -113,7 +118,7 @@ def test_the_critical_value_is_exact_for_its_draws(monkeypatch):
 
             least = float(t_quantile(folds))
             expected = optimize.brentq(excess, least, 1e6) if excess(least) > 0 else least
-            assert critical(replicates, "simultaneous") == pytest.approx(expected, rel=1e-6)
+            assert critical(replicates, "simultaneous") == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_varying_layer_has_the_pointwise_quantile():
