@@ -62,10 +62,10 @@ format: $(READY)
 bench: .venv/with-comparison
 	$(BIN)/python tests/bench/bench_analysis.py --quick
 	$(BIN)/python tests/bench/bench_rows.py
-	$(BIN)/python tests/bench/bench_loading.py --rounds 3
-	$(BIN)/python tests/bench/bench_models.py
 
 bench-parts: $(READY)
+	$(BIN)/python tests/bench/bench_loading.py --rounds 3
+	$(BIN)/python tests/bench/bench_models.py
 	$(BIN)/python tests/bench/bench_profile.py
 	$(BIN)/python tests/bench/bench_smoothing.py --pairs 3
 	$(BIN)/python tests/bench/bench_refiner.py --quick

@@ -180,8 +180,8 @@ def measure(case: Case, rounds: int, rates: dict[str, float]) -> list[dict[str, 
     prepared = prepare(module, paths, data, case.size, "default")
     run = partial(rc.measure, prepared)
     with keeping_memory(), mock.patch.object(process, "keeping_memory", nullcontext):
-        way = fastest([module], data, case.size)
-        passes = partial(bare, [module], data, way)
+        way = fastest(module, data, case.size)
+        passes = partial(bare, module, data, way)
         run()
         shares, base = defaultdict(list), []
         for _ in range(rounds):
