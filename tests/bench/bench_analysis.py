@@ -17,8 +17,10 @@ ratios, with their range. The tools:
   two best bare passes, as it comes: memory is left to the C library. One that is not installed, or takes longer
   than `--patience`, is left out and said to be.
 
-Each row is measured in a forked process of its own. Memory is the growth of its peak resident size over that of
-bare passes in whole batches. The error is the largest of the matrix against float64 from the same features.
+Each tool has a forked process of its own, and all tools take turns, so that a machine that is faster in one minute
+than in the next is so for all, and the range tells of it. Memory is the growth of the process's peak resident
+size over that of bare passes in whole batches. The error is the largest of the matrix against float64 from the
+same features.
 All rows are written to results/bench/analysis.json too.
 """
 
@@ -33,10 +35,10 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, TimeoutError
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -87,9 +89,11 @@ TINY = (Case("test_vit, 6 blocks, batches of 8", "test_vit", "block", 8),)
 OURS = ("CKA alone", "default")
 OTHERS = {"pytorch-cka": "pytorch-cka", "cka-pytorch": "cka-pytorch", "torch_cka": "torch-cka"}
 """Tool -> its distribution."""
-OTHERS_ROUNDS = 3
 
 CHUNKS = (16, 8)
+Answers = Iterator[dict[str, Any]]
+"""What a tool says of a case, round by round."""
+
 RUN = 1000
 """Images of the run over which the fixed costs of `default` are spread."""
 
@@ -212,16 +216,51 @@ def truth(module: nn.Module, paths: list[str], batches: Sequence[torch.Tensor]) 
 
 
 def fastest(module: nn.Module, data: torch.Tensor, size: int) -> int:
-    """Return in chunks of how many images a bare pass is fastest, once memory is there."""
+    """Return in chunks of how many images a bare pass is fastest, once memory is there: the best of three each."""
     bare(module, data, size)
-    ways = (way for way in (size, *CHUNKS) if way <= size)
-    return min(ways, key=lambda way: seconds(lambda: bare(module, data, way)))
+    ways = [way for way in (size, *CHUNKS) if way <= size]
+    times = [[seconds(lambda way=way: bare(module, data, way)) for way in ways] for _ in range(3)]
+    return min(zip(np.min(times, axis=0).tolist(), ways, strict=True))[1]
 
 
-class Paired(NamedTuple):
-    """Ratios of a call to the best bare passes; what its first time returned, and by how many MB the peak grew."""
+def measure(case: Case, tool: str, rounds: int, batches: int, best: int | None) -> Answers:
+    """Yield what each round finds of one tool over one case, and once more what it costs beside.
 
-    ratios: list[float]
+    Args:
+        case: what is measured.
+        tool: with which tool.
+        rounds: how often.
+        batches: over how many batches each time.
+        best: chunks of how many images make the best bare passes; found and told by the first tool.
+    """
+    warnings.simplefilter("ignore")
+    module = build(case.model)
+    paths = layer_paths(module, case.layers)
+    shape = rc.Subject.from_module(module, paths).preprocessing.input_size
+    data = torch.randn(batches * case.size, *shape, generator=torch.Generator().manual_seed(0))
+    if best is None:
+        with keeping_memory():
+            best = fastest(module, data, case.size)
+        yield {"best chunk": best}
+    if tool == "whole batches":
+        whole = partial(bare, module, data, case.size)
+        for found in paired(whole, module, data, case.size, best, rounds):
+            yield {"ratio": found.ratio}
+        return
+    run = analysis(tool, module, paths, data, case.size)
+    if tool in OURS:
+        yield from own(tool, run, module, paths, data, case.size, best, rounds)
+        return
+    for found in paired(run, module, data, case.size, best, rounds, passes=2):
+        yield {"ratio": found.ratio, "memory": found.memory}
+        matrix = found.result
+    yield {"error": error(matrix, module, paths, data.split(case.size))}
+
+
+class Round(NamedTuple):
+    """Ratio of a call to the best bare passes; what it returned, and by how many MB the first one's peak grew."""
+
+    ratio: float
     result: Any
     memory: float
 
@@ -234,105 +273,137 @@ def paired(
     best: int,
     rounds: int,
     passes: int = 1,
-) -> Paired:
+) -> Iterator[Round]:
     """Alternate a call, which leaves memory to the C library, with the best bare pass, which keeps it.
 
     The ratio is to so many of these passes.
     """
-    ratios, results, peaks = [], [], [0.0]
+    memory = 0.0
     for number in range(rounds):
         with keeping_memory():
             bare(module, data, best if number else size)
             base = passes * seconds(lambda: bare(module, data, best))
-        peaks.append(peak())
-        ratios.append(seconds(lambda: results.append(run())) / base)
-        peaks.append(peak())
-    return Paired(ratios, results[0], peaks[2] - peaks[1])
-
-
-def measure(case: Case, tool: str, effort: Effort, best: int | None) -> dict[str, Any]:
-    """Return what one case costs with one tool, in this process; `best` is known but for the first tool."""
-    warnings.simplefilter("ignore")
-    module = build(case.model)
-    paths = layer_paths(module, case.layers)
-    shape = rc.Subject.from_module(module, paths).preprocessing.input_size
-    data = torch.randn(
-        effort.batches * case.size, *shape, generator=torch.Generator().manual_seed(0)
-    )
-    found: dict[str, Any] = {"case": case.label, "tool": tool}
-    if best is None:
-        with keeping_memory():
-            best = fastest(module, data, case.size)
-    if tool == "whole batches":
-        whole = partial(bare, module, data, case.size)
-        ratios = paired(whole, module, data, case.size, best, effort.rounds).ratios
-        return found | {"best chunk": best, "ratios": ratios}
-    run = analysis(tool, module, paths, data, case.size)
-    batches = list(data.split(case.size))
-    if tool in OTHERS:
-        rounds = min(effort.rounds, OTHERS_ROUNDS)
-        pairs = paired(run, module, data, case.size, best, rounds, passes=2)
-        matrix, memory = pairs.result, pairs.memory
-        found["ratios"] = pairs.ratios
-    else:
-        bare(module, data, case.size)
-        before = peak()
-        matrix = run()
-        memory = peak() - before
-        preparing = partial(prepare, module, paths, data, case.size, tool)
-        rank = rank_share(module, data[: case.size]) if tool == "default" else None
-        chunked = partial(bare, module, data, best)
-        found |= own(run, preparing, rank, chunked, len(data), effort.rounds)
-        batches = [data[list(batch)] for batch in preparing().plan.batches]
-    error = float(np.abs(matrix - truth(module, paths, batches)).max())
-    return found | {"memory": memory, "error": error}
+        before, start = peak(), time.perf_counter()
+        result = run()
+        taken = time.perf_counter() - start
+        memory = memory if number else peak() - before
+        yield Round(taken / base, result, memory)
 
 
 def own(
-    run: Callable[[], object],
-    preparing: Callable[[], object],
-    rank: float | None,
-    best: Callable[[], object],
-    images: int,
+    tool: str,
+    run: Callable[[], np.ndarray],
+    module: nn.Module,
+    paths: list[str],
+    data: torch.Tensor,
+    size: int,
+    best: int,
     rounds: int,
-) -> dict[str, Any]:
-    """Return what an analysis by this tool costs; `rank` is what effective rank adds, if all is to be counted."""
+) -> Answers:
+    """Yield what this tool's rounds find; of `default` also what effective rank and preparing take beside."""
+    bare(module, data, size)
+    before = peak()
+    matrix = run()
+    memory = peak() - before
+    rank = rank_share(module, data[:size]) if tool == "default" else 0.0
+    bases, ratios = [], []
     # One after the other, as the batches of a long run are: its memory is given back once, in the end.
     with keeping_memory(), mock.patch.object(process, "keeping_memory", nullcontext):
-        best(), run()
-        pairs = [(seconds(best), seconds(run)) for _ in range(rounds)]
-        ratios = [taken / base for base, taken in pairs]
-        if rank is None:
-            return {"ratios": ratios}
-        once = seconds(preparing) / (statistics.median(base for base, _ in pairs) / images)
-    fixed = rank * statistics.median(ratios) + once / RUN
-    return {"ratios": [ratio + fixed for ratio in ratios], "preparing, in images": once}
+        bare(module, data, best), run()
+        for _ in range(rounds):
+            bases.append(seconds(lambda: bare(module, data, best)))
+            ratios.append(seconds(run) / bases[-1])
+            yield {"ratio": ratios[-1], "memory": memory}
+    start = time.perf_counter()
+    plan = prepare(module, paths, data, size, tool).plan
+    once = (time.perf_counter() - start) / statistics.median(bases) * len(data)
+    if tool == "default":
+        beside = rank * statistics.median(ratios) + once / RUN
+        yield {"preparing, in images": once, "beside": beside}
+    yield {"error": error(matrix, module, paths, [data[list(batch)] for batch in plan.batches])}
 
 
-def alone(
-    case: Case, tool: str, effort: Effort, patience: float, best: int | None
-) -> dict[str, Any]:
-    """Measure in a process of its own, without the progress bars of the tools."""
-    if tool in OTHERS and not installed(OTHERS[tool]):
-        return {"case": case.label, "tool": tool, "failed": "not installed"}
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(1, context, initializer=_silence)
-    try:
-        waited = patience if tool in OTHERS else None
-        return pool.submit(measure, case, tool, effort, best).result(timeout=waited)
-    except TimeoutError:
-        for child in pool._processes.values():
-            child.kill()
-        failure = f"took longer than {patience:g} s"
-    except Exception as error:  # such as torch_cka's own check of its numbers
-        failure = f"{type(error).__name__}: {error}"
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return {"case": case.label, "tool": tool, "failed": failure}
+def error(
+    matrix: np.ndarray, module: nn.Module, paths: list[str], batches: Sequence[torch.Tensor]
+) -> float:
+    """Return the largest difference of a matrix from float64."""
+    return float(np.abs(matrix - truth(module, paths, batches)).max())
 
 
-def _silence() -> None:
+class Contestant:
+    """A tool that measures one case in a process of its own, a round when it is asked to.
+
+    Attributes:
+        row: what it found so far; its ratios, or why it failed.
+    """
+
+    def __init__(self, case: Case, tool: str, *arguments: Any) -> None:
+        self.row: dict[str, Any] = {"case": case.label, "tool": tool, "ratios": []}
+        context = multiprocessing.get_context("fork")
+        self._connection, other = context.Pipe()
+        work = (other, measure(case, tool, *arguments))
+        self._process = context.Process(target=_serve, args=work, daemon=True)
+        self._process.start()
+        other.close()
+
+    def ask(self, patience: float | None) -> bool:
+        """Have it measure once; return whether there may be more to ask for."""
+        try:
+            self._connection.send("go")
+            if not self._connection.poll(patience):
+                self.row["failed"] = f"took longer than {patience:g} s"
+                return self.end()
+            found = self._connection.recv()
+        except (EOFError, OSError):
+            found = {"failed": "its process died"}
+        if found is None or "failed" in found:
+            self.row |= found or {}
+            return self.end()
+        if "ratio" in found:
+            self.row["ratios"].append(found.pop("ratio"))
+        self.row |= found
+        return True
+
+    def end(self) -> bool:
+        """End its process."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+        return False
+
+
+def _serve(connection: Connection, rounds: Answers) -> None:
+    """Answer each request with what the next round found; without the progress bars of the tools."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    while connection.recv():
+        try:
+            connection.send(next(rounds, None))
+        except Exception as failure:  # such as torch_cka's own check of its numbers
+            connection.send({"failed": f"{type(failure).__name__}: {failure}"})
+
+
+def contest(case: Case, effort: Effort, patience: float) -> Iterator[dict[str, Any]]:
+    """Yield what each tool costs, in turns: a machine is not equally fast from one minute to the next."""
+    first = Contestant(case, "whole batches", effort.rounds, effort.batches, None)
+    first.ask(None)
+    best = first.row["best chunk"]
+    playing = [first]
+    missing = [tool for tool in OTHERS if not installed(OTHERS[tool])]
+    for tool in (*OURS, *OTHERS):
+        if tool not in missing:
+            rounds = -(-effort.rounds // 2) if tool in OTHERS else effort.rounds
+            playing.append(Contestant(case, tool, rounds, effort.batches, best))
+    rows = [each.row for each in playing]
+    turn = 0
+    while playing:
+        for each in tuple(playing):
+            other = each.row["tool"] in OTHERS
+            # Theirs are half as many rounds, over as long a time.
+            if (not other or turn % 2 == 0) and not each.ask(patience if other else None):
+                playing.remove(each)
+        turn += 1
+    yield from rows
+    yield from ({"case": case.label, "tool": tool, "failed": "not installed"} for tool in missing)
 
 
 def cells(found: dict[str, Any]) -> str:
@@ -343,7 +414,7 @@ def cells(found: dict[str, Any]) -> str:
         name += f" {known}"
     if "failed" in found:
         return f"{found['case']} | {name} | {found['failed']} | | | "
-    ratios = found["ratios"]
+    ratios = [ratio + found.get("beside", 0.0) for ratio in found["ratios"]]
     parts = [
         f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
         f"{found['memory']:.0f} MB" if "memory" in found else "",
@@ -369,11 +440,9 @@ def main() -> None:
     rows = []
     for case in TINY if given.tiny else CASES:
         if given.case in case.label:
-            best = None
-            for tool in ("whole batches", *OURS, *OTHERS):
-                rows.append(alone(case, tool, effort, given.patience, best))
-                best = rows[-1].get("best chunk", best)
-                print(f"| {cells(rows[-1])} |", flush=True)
+            for row in contest(case, effort, given.patience):
+                rows.append(row)
+                print(f"| {cells(row)} |", flush=True)
     record("analysis", rows)
 
 
