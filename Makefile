@@ -2,8 +2,9 @@
 # make test-floor: the tests of the package with the lowest versions that pyproject.toml allows.
 # make test-all: that of make test, and all model families where make test tries a sample; the site and the distribution.
 # make docs: build the site of the documentation in build/docs/site.
-# make bench: what an analysis costs, beside other packages; many layers, many models, loading (25 minutes on slow cores).
-# make bench-parts: where it goes: products, measures, Refiner's attention, saving (9 minutes there).
+# make bench: what an analysis costs, beside other packages (19 minutes on slow cores).
+# make bench-parts: where it goes: many layers and models, loading, products, measures, Refiner's attention, saving
+# (19 there).
 # make bench-gpu: what an analysis costs on a GPU, in one table to paste into an issue.
 # make comparison: what other packages that compute CKA print of the same features (docs/comparison.md).
 # make tested-models: analyse every network of the zoo and write docs/tested-models.md.
@@ -61,9 +62,9 @@ format: $(READY)
 
 bench: .venv/with-comparison
 	$(BIN)/python tests/bench/bench_analysis.py --quick
-	$(BIN)/python tests/bench/bench_rows.py
 
 bench-parts: $(READY)
+	$(BIN)/python tests/bench/bench_rows.py
 	$(BIN)/python tests/bench/bench_loading.py --rounds 3
 	$(BIN)/python tests/bench/bench_models.py
 	$(BIN)/python tests/bench/bench_profile.py

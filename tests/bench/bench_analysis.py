@@ -1,12 +1,12 @@
 """What an analysis costs: time over the best bare forward passes, extra peak memory, error against float64.
 
     python tests/bench/bench_analysis.py [--quick] [--case TEXT]    # --quick: one batch, not two
-    python tests/bench/bench_analysis.py --tiny    # a small model and one round: whether it runs
+    python tests/bench/bench_analysis.py --tiny    # a small model and three rounds: whether it runs
 
 *Best bare* are the model's own passes over the same images, in whole batches or in chunks, whichever is fastest
 on this machine, and with the memory of a layer kept for the next, as this tool keeps it. A first look picks the
 fastest; then it alternates with the tool over the same images in memory, and a row is the median of the rounds'
-ratios, with their range. The tools:
+ratios. In brackets is between what the median of another run lies with 95 %. The tools:
 
 - `whole batches`: bare passes as most scripts do them, in whole batches, memory left to the C library.
 - `CKA alone`: this tool without measures of tokens, over prepared models.
@@ -18,7 +18,7 @@ ratios, with their range. The tools:
   than `--patience`, is left out and said to be.
 
 Each tool has a forked process of its own, and all tools take turns, so that a machine that is faster in one minute
-than in the next is so for all, and the range tells of it. Memory is the growth of the process's peak resident
+than in the next is so for all. Memory is the growth of the process's peak resident
 size over that of bare passes in whole batches. The error is the largest of the matrix against float64 from the
 same features.
 All rows are written to results/bench/analysis.json too.
@@ -53,7 +53,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_smoothing import rank_share
-from recording import installed, record
+from recording import another, installed, record
 
 import refiner_cka as rc
 import refiner_cka.subjects.nano
@@ -251,10 +251,12 @@ def measure(case: Case, tool: str, rounds: int, batches: int, best: int | None) 
     if tool in OURS:
         yield from own(tool, run, module, paths, data, case.size, best, rounds)
         return
+    matrices = []
     for found in paired(run, module, data, case.size, best, rounds, passes=2):
         yield {"ratio": found.ratio, "memory": found.memory}
-        matrix = found.result
-    yield {"error": error(matrix, module, paths, data.split(case.size))}
+        matrices.append(found.result)
+    # The first: some of them add what follows to it.
+    yield {"error": error(matrices[0], module, paths, data.split(case.size))}
 
 
 class Round(NamedTuple):
@@ -416,7 +418,7 @@ def cells(found: dict[str, Any]) -> str:
         return f"{found['case']} | {name} | {found['failed']} | | | "
     ratios = [ratio + found.get("beside", 0.0) for ratio in found["ratios"]]
     parts = [
-        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        "{1:.2f} ({0:.2f} to {2:.2f})".format(*another(ratios)),
         f"{found['memory']:.0f} MB" if "memory" in found else "",
         f"{found['error']:.1e}" if "error" in found else "",
         f"{found['preparing, in images']:.0f} images" if "preparing, in images" in found else "",
@@ -430,11 +432,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one batch, not two")
     parser.add_argument("--case", default="", help="only cases whose name contains this")
     parser.add_argument("--patience", type=float, default=90.0, help="seconds for another package")
-    parser.add_argument("--tiny", action="store_true", help="a small model and one round")
+    parser.add_argument("--tiny", action="store_true", help="a small model and three rounds")
     given = parser.parse_args()
-    effort = Effort(1, 1) if given.tiny else Effort(1 if given.quick else 2, 5)
+    effort = Effort(1, 3) if given.tiny else Effort(1 if given.quick else 2, 5)
     print(
-        "| case | tool | time / best bare (range) | extra peak memory | largest error | preparing |"
+        "| case | tool | time / best bare (other runs) | extra peak memory | largest error | preparing |"
     )
     print("|---|---|---|---|---|---|", flush=True)
     rows = []

@@ -1,16 +1,18 @@
-"""Where benchmarks write what they measured: a JSON file each, with the machine and the versions it is of."""
+"""What benchmarks make of their times, and where they write them: a JSON file each, with machine and versions."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from scipy import stats
 
 FOLDER = Path("results") / "bench"
 PACKAGES = ("refiner-cka", "torch", "timm", "numpy", "pytorch-cka", "cka-pytorch", "torch-cka")
@@ -43,6 +45,20 @@ def record(name: str, rows: list[Mapping[str, Any]]) -> None:
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     print(f"\n{', '.join(f'{what} {found}' for what, found in machine().items())}; wrote {path}")
+
+
+def another(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median of a run's values, and between what the median of another such run lies with 95 %.
+
+    On the logarithmic scale, by Student's quantile: of n normal values the median has at most pi / 2n of the
+    variance of one, and two runs have twice that between them. NaN for a single value.
+    """
+    logs = np.log(values)
+    middle, several = np.median(logs), len(logs) > 1
+    spread = logs.std(ddof=1) if several else np.nan
+    reach = stats.t.ppf(0.975, len(logs) - 1) * spread * np.sqrt(np.pi / len(logs))
+    low, centre, high = np.exp([middle - reach, middle, middle + reach]).tolist()
+    return low, centre, high
 
 
 def _processor() -> str:

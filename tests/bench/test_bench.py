@@ -7,8 +7,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from tests.bench.recording import another
 
 FOLDER = Path(__file__).parent
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[-+]?\d+)?(?!\w)|nan|inf")
@@ -96,6 +99,19 @@ def test_without_a_gpu_one_line_says_so():
     assert done.returncode == 1
     assert done.stderr == "this machine has no GPU that torch can use: nothing was measured\n"
     assert not done.stdout
+
+
+@pytest.mark.parametrize("rounds", [3, 5])
+def test_another_run_lies_within_the_printed_spread(rounds):
+    """In at least 95 % of pairs of runs, up to four standard deviations of so many pairs."""
+    rng = np.random.default_rng(0)
+    runs = rng.lognormal(0.1, 0.2, (2000, 2, rounds))
+    spreads = np.array([another(run) for run in runs[:, 0]])
+    medians = np.median(runs[:, 1], axis=1)
+    within = ((spreads[:, 0] <= medians) & (medians <= spreads[:, 2])).mean()
+    assert 0.95 - 4 * np.sqrt(0.95 * 0.05 / 2000) < within < 0.98
+    np.testing.assert_allclose(spreads[:, 1], np.median(runs[:, 0], axis=1))
+    assert np.isnan(another([1.0])[::2]).all()
 
 
 @pytest.mark.parametrize("script", ROWS)
