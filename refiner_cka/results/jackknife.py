@@ -172,10 +172,12 @@ def critical(replicates: Array, band: Band) -> float:
     if band == "pointwise" or folds < 2:
         return pointwise
     # The mean of equal numbers rounds, so what does not vary would count as one more layer by its deviations.
-    varies = np.ptp(replicates, axis=0) > 0
+    varies = np.isfinite(replicates).all(0) & (replicates.max(0) > replicates.min(0))
     if not varies.any():
         return pointwise
-    centred = (replicates - replicates.mean(0))[:, varies]
+    # In units of the largest, so that no sum overflows and no square vanishes.
+    scaled = replicates[:, varies] / np.abs(replicates[:, varies]).max(0)
+    centred = scaled - scaled.mean(0)
     # One row for each layer: the largest of rows is found ten times as fast as that of columns.
     with _blas().limit(limits=1):
         drawn = (centred / np.linalg.norm(centred, axis=0)).T @ _normal(folds).T

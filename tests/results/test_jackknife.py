@@ -142,6 +142,22 @@ def test_layers_that_do_not_vary_or_are_undefined_widen_no_band():
     assert errors(more)[0] == pytest.approx(0, abs=1e-13)
 
 
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1e200, 1e307])
+def test_a_band_does_not_depend_on_the_size_of_what_it_is_of(size):
+    """Down to where numbers have three digits left."""
+    replicates = np.random.default_rng(0).uniform(-10, 10, (20, 4))
+    found = critical(size * replicates, "simultaneous")
+    assert found == pytest.approx(critical(replicates, "simultaneous"), rel=1e-3)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_layer_that_is_not_finite_widens_no_band(value):
+    replicates = np.random.default_rng(0).standard_normal((20, 3))
+    expected = critical(replicates[:, 1:], "simultaneous")
+    replicates[5, 0] = value
+    assert critical(replicates, "simultaneous") == expected
+
+
 def test_the_product_of_a_band_takes_one_thread(monkeypatch):
     """More wait busily for the next product, on the core of another process that draws."""
     threads, normal = [], jackknife._normal
