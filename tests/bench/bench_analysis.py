@@ -18,9 +18,8 @@ ratios. In brackets is between what the median of another run lies with 95 %. Th
   than `--patience`, is left out and said to be.
 
 Each tool has a forked process of its own, and all tools take turns, so that a machine that is faster in one minute
-than in the next is so for all. Memory is the growth of the process's peak resident
-size over that of bare passes in whole batches. The error is the largest of the matrix against float64 from the
-same features.
+than in the next is so for all. Memory is the growth of the process's peak resident size over that of bare passes in
+whole batches. The error is the largest of the matrix against float64 from the same features.
 All rows are written to results/bench/analysis.json too.
 """
 
@@ -91,11 +90,11 @@ OTHERS = {"pytorch-cka": "pytorch-cka", "cka-pytorch": "cka-pytorch", "torch_cka
 """Tool -> its distribution."""
 
 CHUNKS = (16, 8)
-Answers = Iterator[dict[str, Any]]
-"""What a tool says of a case, round by round."""
-
 RUN = 1000
 """Images of the run over which the fixed costs of `default` are spread."""
+
+Answers = Iterator[dict[str, Any]]
+"""What a tool says of a case, round by round."""
 
 
 def build(name: str) -> nn.Module:
