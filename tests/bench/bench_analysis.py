@@ -18,8 +18,8 @@ ratios. In brackets is between what the median of another run lies with 95 %. Th
   than `--patience`, is left out and said to be.
 
 Each tool has a forked process of its own, and all tools take turns, so that a machine that is faster in one minute
-than in the next is so for all. Memory is the growth of the process's peak resident size over that of bare passes in
-whole batches. The error is the largest of the matrix against float64 from the same features.
+than in the next is so for all. Memory is the growth of the process's peak resident size over that of bare passes
+in whole batches. The error is the largest of the matrix against float64 from the same features.
 All rows are written to results/bench/analysis.json too.
 """
 
