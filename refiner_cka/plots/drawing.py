@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 
 from ..results.result import Result
 from ..results.statistics import Normalize
+from . import measuring
 from .composing import compose
 from .kinds import PLOTS, Case
 from .models import checked_names
 from .saving import save_figure
-from .style import NothingToDraw
+from .style import NothingToDraw, PaperFigure, stay
 
 _MOST = 4
 """Processes that draw, at most."""
@@ -81,11 +82,11 @@ def save_figures(
 
     def save(share: Iterable[Case]) -> Written:
         return {
-            stem: save_figure(figure, Path(folder, stem))
+            stem: save_figure(_final(figure), Path(folder, stem))
             for stem, figure in _drawn(result, share, models)
         }
 
-    with _dealt(cases) as deal, contextlib.ExitStack() as stack:
+    with measuring.once(), _dealt(cases) as deal, contextlib.ExitStack() as stack:
         others = range(1, _helpful(cases, processes))
         answers = [stack.enter_context(_helped(save, deal)) for _ in others]
         written = save(deal)
@@ -115,6 +116,13 @@ def _drawn(
     for case in cases:
         with contextlib.suppress(NothingToDraw):
             yield case.stem, compose(result, case.panels, models=models, width=case.width)
+
+
+def _final(figure: Figure) -> Figure:
+    """Return a figure to which nothing is added; one whose axes have their places needs no layout."""
+    if isinstance(figure, PaperFigure) and figure.placed:
+        stay(figure)
+    return figure
 
 
 def _helpful(cases: Sequence[Case], processes: int) -> int:

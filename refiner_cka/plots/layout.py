@@ -121,7 +121,8 @@ def grid(
             draw(ax)
         caption = _finish(figure, rest, columns, fixed=look.height is not None)
         if all(square) and look.height is None:
-            _crop(figure, panels, columns, caption)
+            whole = _crop(figure, panels, columns, caption)
+            figure.placed = whole and len(panels) == 1
         figure.told = {}
     return figure
 
@@ -266,8 +267,8 @@ def _colour_bars(figure: Figure, told: dict[Axes, Told]) -> None:
         bar.ax.set_ylabel(moments[0][1].title, parse_math=False)
 
 
-def _crop(figure: Figure, panels: Sequence[Axes], columns: int, caption: Text | None) -> None:
-    """Take away the height that matrices leave empty, before the figure is laid out, which takes long.
+def _crop(figure: Figure, panels: Sequence[Axes], columns: int, caption: Text | None) -> bool:
+    """Take away the height that matrices leave empty; return whether there was as much as they take.
 
     Their cells are bounded by the width. What stands around a matrix takes as much room wherever it ends up, but
     for its bar, which is a share of it.
@@ -286,10 +287,14 @@ def _crop(figure: Figure, panels: Sequence[Axes], columns: int, caption: Text | 
     out = max(0.0, (own - tall) / 2 + _PAD - above[0])
     if caption is not None:
         below[-1] += caption.get_window_extent().height / figure.dpi + 2 * _PAD
-    height = min(height, rows * tall + below.sum() + above.sum() + 2 * out)
+    needed = rows * tall + below.sum() + above.sum() + 2 * out
+    whole, height = bool(needed <= height), min(height, needed)
     figure.set_size_inches(width, height)
+    if caption is not None:
+        caption.set_y(_PAD / height)
     sides = (left, right + (share - 1) * wide), (below[::-1], above[::-1])
     _place(panels, (width, height), (wide, tall), sides)
+    return whole
 
 
 def _around(ax: Axes) -> tuple[float, ...]:
@@ -317,7 +322,7 @@ def _place(
     box: tuple[float, float],
     sides: tuple[tuple[Array, Array], tuple[Array, Array]],
 ) -> None:
-    """Put matrices nearly where they will be: from anywhere else the layout ends with gaps.
+    """Put matrices where they will be, or nearly: from anywhere else the layout ends with gaps.
 
     Args:
         panels: the matrices.

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from ..errors import ResultError
 from ..results.atomic import write_whole
-from .style import lay_out
+from . import fonts, measuring
+from .style import lay_out, stay
 
 FORMATS = {
     "pdf": ("Creator", "Producer", "CreationDate"),
@@ -23,9 +24,6 @@ FORMATS = {
 
 _WRITING: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"compress_level": 3}}}
 """Suffix -> how it is written: PNGs a tenth larger than could be, in half the time."""
-
-_LAYOUT_TABLES = {"GDEF", "GPOS", "GSUB", "MATH", "kern"}
-"""Of a font: ligatures, kerning, formulas."""
 
 
 def check_format(path: str | Path) -> str:
@@ -55,7 +53,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 def _write(figure: Figure, path: Path, kind: str) -> Path:
     buffer = io.BytesIO()
-    with _fonts_without_layout():
+    with fonts.embedded() if kind == "pdf" else contextlib.nullcontext():
         metadata = dict.fromkeys(FORMATS[kind])
         figure.savefig(buffer, format=kind, dpi=300, metadata=metadata, **_WRITING.get(kind, {}))
     write_whole(path, buffer.getvalue())
@@ -63,33 +61,16 @@ def _write(figure: Figure, path: Path, kind: str) -> Path:
 
 
 @contextlib.contextmanager
-def _fonts_without_layout() -> Iterator[None]:
-    """Leave out of embedded fonts what arranges letters: in a PDF each has a place, and reading it takes long."""
-    from fontTools import subset
-
-    def load_font(*args: Any, **kwargs: Any) -> Any:
-        font = load(*args, **kwargs)
-        for table in _LAYOUT_TABLES & {*font.keys()}:
-            del font[table]
-        return font
-
-    load, subset.load_font = subset.load_font, load_font
-    try:
-        yield
-    finally:
-        subset.load_font = load
-
-
-@contextlib.contextmanager
 def _laid_out(figure: Figure) -> Iterator[None]:
     """Lay a figure out once: matplotlib does so twice for each file, which takes most of the time."""
     engine = figure.get_layout_engine()
-    lay_out(figure)
-    figure.set_layout_engine(None)
-    try:
-        yield
-    finally:
-        figure.set_layout_engine(engine)
+    with measuring.once():
+        lay_out(figure)
+        stay(figure)
+        try:
+            yield
+        finally:
+            figure.set_layout_engine(engine)
 
 
 def save_figure(figure: Figure, stem: str | Path) -> tuple[Path, Path]:

@@ -53,6 +53,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*")
 FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")
 """Sans fonts of papers, the first that is there; the last comes with matplotlib and has every sign."""
 
+_PLACED: dict[Any, Any] = {"figure.autolayout": False, "figure.constrained_layout.use": False}
+"""Figures say themselves how they are laid out; other settings would move axes at each file that is saved."""
+
 _REFUSED = ("backend", "interactive", "savefig.directory", "text.usetex", "toolbar")
 """Settings that are none of a figure's look, or, as LaTeX, take names for programs."""
 
@@ -104,7 +107,7 @@ def styled(
         width = None
     if "figure.figsize" in own:
         width, height = own["figure.figsize"]
-    look = Look(_base(own.get("font.size", points)) | own, width, height)
+    look = Look(_base(own.get("font.size", points)) | own | _PLACED, width, height)
     token = _look.set(look)
     try:
         with paper():
@@ -155,6 +158,7 @@ def _base(points: float) -> dict[str, Any]:
         "image.cmap": "magma",
         "figure.constrained_layout.w_pad": 0.03,
         "figure.constrained_layout.h_pad": 0.03,
+        **_PLACED,
         "savefig.dpi": 300,
         # Text stays text, which publishers ask for: TrueType in PDF, and letters in SVG.
         "pdf.fonttype": 42,
@@ -233,12 +237,14 @@ class PaperFigure(Figure):
 
     Attributes:
         told: what its panels say of themselves while it is put together.
+        placed: whether its axes are where laying it out would put them, as long as nothing is added.
         settings: of matplotlib, that it was made with.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.told: dict[Axes, Any] = {}
+        self.placed = False
         self.settings = current().settings
 
     def draw(self, renderer: Any) -> None:
@@ -262,6 +268,15 @@ def lay_out(figure: Figure) -> None:
     if (engine := figure.get_layout_engine()) is not None:
         with mpl.rc_context(figure.settings if isinstance(figure, PaperFigure) else None):
             engine.execute(figure)
+
+
+def stay(figure: Figure) -> None:
+    """Have axes stay where they are.
+
+    Without an engine: with one that does nothing, matplotlib draws once more for each file.
+    """
+    with mpl.rc_context(_PLACED):
+        figure.set_layout_engine(None)
 
 
 def new_figure(width: float, height: float) -> PaperFigure:

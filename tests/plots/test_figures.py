@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import errno
-import io
 import multiprocessing
 import os
-import re
 import signal
 import time
-import zlib
 
 import matplotlib as mpl
 import numpy as np
 import pytest
-from fontTools import subset
-from fontTools.ttLib import TTFont
 from matplotlib.figure import Figure
-from PIL import Image
 
 from refiner_cka import plots
 from refiner_cka.errors import ResultError, ResultFileError
 from refiner_cka.plots import Case, drawing
-from refiner_cka.plots.style import lay_out
 from tests.plots.drawn import LEAVES, RESNET, figure_of
 from tests.synthetic import synthetic_result, with_index
 
@@ -120,48 +113,6 @@ def test_nothing_is_cut_at_the_edge_of_a_figure(batches):
 def test_no_models_to_draw_is_refused():
     with pytest.raises(ResultError, match="no model to draw"):
         plots.curves(synthetic_result(), models=[])
-
-
-def test_saved_figures_are_whole_and_the_same_each_time(tmp_path):
-    result = synthetic_result(constant=[("vit_s", 2)])
-    first = plots.save_figure(plots.compare(result), tmp_path / "new" / "fig.v1")
-    assert [path.name for path in first] == ["fig.v1.pdf", "fig.v1.png"]
-    second = plots.save_figure(plots.compare(result), tmp_path / "again")
-    for one, two in zip(first, second, strict=True):
-        assert one.read_bytes() == two.read_bytes()
-    pdf = first[0].read_bytes()
-    assert b"/CIDFontType2" in pdf
-    assert b"/Type3" not in pdf
-    assert b"CreationDate" not in pdf
-    with Image.open(first[1]) as picture:
-        assert picture.width == round(6.75 * 300)
-    (tmp_path / "taken.pdf").mkdir()
-    with pytest.raises(ResultFileError, match="is a folder"):
-        plots.save_figure(plots.compare(result), tmp_path / "taken")
-
-
-def test_laying_out_gives_axes_the_places_that_drawing_gives_them():
-    figure = plots.compare(synthetic_result(constant=[("vit_s", 2)]))
-    lay_out(figure)
-    laid_out = [ax.get_position().bounds for ax in figure.axes]
-    figure.draw_without_rendering()
-    assert [ax.get_position().bounds for ax in figure.axes] == laid_out
-
-
-def test_embedded_fonts_hold_letters_but_nothing_that_arranges_them(tmp_path):
-    before = subset.load_font
-    pdf, _ = plots.save_figure(plots.compare(synthetic_result()), tmp_path / "fig")
-    fonts = embedded_fonts(pdf.read_bytes())
-    assert fonts
-    for font in fonts:
-        assert {"glyf", "head", "hmtx"} <= {*font.keys()}
-        assert {"GSUB", "GPOS", "GDEF", "MATH", "kern"}.isdisjoint(font.keys())
-    assert subset.load_font is before
-
-
-def embedded_fonts(pdf):
-    streams = re.findall(rb"/Length1 .*?stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL)
-    return [TTFont(io.BytesIO(zlib.decompress(stream))) for stream in streams]
 
 
 MANY = {"vit_s": 3, "deit_s": 3, "resnet50": 3, "vit_b": 3}

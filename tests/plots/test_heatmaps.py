@@ -194,3 +194,16 @@ def test_a_figure_of_heatmaps_is_as_high_as_what_is_in_it(panels):
     width, height = figure.get_size_inches() * figure.dpi
     gaps = height - max(box.y1 for box in boxes), width - max(box.x1 for box in boxes)
     np.testing.assert_allclose(np.array(gaps) / figure.dpi, 0.03, atol=0.01)
+
+
+def test_a_matrix_as_wide_as_its_figure_is_where_laying_it_out_would_put_it(diverse):
+    sides = [[], *([name] for name in diverse.models), *itertools.permutations(diverse.models, 2)]
+    figures = [plots.compose(diverse, [plots.Panel("heatmap", of=[*names])]) for names in sides]
+    placed = [figure for figure in figures if figure.placed]
+    assert len(placed) > 8
+    for figure in placed:
+        before = figure.get_tightbbox().bounds, [ax.get_position().bounds for ax in figure.axes]
+        lay_out(figure)
+        after = figure.get_tightbbox().bounds, [ax.get_position().bounds for ax in figure.axes]
+        np.testing.assert_allclose(before[0], after[0], atol=1e-3)
+        np.testing.assert_allclose(before[1], after[1], atol=1e-3)
