@@ -32,7 +32,7 @@ class _Few:
 
 
 _few: dict[Any, _Few] = {}
-"""File of a font, and which one in it -> one with letters of it: those of ASCII, and what was drawn."""
+"""File of a font, and which one in it -> one with letters of it: those that are usual, and what was drawn."""
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def _subset(whole: Any, file: Any, wanted: Iterable[int]) -> Any:
     letters = {*wanted}
     few = _few.get(file)
     if few is None or not letters <= few.places.keys():
-        known: Set[int] = few.places.keys() if few else _ascii(file)
+        known: Set[int] = few.places.keys() if few else _usual(file)
         few = _few[file] = _reduced(whole, file, letters | known)
 
     def load(_file: Any, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +94,8 @@ def _reduced(whole: Any, file: Any, letters: Set[int]) -> _Few:
         return _Few(data.getvalue(), dict(subset.glyph_index_map))
 
 
-def _ascii(file: Any) -> set[int]:
-    """Return the numbers of a font's letters that a keyboard has."""
+def _usual(file: Any) -> set[int]:
+    """Return the numbers of letters that a keyboard has, and of `ff` to `ffl`, which many fonts have as one."""
     font = get_font(file)
-    return {font.get_char_index(ord(letter)) for letter in string.printable if not letter.isspace()}
+    letters = [*string.printable.strip(), *map(chr, range(0xFB00, 0xFB05))]
+    return {font.get_char_index(ord(letter)) for letter in letters}
