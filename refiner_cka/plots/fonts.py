@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import string
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -46,12 +47,21 @@ def embedded() -> Iterator[None]:
     from matplotlib.backends import _backend_pdf_ps as backend
 
     with replaced(subset, "load_font", partial(_without_layout, subset.load_font)):
-        if not hasattr(backend, "SubsetResults"):
-            yield  # before matplotlib 3.11 letters are not asked for by number
-            return
         whole = backend.get_glyphs_subset
-        with replaced(backend, "get_glyphs_subset", partial(_subset, whole)):
+        if by_number():
+            with replaced(backend, "get_glyphs_subset", partial(_subset, whole)):
+                yield
+        else:
             yield
+
+
+def by_number() -> bool:
+    """Return whether matplotlib asks for letters by their numbers in a font: from 3.11 on, as long as it does."""
+    from matplotlib.backends import _backend_pdf_ps as backend
+
+    asked = [*inspect.signature(backend.get_glyphs_subset).parameters]
+    found = getattr(getattr(backend, "SubsetResults", None), "_fields", ())
+    return asked == ["fontfile", "glyphs"] and found == ("font", "glyph_index_map")
 
 
 def _without_layout(load: Any, *args: Any, **kwargs: Any) -> Any:

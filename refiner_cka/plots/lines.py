@@ -175,8 +175,10 @@ def contrast(
         ax: where to draw; a new figure of one column's width if not given.
 
     Raises:
-        ResultError: no such model, readout, index or normalisation.
+        ResultError: no such model, readout, index or normalisation; a model and itself.
     """
+    if str(model) == str(other):
+        raise ResultError(f"{model} minus itself is 0 everywhere: name two models")
     if (
         x == "block"
         and len({len(result.rows(result.trainings(each)[0])) for each in (model, other)}) > 1

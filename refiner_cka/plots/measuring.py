@@ -14,10 +14,18 @@ from .patching import replaced
 _MEASURE = "_get_layout"
 """What matplotlib's texts call for their size, and where their lines are in it: from where they stand."""
 
+_PRIVATE = (_MEASURE, "_get_multialignment", "_linespacing")
+
 
 @contextlib.contextmanager
 def once() -> Iterator[None]:
-    """Measure texts that look the same once inside the block, in which all are drawn with the same settings."""
+    """Measure texts that look the same once inside the block, in which all are drawn with the same settings.
+
+    As often as ever where a matplotlib to come keeps them otherwise.
+    """
+    if not all(hasattr(Text(), name) for name in _PRIVATE):
+        yield
+        return
     measure = getattr(Text, _MEASURE)
     if hasattr(measure, "known"):
         yield  # inside of another such block

@@ -144,20 +144,32 @@ def lines_of(result: Result, models: Sequence[Model]) -> list[Line]:
     """Return a line for each model, with labels that differ."""
     looks = palette(result, models)
     times = {id(of): _moments(of) for of in (model.result or result for model in models)}
-    clashing = Counter(model.label for model in models)
     return [
         Line(
             model.result or result,
             str(model),
-            f"{model.label} ({model.file})"
-            if model.file and clashing[model.label] > 1
-            else model.label,
+            label,
             look,
             times[id(model.result or result)].get(str(model)),
             model.file,
         )
-        for model, look in zip(models, looks, strict=True)
+        for model, label, look in zip(models, _labels(models), looks, strict=True)
     ]
+
+
+def _labels(models: Sequence[Model]) -> list[str]:
+    """Return labels; to those that come again their files are added, or their names where files are the same."""
+    alike = Counter(model.label for model in models)
+    in_file = Counter((model.label, model.file) for model in models)
+    found = []
+    for model in models:
+        more = "" if alike[model.label] == 1 else model.file
+        if in_file[model.label, model.file] > 1:
+            more = str(model)
+            if in_file[model.label, model.file] < alike[model.label]:
+                more += f", {model.file}"
+        found.append(f"{model.label} ({more})" if more else model.label)
+    return found
 
 
 def palette(result: Result, models: Sequence[str]) -> list[dict[str, Any]]:

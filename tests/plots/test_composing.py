@@ -97,6 +97,15 @@ def test_two_files_with_a_label_and_a_colour(files):
     assert "(b) 64 images" in caption_of(figure)
 
 
+def test_models_of_one_label_are_told_apart(run, files):
+    alike = ["vit_s,label=X", "deit_s,label=X", "resnet50"]
+    (ax,) = panels_of(composed(run, "curve", models=alike))
+    assert sorted(names_of(ax)) == ["X (deit_s)", "X (vit_s)", "resnet50"]
+    (ax,) = panels_of(composed(files, "curve", models=alike))
+    told = ["X (b)", "X (deit_s, a)", "X (vit_s, a)", "resnet50"]
+    assert sorted(names_of(ax)) == told
+
+
 def test_all_files_together_unless_a_panel_names_one(files):
     (ax,) = panels_of(composed(files, "curve"))
     assert sorted(names_of(ax)) == ["deit_s", "mine", "resnet50", "vit_s (a)", "vit_s (b)"]
@@ -359,6 +368,7 @@ def test_of_several_fonts_those_that_are_there_are_used(run, caplog):
         ("heatmap,vmin=low", "vmin is a number, not 'low'"),
         ("heatmap,vmin=1,vmax=0", "a scale from 1 to 0 is empty"),
         ("contrast,of=vit_s:resnet50,x=block", "different numbers of layers"),
+        ("contrast,of=vit_s:vit_s", "vit_s minus itself is 0 everywhere: name two models"),
         ("ceiling", "no groups of trainings in this result"),
     ],
 )

@@ -11,7 +11,6 @@ import matplotlib as mpl
 import pytest
 from fontTools import subset
 from fontTools.ttLib import TTFont
-from matplotlib.backends import _backend_pdf_ps as backend
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -88,7 +87,7 @@ def letters(places):
         return plots.save(figure, "letters.pdf").read_bytes()
 
 
-@pytest.mark.skipif(not hasattr(backend, "SubsetResults"), reason="whole fonts before 3.11")
+@pytest.mark.skipif(not fonts.by_number(), reason="whole fonts before matplotlib 3.11")
 def test_fonts_of_few_letters_give_what_whole_ones_give(tmp_path, monkeypatch):
     """Ligatures, accents and other scripts, in whatever order figures come."""
     monkeypatch.chdir(tmp_path)
@@ -169,6 +168,13 @@ def test_a_text_that_looks_otherwise_is_measured_again(change):
         within = measured(), measured(250)
     assert before != within[0]
     assert within == (measured(), measured(250))
+
+
+def test_a_matplotlib_that_keeps_texts_otherwise_is_let_be(monkeypatch):
+    monkeypatch.setattr(measuring, "_PRIVATE", ("_get_layout", "_no_such"))
+    before = Text._get_layout
+    with measuring.once():
+        assert Text._get_layout is before
 
 
 def test_another_thread_waits_to_replace_what_is_replaced():
