@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.backend_bases import RendererBase
 from matplotlib.text import Text
 
-from .patching import replaced
+from .patching import ALONE, replaced
 
 _MEASURE = "_get_layout"
 """What matplotlib's texts call for their size, and where their lines are in it: from where they stand."""
@@ -23,13 +23,15 @@ def once() -> Iterator[None]:
 
     As often as ever where a matplotlib to come keeps them otherwise.
     """
-    if not all(hasattr(Text(), name) for name in _PRIVATE):
+    with ALONE, contextlib.ExitStack() as stack:
+        has_all = all(hasattr(Text(), name) for name in _PRIVATE)
+        if has_all and not hasattr(measure := getattr(Text, _MEASURE), "known"):
+            stack.enter_context(replaced(Text, _MEASURE, _remembering(measure)))
         yield
-        return
-    measure = getattr(Text, _MEASURE)
-    if hasattr(measure, "known"):
-        yield  # inside of another such block
-        return
+
+
+def _remembering(measure: Any) -> Any:
+    """Return `measure` that is asked once for each look."""
     known: dict[Hashable, Any] = {}
 
     def measured(text: Any, renderer: RendererBase) -> Any:
@@ -40,9 +42,9 @@ def once() -> Iterator[None]:
             known[look] = measure(text, renderer)
         return known[look]
 
+    # So that a block inside of another is known.
     vars(measured)["known"] = known
-    with replaced(Text, _MEASURE, measured):
-        yield
+    return measured
 
 
 def _look(text: Any, renderer: RendererBase) -> Hashable:

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-_ALONE = threading.RLock()
+ALONE = threading.RLock()
+"""What is replaced is so for all threads."""
 
 
 @contextlib.contextmanager
 def replaced(where: Any, name: str, function: Any) -> Iterator[None]:
     """Have a module or class call another function inside the block; other threads wait to replace any."""
-    with _ALONE:
+    with ALONE:
         before = getattr(where, name)
         setattr(where, name, function)
         try:

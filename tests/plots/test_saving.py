@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+import time
 import zlib
 
 import matplotlib as mpl
@@ -175,6 +176,23 @@ def test_a_matplotlib_that_keeps_texts_otherwise_is_let_be(monkeypatch):
     before = Text._get_layout
     with measuring.once():
         assert Text._get_layout is before
+
+
+def test_a_text_of_another_thread_is_not_measured_with_these_settings():
+    before, within, seen = Text._get_layout, threading.Event(), []
+
+    def measuring_too():
+        with measuring.once():
+            seen.append(within.is_set())
+
+    thread = threading.Thread(target=measuring_too)
+    with measuring.once(), measuring.once():
+        thread.start()
+        time.sleep(0.2)
+        within.set()
+    thread.join()
+    assert seen == [True]
+    assert Text._get_layout is before
 
 
 def test_another_thread_waits_to_replace_what_is_replaced():
